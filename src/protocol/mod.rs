@@ -1,0 +1,11 @@
+//! What goes over the wire: frames, close codes, error codes and session data. No I/O, no rules.
+
+mod close;
+mod error_code;
+mod frame;
+mod session_data;
+
+pub use close::CloseReason;
+pub use error_code::ErrorCode;
+pub use frame::{Direction, Frame, FrameType, Malformed, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
+pub use session_data::SessionData;
