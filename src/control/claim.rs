@@ -1,0 +1,213 @@
+//! Claims: who gets control, and the steps in which it moves.
+
+use super::{Effect, Step, Transition, millis};
+use crate::ids::ConnectionId;
+use crate::protocol::ErrorCode;
+use crate::session::{Assignment, Client, End, Ended, Holder, Place, Request, Role, Strategy, Transfer};
+
+/// How a client claims control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// `coordinate_sync_direction` ACTIVE.
+    Coordinate,
+    /// `request_control`.
+    Request,
+    /// `accept_control`, or a frame that only an ACTIVE client sends: it takes control, or believes to have it.
+    Take,
+}
+
+/// What a claim came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The claimant drives now.
+    Granted,
+    /// It will, once the holder's node has stopped the holder.
+    Moving,
+    /// It waits for the holder's decision.
+    Waiting,
+    /// It was refused.
+    Refused,
+}
+
+impl Step<'_> {
+    /// Decides a claim of a client of this node.
+    pub(super) fn claim(&mut self, claimant: &Client, claim: Claim) -> Verdict {
+        let Some(holder) = self.session.core.holder.clone() else {
+            return self.grant_to(claimant, false, End::Taken);
+        };
+        if holder.place.connection == claimant.connection {
+            // Told ACTIVE once more, same epoch. It asked, so it is no longer there by chance.
+            self.no_longer_provisional();
+            return Verdict::Granted;
+        }
+        if self.session.awaits(claimant.connection) {
+            return Verdict::Moving;
+        }
+        if self.session.core.transfer.is_some() {
+            return self.refuse(claimant, claim, ErrorCode::ControlPending);
+        }
+        if self.yields(&holder, claim) {
+            return self.grant_to(claimant, false, End::Taken);
+        }
+        let cut_off = self.is_cut_off(holder.place.connection);
+        match (self.session.info.strategy, claim) {
+            (Strategy::FirstComeFirstServed, Claim::Take) => self.grant_to(claimant, false, End::Taken),
+            (Strategy::FirstComeFirstServed, Claim::Coordinate) if !cut_off => {
+                self.refuse(claimant, claim, ErrorCode::ControlHeld)
+            }
+            (Strategy::FirstComeFirstServed, Claim::Coordinate | Claim::Request) => self.wait(claimant, claim, 1),
+            (Strategy::UserChoice, Claim::Take) if cut_off => self.grant_to(claimant, false, End::Taken),
+            (Strategy::UserChoice, _) => self.wait(claimant, claim, self.context.rules.max_requests),
+            (Strategy::DenyBoth, _) => self.refuse(claimant, claim, ErrorCode::ControlDenied),
+        }
+    }
+
+    /// Whether the holder gives way to any claim (it never asked for the role) or to this ask (it may have let go
+    /// without saying so, as clients without the handshake do).
+    fn yields(&self, holder: &Holder, claim: Claim) -> bool {
+        let modern = self.session.client(holder.place.connection).is_some_and(|(_, client)| client.modern);
+        let activity = self.session.activity.get(&holder.place.node).copied().unwrap_or_default();
+        let quiet_since = activity.drove_at.max(holder.since);
+        let quiet = self.context.now.saturating_sub(quiet_since) >= millis(self.context.rules.quiet);
+        holder.provisional || (claim != Claim::Take && !modern && quiet)
+    }
+
+    pub(super) fn is_cut_off(&self, connection: ConnectionId) -> bool {
+        self.session.client(connection).is_some_and(|(_, client)| client.cut_off_at.is_some())
+    }
+
+    fn refuse(&mut self, claimant: &Client, claim: Claim, code: ErrorCode) -> Verdict {
+        self.settle(claimant, claim);
+        self.reject(claimant.connection, code);
+        self.emit(Effect::Count(Transition::Refused));
+        Verdict::Refused
+    }
+
+    /// Puts the claim before the holder, if no more than `limit` wait then.
+    fn wait(&mut self, claimant: &Client, claim: Claim, limit: usize) -> Verdict {
+        let core = &self.session.core;
+        let known = core.requests.iter().any(|request| request.place.connection == claimant.connection);
+        if !known && core.requests.len() >= limit {
+            return self.refuse(claimant, claim, ErrorCode::ControlPending);
+        }
+        self.settle(claimant, claim);
+        if known {
+            return Verdict::Waiting;
+        }
+        let place = self.place_of(claimant);
+        let request = Request { place, client: claimant.name().clone(), at: self.context.now };
+        self.session.core.requests.push(request);
+        if let Some(holder) = &self.session.core.holder {
+            let holder = holder.place.clone();
+            self.emit(Effect::AskHolder { holder, claimant: claimant.name().clone() });
+        }
+        Verdict::Waiting
+    }
+
+    /// A claimant that does not get control follows: a coordinating one chose a role, and one without the handshake
+    /// that takes control believes to have it and has to be told.
+    fn settle(&mut self, claimant: &Client, claim: Claim) {
+        if claim == Claim::Coordinate || (claim == Claim::Take && !claimant.modern) {
+            self.give(claimant.connection, Role::Passive);
+        }
+    }
+
+    fn place_of(&self, client: &Client) -> Place {
+        let node = self.session.client(client.connection).map_or(self.context.here, |(node, _)| node);
+        Place { node: node.clone(), connection: client.connection }
+    }
+
+    /// Control goes to `client`: now, or when the holder's node has stopped the holder.
+    pub(super) fn grant_to(&mut self, client: &Client, provisional: bool, how: End) -> Verdict {
+        let place = self.place_of(client);
+        let to = Holder { place, client: client.name().clone(), provisional, since: self.context.now };
+        self.hand_over(Some(to), how)
+    }
+
+    fn hand_over(&mut self, to: Option<Holder>, how: End) -> Verdict {
+        let Some(holder) = &self.session.core.holder else {
+            self.seat(to, how);
+            return Verdict::Granted;
+        };
+        let stopped = holder.place.node == *self.context.here
+            || self.is_cut_off(holder.place.connection)
+            || self.session.client(holder.place.connection).is_none()
+                && !self.session.rosters.contains_key(&holder.place.node)
+            || self.context.lapsed.contains(&holder.place.node);
+        if stopped {
+            self.unseat(to, how);
+            Verdict::Granted
+        } else {
+            self.session.core.transfer = Some(Transfer { to, how });
+            self.emit(Effect::Count(Transition::Revoking));
+            Verdict::Moving
+        }
+    }
+
+    /// The second step of a transfer: the holder has been stopped.
+    pub(super) fn complete_transfer(&mut self) {
+        let Some(Transfer { to, how }) = self.session.core.transfer.take() else { return };
+        // Whoever was to have control may have left meanwhile.
+        let present = |place: &Place| self.session.client(place.connection).is_some();
+        match to {
+            Some(to) if present(&to.place) => self.unseat(Some(Holder { since: self.context.now, ..to }), how),
+            Some(_) => self.give_up(),
+            None => self.unseat(None, how),
+        }
+    }
+
+    fn unseat(&mut self, to: Option<Holder>, how: End) {
+        if let Some(holder) = self.session.core.holder.take() {
+            let Holder { client, place, .. } = holder;
+            let (epoch, connection) = (self.session.core.epoch, place.connection);
+            self.session.core.ended = Some(Ended { epoch, client, connection, how });
+        }
+        if how == End::Released {
+            self.emit(Effect::Count(Transition::Released));
+        }
+        self.seat(to, how);
+    }
+
+    fn seat(&mut self, to: Option<Holder>, how: End) {
+        let (now, core) = (self.context.now, &mut self.session.core);
+        core.transfer = None;
+        core.requests.clear();
+        core.offer = None;
+        core.changed_at = now;
+        let granted = to.is_some();
+        core.holder = to;
+        if granted {
+            core.epoch = core.epoch.next(now);
+        }
+        // A client that comes back on another socket changes nothing for the others.
+        if how != End::Resumed {
+            let role = if granted { Role::Passive } else { Role::Connected };
+            core.everyone = Assignment { role, change: core.everyone.change + 1 };
+        }
+        if granted {
+            self.emit(Effect::Count(Transition::Granted));
+        }
+    }
+
+    /// The one procedure of giving control up: the oldest pending request is granted, else nobody drives.
+    pub(super) fn give_up(&mut self) {
+        // A requester whose socket is gone could not drive.
+        let client = |request: &Request| self.session.client(request.place.connection);
+        let here = |request: &&Request| client(request).is_some_and(|(_, client)| client.cut_off_at.is_none());
+        let oldest = self.session.core.requests.iter().find(here).cloned();
+        let to = oldest.map(|Request { place, client, .. }| Holder {
+            place,
+            client,
+            provisional: false,
+            since: self.context.now,
+        });
+        self.session.core.transfer = None;
+        self.unseat(to, End::Released);
+    }
+
+    pub(super) fn no_longer_provisional(&mut self) {
+        if let Some(holder) = &mut self.session.core.holder {
+            holder.provisional = false;
+        }
+    }
+}

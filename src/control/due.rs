@@ -1,0 +1,86 @@
+//! What happens by itself: expiry, time-outs, the end of a grace period, dead nodes. Applied before every event, by
+//! whoever loads a document first.
+
+use super::{Step, millis};
+use crate::session::{Client, Roster, Status};
+
+impl Step<'_> {
+    pub(super) fn due(&mut self) {
+        self.session.core.status = self.session.status_at(self.context.now);
+        if self.session.core.status != Status::Active {
+            return;
+        }
+        self.reap_lapsed_nodes();
+        self.end_grace_periods();
+        self.acknowledge_transfer();
+        self.drop_overdue_claims();
+    }
+
+    /// A transfer away from a holder that this node has stopped, or whose socket or node is gone, is completed.
+    fn acknowledge_transfer(&mut self) {
+        let core = &self.session.core;
+        let Some(holder) = &core.holder else { return };
+        let place = holder.place.clone();
+        let gone = self.session.client(place.connection).is_none();
+        let ours = place.node == *self.context.here || self.context.lapsed.contains(&place.node);
+        if core.transfer.is_some() {
+            if ours || self.is_cut_off(place.connection) {
+                self.complete_transfer();
+            }
+        } else if gone && (ours || !self.session.rosters.contains_key(&place.node)) {
+            // Its own node wrote it out of the roster, or lost it: nobody drives.
+            self.give_up();
+        }
+    }
+
+    /// The clients of a node whose lease has lapsed are cut off: those with a token keep their place for the grace
+    /// period, the others cannot come back to it.
+    fn reap_lapsed_nodes(&mut self) {
+        let now = self.context.now;
+        for node in self.context.lapsed {
+            let Some(roster) = self.session.rosters.get_mut(node) else { continue };
+            roster.clients.retain(|client| client.resume.is_some());
+            for client in &mut roster.clients {
+                client.cut_off_at.get_or_insert(now);
+            }
+        }
+        self.forget_empty_rosters();
+    }
+
+    fn end_grace_periods(&mut self) {
+        let (now, grace) = (self.context.now, millis(self.context.rules.grace));
+        let over = |client: &Client| client.cut_off_at.is_some_and(|since| now >= since.saturating_add(grace));
+        for (node, roster) in &mut self.session.rosters {
+            // The roster of a living node is that node's to write.
+            if node == self.context.here || self.context.lapsed.contains(node) {
+                roster.clients.retain(|client| !over(client));
+            }
+        }
+        self.forget_empty_rosters();
+    }
+
+    fn forget_empty_rosters(&mut self) {
+        let rosters = &mut self.session.rosters;
+        rosters.retain(|_, Roster { clients }| !clients.is_empty());
+        self.session.activity.retain(|node, _| rosters.contains_key(node));
+        let all = |rosters: &std::collections::BTreeMap<_, Roster>| {
+            rosters.values().flat_map(|roster| &roster.clients).map(|client| client.connection).collect::<Vec<_>>()
+        };
+        if !self.session.core.replaced.is_empty() {
+            let known = all(rosters);
+            self.session.core.replaced.retain(|connection| known.contains(connection));
+        }
+    }
+
+    fn drop_overdue_claims(&mut self) {
+        let (now, pending) = (self.context.now, millis(self.context.rules.pending));
+        let open = |at: u64| now < at.saturating_add(pending);
+        let session = &self.session;
+        let still_here = |place: &crate::session::Place| session.client(place.connection).is_some();
+        let keep: Vec<_> =
+            session.core.requests.iter().filter(|r| open(r.at) && still_here(&r.place)).cloned().collect();
+        let core = &mut self.session.core;
+        core.requests = keep;
+        core.offer.take_if(|offer| !open(offer.at));
+    }
+}

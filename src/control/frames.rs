@@ -1,0 +1,238 @@
+//! What each frame does to the roles (docs/protocol.md, "Frames" and "Roles").
+
+use super::claim::{Claim, Verdict};
+use super::{Direction, Effect, Intent, StateClaim, Step};
+use crate::ids::{ClientId, ConnectionId, Epoch};
+use crate::protocol::ErrorCode;
+use crate::session::{Client, End, Holder, Offer, Place, Role};
+
+impl Step<'_> {
+    pub(super) fn frame(
+        &mut self,
+        connection: ConnectionId,
+        alias: Option<&ClientId>,
+        epoch: Option<Epoch>,
+        intent: &Intent,
+    ) {
+        self.speak(connection, alias);
+        // A socket that a newer one replaced, or that is no longer in the session, decides nothing.
+        let Some((_, sender)) = self.session.client(connection) else {
+            return self.emit(Effect::Drop);
+        };
+        let sender = sender.clone();
+        let stale = sender.modern && epoch.is_some_and(|epoch| epoch < self.session.core.epoch);
+        if stale && *intent != Intent::Speak {
+            return self.reject(connection, ErrorCode::StaleEpoch);
+        }
+        // A client without the handshake asks for a direction only when it knows that it has none.
+        let never_under_way = matches!(intent, Intent::Speak | Intent::Coordinate(_));
+        if !sender.modern && epoch.is_some() && !self.session.holds(connection) && !never_under_way {
+            return self.emit(Effect::Drop);
+        }
+        match intent {
+            Intent::Speak => {}
+            Intent::Coordinate(Direction::Active) => {
+                self.claim(&sender, Claim::Coordinate);
+            }
+            Intent::Coordinate(Direction::Passive) => self.coordinate_passive(&sender),
+            Intent::Request => {
+                self.claim(&sender, Claim::Request);
+            }
+            Intent::Offer(name) => self.offer(&sender, name),
+            Intent::Accept(from) => self.accept(&sender, from.as_deref(), epoch),
+            Intent::Decline(from) => self.decline(&sender, from.as_deref()),
+            Intent::Release => self.release(&sender),
+            Intent::State(state) => self.state(&sender, *state),
+        }
+    }
+
+    /// The sender's standing: whether it drives, and whether control is just leaving it.
+    fn drives(&self, sender: &Client) -> (bool, bool) {
+        let holds = self.session.holds(sender.connection);
+        let leaving = holds && self.session.core.transfer.is_some();
+        (holds && !leaving, leaving)
+    }
+
+    /// A frame of a holder whose role is just moving on: under way, so it counts no more.
+    fn too_late(&mut self, sender: &Client) {
+        if sender.modern {
+            self.reject(sender.connection, ErrorCode::StaleEpoch);
+        } else {
+            self.emit(Effect::Drop);
+        }
+    }
+
+    fn coordinate_passive(&mut self, sender: &Client) {
+        if self.session.holds(sender.connection) {
+            self.give_up();
+        }
+        self.give(sender.connection, Role::Passive);
+        if self.session.core.holder.is_some() {
+            return;
+        }
+        let Some(candidate) = self.longest_connected_but(sender.connection) else { return };
+        self.grant_to(&candidate, true, End::Taken);
+    }
+
+    /// Who drives if somebody has to: of those that have ever sent a frame the one connected longest, rather one
+    /// without a role than one that follows.
+    fn longest_connected_but(&self, except: ConnectionId) -> Option<Client> {
+        let roles = self.session.roles();
+        let willing = |client: &&Client| client.spoke && client.cut_off_at.is_none() && client.connection != except;
+        let candidates = self.session.clients().map(|(_, client)| client).filter(willing);
+        let rank = |client: &&Client| {
+            let follows = roles.get(&client.connection) == Some(&Role::Passive);
+            (follows, client.joined_at, client.connection)
+        };
+        candidates.min_by_key(rank).cloned()
+    }
+
+    fn offer(&mut self, sender: &Client, name: &ClientId) {
+        let (drives, leaving) = self.drives(sender);
+        if leaving {
+            return self.too_late(sender);
+        }
+        if !drives {
+            if sender.modern {
+                return self.reject(sender.connection, ErrorCode::NotActive);
+            }
+            // It believes to be ACTIVE.
+            match self.claim(sender, Claim::Take) {
+                Verdict::Granted => {}
+                Verdict::Moving => return self.emit(Effect::HoldFrame),
+                Verdict::Waiting | Verdict::Refused => return,
+            }
+        }
+        self.no_longer_provisional();
+        self.session.core.offer = Some(Offer { client: name.clone(), at: self.context.now, declined: Vec::new() });
+        self.emit(Effect::ForwardToOthers);
+    }
+
+    fn accept(&mut self, sender: &Client, from: Option<&str>, epoch: Option<Epoch>) {
+        let (drives, leaving) = self.drives(sender);
+        if leaving {
+            return self.too_late(sender);
+        }
+        if drives {
+            return self.accept_request(sender, from);
+        }
+        let Some(holder) = self.session.core.holder.clone() else {
+            // Nobody drives: whatever this was an answer to, it says "I will".
+            self.claim(sender, Claim::Take);
+            return;
+        };
+        if self.session.awaits(sender.connection) {
+            return;
+        }
+        if self.session.core.transfer.is_none() && self.offer_is_open_to(sender, from) {
+            if self.grant_to(sender, false, End::Taken) != Verdict::Refused {
+                self.emit(Effect::ForwardToLoser(holder.place));
+            }
+            return;
+        }
+        let names_holder = from.is_some_and(|name| self.is_called(&holder, name));
+        let names_epoch = sender.modern && epoch == Some(self.session.core.epoch);
+        if self.session.core.transfer.is_some() || !(names_holder || names_epoch) {
+            if !sender.modern {
+                self.give(sender.connection, Role::Passive);
+            }
+            return self.reject(sender.connection, ErrorCode::StaleEpoch);
+        }
+        if matches!(self.claim(sender, Claim::Take), Verdict::Granted | Verdict::Moving) {
+            self.emit(Effect::ForwardToLoser(holder.place));
+        }
+    }
+
+    /// The holder accepts: it grants the request of that name, or says that it drives.
+    fn accept_request(&mut self, sender: &Client, from: Option<&str>) {
+        let named = |name: &str| {
+            let requests = self.session.core.requests.iter();
+            let mut clients = requests.filter_map(|request| self.session.client(request.place.connection));
+            clients.find(|(_, client)| client.is_called(name)).map(|(_, client)| client.clone())
+        };
+        if let Some(requester) = from.and_then(named) {
+            self.grant_to(&requester, false, End::Taken);
+        } else if from.is_none_or(|name| sender.is_called(name)) {
+            self.claim(sender, Claim::Take);
+        } else {
+            self.reject(sender.connection, ErrorCode::StaleEpoch);
+        }
+    }
+
+    fn offer_is_open_to(&self, sender: &Client, from: Option<&str>) -> bool {
+        let (Some(offer), Some(name)) = (&self.session.core.offer, from) else { return false };
+        let holder = self.session.core.holder.as_ref();
+        let named = offer.client.as_str() == name || holder.is_some_and(|holder| self.is_called(holder, name));
+        named && !offer.declined.contains(&sender.connection)
+    }
+
+    fn is_called(&self, holder: &Holder, name: &str) -> bool {
+        let client = self.session.client(holder.place.connection);
+        holder.client.as_str() == name || client.is_some_and(|(_, client)| client.is_called(name))
+    }
+
+    fn decline(&mut self, sender: &Client, from: Option<&str>) {
+        let (drives, leaving) = self.drives(sender);
+        if leaving {
+            return self.too_late(sender);
+        }
+        let ended = if drives { self.decline_request(from) } else { self.decline_offer(sender, from) };
+        if ended {
+            self.emit(Effect::ForwardToOthers);
+        } else {
+            self.reject(sender.connection, ErrorCode::NothingPending);
+        }
+    }
+
+    fn decline_request(&mut self, from: Option<&str>) -> bool {
+        let Some(name) = from else { return false };
+        let called =
+            |place: &Place| self.session.client(place.connection).is_some_and(|(_, client)| client.is_called(name));
+        let requests = &self.session.core.requests;
+        let found = requests.iter().position(|request| request.client.as_str() == name || called(&request.place));
+        let Some(index) = found else { return false };
+        self.session.core.requests.remove(index);
+        self.no_longer_provisional();
+        true
+    }
+
+    fn decline_offer(&mut self, sender: &Client, from: Option<&str>) -> bool {
+        let open = self.offer_is_open_to(sender, from);
+        let present: Vec<ConnectionId> = self.session.clients().map(|(_, client)| client.connection).collect();
+        if let (true, Some(offer)) = (open, &mut self.session.core.offer) {
+            offer.declined.retain(|connection| present.contains(connection));
+            offer.declined.push(sender.connection);
+        }
+        open
+    }
+
+    fn release(&mut self, sender: &Client) {
+        match self.drives(sender) {
+            (_, true) => self.too_late(sender),
+            // Told with the end of its epoch, by whoever tells the roles.
+            (true, _) => self.give_up(),
+            (false, _) => self.reject(sender.connection, ErrorCode::NotActive),
+        }
+    }
+
+    fn state(&mut self, sender: &Client, state: StateClaim) {
+        let (drives, leaving) = self.drives(sender);
+        match state {
+            _ if leaving => self.too_late(sender),
+            _ if drives => {
+                if state == StateClaim::Drive {
+                    self.no_longer_provisional();
+                }
+                self.emit(Effect::PassState);
+            }
+            StateClaim::Answer => self.emit(Effect::PassAnswer),
+            StateClaim::InitialPush if sender.modern => self.emit(Effect::PassState),
+            StateClaim::InitialPush | StateClaim::Drive if !sender.modern => match self.claim(sender, Claim::Take) {
+                Verdict::Granted => self.emit(Effect::PassState),
+                Verdict::Moving => self.emit(Effect::HoldFrame),
+                Verdict::Waiting | Verdict::Refused => {}
+            },
+            StateClaim::InitialPush | StateClaim::Drive => self.reject(sender.connection, ErrorCode::NotActive),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Joins and leaves, the second socket of one client, the handshake, and coming back.
+
+use super::{Effect, Step};
+use crate::ids::{ClientId, ConnectionId};
+use crate::protocol::CloseReason;
+use crate::session::{Assignment, Client, End, Place, Role, Status};
+
+/// A socket that wants into a session.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The socket.
+    pub connection: ConnectionId,
+    /// The id that the client asks to be known by, if it names one.
+    pub wants: Option<ClientId>,
+    /// The id it gets otherwise.
+    pub otherwise: ClientId,
+    /// The digest of the token it shows, if it claims to be back.
+    pub resume: Option<String>,
+}
+
+impl Step<'_> {
+    pub(super) fn join(&mut self, join: &Join) {
+        if self.session.core.status != Status::Active {
+            return self.emit(Effect::Close(join.connection, CloseReason::SessionNotFound));
+        }
+        // A write whose outcome was unknown may have landed.
+        if self.own_client(join.connection).is_some() {
+            return;
+        }
+        let back = self.comes_back(join);
+        if back.is_none() && self.session.clients().count() >= self.context.rules.max_clients {
+            return self.emit(Effect::Close(join.connection, CloseReason::SessionFull));
+        }
+        let taken = |id: &ClientId| self.session.clients().any(|(_, client)| client.is_called(id.as_str()));
+        let id = match &back {
+            Some(client) => client.id.clone(),
+            None => join.wants.clone().filter(|id| !taken(id)).unwrap_or_else(|| join.otherwise.clone()),
+        };
+        let given = Assignment { role: Role::Connected, change: self.session.core.everyone.change };
+        let newcomer = Client {
+            connection: join.connection,
+            id,
+            alias: None,
+            modern: false,
+            resume: None,
+            joined_at: self.context.now,
+            spoke: false,
+            given,
+            cut_off_at: None,
+        };
+        let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
+        roster.clients.push(newcomer);
+        if let Some(old) = back {
+            self.replace(&old, join.connection);
+        }
+    }
+
+    /// The place that the client of this join had, if it proves to be that client.
+    fn comes_back(&self, join: &Join) -> Option<Client> {
+        let (id, proof) = (join.wants.as_ref()?, join.resume.as_ref()?);
+        let same = |client: &&Client| client.id == *id && client.resume.as_ref() == Some(proof);
+        self.session.clients().map(|(_, client)| client).find(same).cloned()
+    }
+
+    /// The socket `new`, of this node, takes over the place of `old`: role, name and claims.
+    fn replace(&mut self, old: &Client, new: ConnectionId) {
+        let role = self.session.role(old);
+        let change = self.session.core.everyone.change;
+        if let Some(client) = self.own_client(new) {
+            client.alias = old.alias.clone();
+            client.modern = old.modern;
+            client.spoke = old.spoke;
+            client.given = Assignment { role: if role == Role::Passive { role } else { Role::Connected }, change };
+        }
+        self.move_claims(old.connection, new);
+        // Once hidden behind `replaced` the old socket has no place, so control has to move first. Control that is on
+        // its way to another already goes there.
+        if role == Role::Active
+            && self.session.core.transfer.is_none()
+            && let Some((_, client)) = self.session.client(new)
+        {
+            let client = client.clone();
+            self.grant_to(&client, false, End::Resumed);
+        }
+        let own = self.own_client(old.connection).is_some();
+        if old.modern {
+            self.emit(Effect::Close(old.connection, CloseReason::Evicted));
+        }
+        if own && old.modern {
+            self.remove(old.connection);
+        } else {
+            self.session.core.replaced.push(old.connection);
+        }
+    }
+
+    fn move_claims(&mut self, old: ConnectionId, new: ConnectionId) {
+        let core = &mut self.session.core;
+        let requested = core.requests.iter_mut().map(|request| &mut request.place);
+        let coming = core.transfer.iter_mut().filter_map(|transfer| transfer.to.as_mut()).map(|to| &mut to.place);
+        for place in requested.chain(coming).filter(|place| place.connection == old) {
+            *place = Place { node: self.context.here.clone(), connection: new };
+        }
+    }
+
+    pub(super) fn leave(&mut self, connection: ConnectionId, lost: bool) {
+        let now = self.context.now;
+        let replaced = self.session.core.replaced.contains(&connection);
+        let Some(client) = self.own_client(connection) else { return };
+        if lost && client.resume.is_some() && !replaced {
+            client.cut_off_at.get_or_insert(now);
+            // A transfer that waited for this socket to stop need not wait any more.
+            if self.session.holds(connection) {
+                self.complete_transfer();
+            }
+            return;
+        }
+        self.remove(connection);
+        self.session.core.requests.retain(|request| request.place.connection != connection);
+        if self.session.holds(connection) {
+            if self.session.core.transfer.is_some() {
+                self.complete_transfer();
+            } else {
+                self.give_up();
+            }
+        }
+    }
+
+    fn remove(&mut self, connection: ConnectionId) {
+        self.session.core.replaced.retain(|replaced| *replaced != connection);
+        let here = self.context.here;
+        let Some(roster) = self.session.rosters.get_mut(here) else { return };
+        roster.clients.retain(|client| client.connection != connection);
+        if roster.clients.is_empty() {
+            self.session.rosters.remove(here);
+            self.session.activity.remove(here);
+        }
+    }
+
+    pub(super) fn rejoin(&mut self, clients: &[Client], held: Option<ConnectionId>) {
+        if self.session.core.status != Status::Active {
+            return;
+        }
+        let change = self.session.core.everyone.change;
+        for client in clients {
+            if self.session.core.replaced.contains(&client.connection) {
+                continue;
+            }
+            // A place that was given up comes back without a role; one that was kept is as it was.
+            let kept = self.own_client(client.connection).cloned();
+            let given = kept.map_or(Assignment { role: Role::Connected, change }, |kept| kept.given);
+            let back = Client { given, cut_off_at: None, ..client.clone() };
+            // While its place was given up its client may have come back on another socket.
+            let elsewhere = self.session.clients().any(|(_, c)| c.connection != back.connection && c.id == back.id);
+            if elsewhere {
+                self.session.core.replaced.push(back.connection);
+            }
+            let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
+            roster.clients.retain(|known| known.connection != back.connection);
+            roster.clients.push(back);
+        }
+        // Others may be taking control from it without waiting for its node, so it goes on in a new epoch only.
+        let still = self.session.core.holder.as_ref().map(|holder| holder.place.connection);
+        let still = still.filter(|holder| clients.iter().any(|client| client.connection == *holder));
+        let held = still.or(held.filter(|_| self.session.core.holder.is_none()));
+        let held = held.and_then(|held| self.session.client(held)).map(|(_, client)| client.clone());
+        if let Some(client) = held {
+            self.grant_to(&client, false, End::Resumed);
+        }
+    }
+
+    pub(super) fn handshake(&mut self, connection: ConnectionId, resume: &str) {
+        if let Some(client) = self.own_client(connection) {
+            client.modern = true;
+            client.spoke = true;
+            client.resume = Some(resume.to_owned());
+        }
+    }
+
+    /// Notes a client's first frame and the name in it. A name that an older socket has, neither with the handshake,
+    /// says that this is the same client: the newer socket takes over.
+    pub(super) fn speak(&mut self, connection: ConnectionId, alias: Option<&ClientId>) {
+        let Some(client) = self.own_client(connection) else { return };
+        client.spoke = true;
+        let Some(alias) = alias.filter(|_| client.alias.is_none()) else { return };
+        client.alias = Some(alias.clone());
+        let (modern, joined_at) = (client.modern, client.joined_at);
+        if modern || self.session.core.replaced.contains(&connection) {
+            return;
+        }
+        let older = |client: &&Client| {
+            !client.modern
+                && client.connection != connection
+                && (client.joined_at, client.connection) < (joined_at, connection)
+                && client.alias.as_ref() == Some(alias)
+        };
+        let old = self.session.clients().map(|(_, client)| client).find(older).cloned();
+        if let Some(old) = old {
+            self.replace(&old, connection);
+        }
+    }
+}
