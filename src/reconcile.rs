@@ -1,0 +1,310 @@
+//! What to tell whom: the difference between what a connection was last told and what the document says. Pure.
+//!
+//! This is the only way in which clients learn of roles and presence, whoever changed the document and however it was
+//! learnt: by the node whose write it was, by the others, after a fault and on a resume alike. Clients without the
+//! handshake are told a role by a sequence that fits the phase they believe to be in (docs/protocol.md, "How a role is
+//! told"); [`Told`] keeps what is known of that.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::control::{Direction, Intent, StateClaim};
+use crate::ids::{ClientId, ConnectionId, Epoch};
+use crate::session::{Client, End, Ended, Role, Session};
+
+/// Above this many changes of role at once only those of the holders are announced: a session of thousands would
+/// otherwise write millions of frames for one change of control.
+const MAX_ANNOUNCEMENTS: usize = 32;
+
+/// The phase that a client believes to be in, as far as the relay knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// No role.
+    #[default]
+    Idle,
+    /// It asked to be ACTIVE and waits.
+    Pull,
+    /// It asked to be PASSIVE and waits.
+    Push,
+    /// It drives.
+    Active,
+    /// It follows.
+    Passive,
+}
+
+/// What one connection was last told, and what it owes the relay in return.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Its phase.
+    pub phase: Phase,
+    /// The last epoch it was told.
+    pub epoch: Epoch,
+    /// It has done the handshake, so one frame tells it a role.
+    pub modern: bool,
+    /// How many of its `confirm_transfer` are outstanding. While any is, its role frames and states were under way.
+    pub gate: u32,
+    /// It asked for a role, so it is told its role even if nothing changed.
+    pub retell: bool,
+    /// It has been told of the others.
+    pub introduced: bool,
+}
+
+/// One frame to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// `client_connected`.
+    Connected(ClientId),
+    /// `client_disconnected`.
+    Disconnected(ClientId),
+    /// `assign_sync_direction`: ACTIVE, or PASSIVE for any other role.
+    Assign(Role),
+    /// `confirm_transfer`.
+    ConfirmTransfer,
+    /// `accept_control` in the name of the client that drives now.
+    AcceptControl(ClientId),
+    /// `release_control` of the client that drove.
+    ReleaseControl(ClientId),
+    /// `role_changed`.
+    RoleChanged(ClientId, Role),
+    /// `request_sync`, on behalf of everybody who follows now and did not before.
+    RequestSync,
+}
+
+impl Tell {
+    /// Whether a client that is just closing could die of this frame, so that it is held back after a leave
+    /// (docs/protocol.md, "After a leave").
+    #[must_use]
+    pub const fn waits_after_a_leave(&self) -> bool {
+        !matches!(self, Self::Disconnected(_) | Self::ReleaseControl(_))
+    }
+}
+
+/// What changed between two documents, computed once for all connections of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Diff {
+    /// Who has no place any more.
+    pub left: Vec<ClientId>,
+    /// Who has one now.
+    pub joined: Vec<ClientId>,
+    /// Whose role is another.
+    pub roles: Vec<(ClientId, Role)>,
+    /// The epoch that ended by giving control up.
+    pub released: Option<Ended>,
+    /// Somebody follows who did not before.
+    pub followers: bool,
+}
+
+/// Compares two documents. `before` is `None` if the node knew nothing of the session.
+#[must_use]
+pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
+    let Some(before) = before else { return Diff::default() };
+    let old: HashMap<&ClientId, &Client> = before.clients().map(|(_, client)| (&client.id, client)).collect();
+    let new: HashSet<&ClientId> = after.clients().map(|(_, client)| &client.id).collect();
+    let left = old.keys().filter(|id| !new.contains(**id)).map(|id| (*id).clone()).collect();
+    let mut diff = Diff { left, ..Diff::default() };
+    for (_, client) in after.clients() {
+        let role = after.role(client);
+        let was = old.get(&client.id).map(|client| before.role(client));
+        if was.is_none() {
+            diff.joined.push(client.id.clone());
+        }
+        if role != was.unwrap_or_default() {
+            diff.roles.push((client.name().clone(), role));
+        }
+        // One that came back on another socket has missed what was said meanwhile.
+        let moved = old.get(&client.id).is_some_and(|known| known.connection != client.connection);
+        diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved);
+    }
+    keep_the_holders(&mut diff, before, after);
+    diff.released = after.core.ended.clone().filter(|ended| {
+        ended.how == End::Released && before.core.ended.as_ref().is_none_or(|known| known.epoch != ended.epoch)
+    });
+    diff
+}
+
+/// Bounds the announcements, and adds a new epoch of the same client: its peers have to know the epoch.
+fn keep_the_holders(diff: &mut Diff, before: &Session, after: &Session) {
+    let holder = after.core.holder.as_ref();
+    if diff.roles.len() > MAX_ANNOUNCEMENTS {
+        let old = before.core.holder.as_ref().map(|holder| holder.client.clone());
+        diff.roles.retain(|(client, role)| *role == Role::Active || Some(client) == old.as_ref());
+    }
+    let announced = diff.roles.iter().any(|(_, role)| *role == Role::Active);
+    if let Some(holder) = holder
+        && after.core.epoch != before.core.epoch
+        && !announced
+    {
+        diff.roles.push((holder.client.clone(), Role::Active));
+    }
+}
+
+/// What to tell the connection of `me`, which was last told `told`; `told` is brought up to date.
+#[must_use]
+pub fn tell(told: &mut Told, me: &Client, diff: &Diff, after: &Session) -> Vec<Tell> {
+    let mut out = Vec::new();
+    let role = after.role(me);
+    let newcomer = !told.introduced;
+    told.introduced = true;
+    if !newcomer {
+        out.extend(diff.left.iter().cloned().map(Tell::Disconnected));
+    }
+    tell_release(told, me, role, diff, after, &mut out);
+    if newcomer {
+        let others = after.clients().filter(|(_, client)| client.id != me.id);
+        out.extend(others.map(|(_, client)| Tell::Connected(client.id.clone())));
+        gate_newcomer(told, me, after, &mut out);
+    } else {
+        out.extend(diff.joined.iter().filter(|id| **id != me.id).cloned().map(Tell::Connected));
+    }
+    tell_role(told, me, role, after, &mut out);
+    out.extend(diff.roles.iter().cloned().map(|(client, role)| Tell::RoleChanged(client, role)));
+    if role == Role::Active && diff.followers {
+        out.push(Tell::RequestSync);
+    }
+    out
+}
+
+/// Whoever joins while another drives may be a returning client that still believes to drive.
+fn gate_newcomer(told: &mut Told, me: &Client, after: &Session, out: &mut Vec<Tell>) {
+    let other = after.core.holder.as_ref().filter(|holder| holder.place.connection != me.connection);
+    if let Some(holder) = other.filter(|_| !told.modern) {
+        out.push(Tell::AcceptControl(holder.client.clone()));
+        told.gate += 1;
+    }
+}
+
+fn tell_release(told: &mut Told, me: &Client, role: Role, diff: &Diff, after: &Session, out: &mut Vec<Tell>) {
+    let released = diff.released.as_ref().filter(|ended| ended.connection != me.connection);
+    // Several changes may have come at once: what counts is that a follower of nobody hears that it is one.
+    let freed = role == Role::Connected && told.phase == Phase::Passive;
+    let by = match (released, &after.core.ended) {
+        (Some(ended), _) => ended.client.clone(),
+        (None, Some(ended)) if freed => ended.client.clone(),
+        (None, None) if freed => me.name().clone(),
+        _ => return,
+    };
+    out.push(Tell::ReleaseControl(by));
+    if told.phase == Phase::Passive {
+        told.phase = Phase::Idle;
+    }
+}
+
+fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mut Vec<Tell>) {
+    if after.awaits(me.connection) {
+        // Control is on its way to it: told when it comes, or when it goes elsewhere.
+        return;
+    }
+    let retell = std::mem::take(&mut told.retell);
+    let epoch = after.core.epoch;
+    match role {
+        Role::Active if told.phase != Phase::Active || told.epoch != epoch || retell => grant(told, out),
+        Role::Passive if told.modern && (told.phase != Phase::Passive || retell) => {
+            out.push(Tell::Assign(Role::Passive));
+            told.phase = Phase::Passive;
+        }
+        Role::Passive if !told.modern => demote(told, me, after, out),
+        // It drove, and nobody does now: its node had lost its place.
+        Role::Connected if told.phase == Phase::Active => {
+            demote(told, me, after, out);
+            if !told.modern {
+                out.push(Tell::ReleaseControl(me.name().clone()));
+            }
+            told.phase = Phase::Idle;
+        }
+        // It let go, or asked for a role that somebody then took from all: of two words under way the last one counts.
+        Role::Connected if told.modern && retell => {
+            out.push(Tell::Assign(Role::Connected));
+            told.phase = Phase::Idle;
+        }
+        Role::Active | Role::Passive | Role::Connected => {}
+    }
+    told.epoch = epoch;
+}
+
+/// *Grant*. A client that waits for PASSIVE hears nothing else, so it is told that first.
+fn grant(told: &mut Told, out: &mut Vec<Tell>) {
+    if !told.modern && told.phase == Phase::Push {
+        out.push(Tell::Assign(Role::Passive));
+    }
+    out.push(Tell::Assign(Role::Active));
+    if !told.modern {
+        out.push(Tell::ConfirmTransfer);
+    }
+    told.phase = Phase::Active;
+}
+
+/// *Demote*, or *refuse* to one that waits for ACTIVE. A client that asked to follow is just told so.
+fn demote(told: &mut Told, me: &Client, after: &Session, out: &mut Vec<Tell>) {
+    let phase = std::mem::replace(&mut told.phase, Phase::Passive);
+    match phase {
+        Phase::Passive => return,
+        Phase::Push => return out.push(Tell::Assign(Role::Passive)),
+        Phase::Pull if !told.modern => out.push(Tell::Assign(Role::Active)),
+        Phase::Pull | Phase::Idle | Phase::Active => {}
+    }
+    out.push(Tell::Assign(Role::Passive));
+    if !told.modern {
+        let by = after.core.holder.as_ref().map_or_else(|| me.name(), |holder| &holder.client);
+        out.push(Tell::AcceptControl(by.clone()));
+        told.gate += 1;
+    }
+}
+
+/// Notes what a client's own frame says about the phase it believes to be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// It waits for ACTIVE.
+    Pull,
+    /// It waits for PASSIVE.
+    Push,
+    /// It drives: it accepted, offered, or sent a state of its own.
+    Drives,
+    /// It let go.
+    LetGo,
+}
+
+impl Belief {
+    /// What a frame says of its sender, which held control before it or did not.
+    #[must_use]
+    pub fn of(intent: &Intent, held: bool) -> Option<Self> {
+        match intent {
+            Intent::Coordinate(Direction::Active) => Some(Self::Pull),
+            Intent::Coordinate(Direction::Passive) => Some(Self::Push),
+            Intent::Accept(_) => Some(Self::Drives),
+            // What only an ACTIVE client sends says something new only if it comes from another.
+            Intent::Offer(_) | Intent::State(StateClaim::Drive) => (!held).then_some(Self::Drives),
+            Intent::Release => Some(Self::LetGo),
+            Intent::Speak | Intent::Request | Intent::Decline(_) => None,
+            Intent::State(StateClaim::Answer | StateClaim::InitialPush) => None,
+        }
+    }
+}
+
+impl Told {
+    /// Takes a frame's word for what its sender believes.
+    pub fn believes(&mut self, belief: Belief) {
+        if self.modern {
+            // It believes only what it is told; it asked, so it is told.
+            self.retell = true;
+            if belief == Belief::LetGo {
+                self.phase = Phase::Idle;
+            }
+            return;
+        }
+        self.phase = match belief {
+            Belief::Pull => Phase::Pull,
+            Belief::Push => Phase::Push,
+            Belief::Drives => {
+                // One that was told already is not told again: the news could overtake its release.
+                self.retell |= self.phase != Phase::Active;
+                Phase::Active
+            }
+            Belief::LetGo => Phase::Idle,
+        };
+    }
+}
+
+/// Whether this connection's place was taken by a newer socket.
+#[must_use]
+pub fn is_replaced(session: &Session, connection: ConnectionId) -> bool {
+    session.core.replaced.contains(&connection)
+}
