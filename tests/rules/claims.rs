@@ -1,0 +1,229 @@
+//! Claims: who is granted control, who waits and who is refused.
+
+use gitorial_relay::control::{Effect, Intent};
+use gitorial_relay::ids::Epoch;
+use gitorial_relay::protocol::ErrorCode;
+use gitorial_relay::session::{Role, Strategy};
+
+use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, name, node, offer, refused, socket};
+
+const ALL: [Strategy; 3] = [Strategy::FirstComeFirstServed, Strategy::UserChoice, Strategy::DenyBoth];
+
+#[test]
+fn a_join_assigns_no_role_even_while_another_drives() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
+    scene.join(2);
+    assert_eq!((scene.role(1), scene.role(2)), (Role::Active, Role::Connected));
+}
+
+#[test]
+fn while_nobody_is_active_every_claim_is_granted_under_every_strategy_and_the_others_follow() {
+    for strategy in ALL {
+        for claim in [ASK, Intent::Request, accept(9), STATE, offer(2)] {
+            let mut scene = Scene::new(strategy);
+            scene.join(1);
+            scene.join(2);
+            scene.frame(2, claim.clone());
+            assert_eq!((scene.role(1), scene.role(2)), (Role::Passive, Role::Active), "{strategy:?} {claim:?}");
+        }
+    }
+}
+
+#[test]
+fn first_come_first_served_refuses_an_ask_for_a_direction_and_its_sender_follows() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
+    scene.join(2);
+    let core = scene.session.core.clone();
+    assert_eq!(refused(&scene.frame(2, ASK)), Some(ErrorCode::ControlHeld));
+    assert_eq!((scene.role(2), scene.session.core == core), (Role::Passive, true));
+}
+
+#[test]
+fn first_come_first_served_grants_every_way_of_taking() {
+    for take in [accept(1), STATE, offer(2)] {
+        let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+        let before = scene.epoch();
+        scene.frame(2, take.clone());
+        assert_eq!((scene.role(1), scene.role(2)), (Role::Passive, Role::Active), "{take:?}");
+        assert!(scene.epoch() > before);
+    }
+}
+
+#[test]
+fn first_come_first_served_keeps_one_request_and_refuses_the_next() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 3]);
+    let effects = scene.frame(2, Intent::Request);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::AskHolder { .. })));
+    assert_eq!(refused(&scene.frame(3, Intent::Request)), Some(ErrorCode::ControlPending));
+    assert!(scene.waits(2) && !scene.waits(3) && scene.drives(1));
+}
+
+#[test]
+fn user_choice_puts_each_claim_before_the_holder_who_picks_one() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3, 4]);
+    scene.join(5);
+    for (client, claim) in [(2, Intent::Request), (3, STATE), (4, accept(1)), (5, ASK)] {
+        scene.frame(client, claim);
+        assert!(scene.waits(client) && scene.drives(1));
+    }
+    assert_eq!(scene.role(5), Role::Passive);
+    scene.frame(1, accept(3));
+    assert!(scene.drives(3) && scene.session.core.requests.is_empty());
+}
+
+#[test]
+fn deny_both_refuses_each_claim_and_a_coordinating_sender_follows() {
+    for claim in [ASK, Intent::Request, accept(1), STATE, offer(2)] {
+        let mut scene = Scene::driven(Strategy::DenyBoth, &[1]);
+        scene.join(2);
+        let core = scene.session.core.clone();
+        assert_eq!(refused(&scene.frame(2, claim.clone())), Some(ErrorCode::ControlDenied), "{claim:?}");
+        assert_eq!(scene.session.core, core);
+        let role = if claim == Intent::Request { Role::Connected } else { Role::Passive };
+        assert_eq!(scene.role(2), role, "{claim:?}");
+    }
+}
+
+#[test]
+fn the_holder_that_claims_again_keeps_its_epoch() {
+    for strategy in ALL {
+        let mut scene = Scene::driven(strategy, &[1, 2]);
+        let epoch = scene.epoch();
+        assert_eq!(refused(&scene.frame(1, ASK)), None);
+        assert!(scene.drives(1) && scene.epoch() == epoch);
+    }
+}
+
+#[test]
+fn a_provisional_holder_gives_way_to_any_claim_until_it_has_sent_something_of_its_own() {
+    for strategy in ALL {
+        for own in [false, true] {
+            let mut scene = Scene::new(strategy);
+            [1, 2, 3].iter().for_each(|client| drop(scene.join(*client)));
+            scene.frame(1, Intent::Speak);
+            scene.frame(2, FOLLOW);
+            assert!(scene.drives(1), "the only one that has spoken");
+            if own {
+                scene.frame(1, STATE);
+            }
+            scene.frame(3, ASK);
+            assert_eq!(scene.drives(3), !own, "{strategy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_holder_without_the_handshake_gives_way_to_an_ask_after_thirty_quiet_seconds() {
+    for (modern, wait, yields) in [(false, 29_999, false), (false, 30_000, true), (true, 30_000, false)] {
+        let mut scene = Scene::new(Strategy::DenyBoth);
+        scene.join(1);
+        if modern {
+            scene.handshake(1);
+        }
+        scene.frame(1, ASK);
+        scene.join(2);
+        scene.now = scene.session.core.holder.as_ref().unwrap().since + wait;
+        scene.frame(2, ASK);
+        assert_eq!(scene.drives(2), yields);
+    }
+}
+
+#[test]
+fn a_client_with_the_handshake_takes_by_the_present_epoch_and_no_other() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.handshake(2);
+    let (past, now) = (Epoch(scene.epoch().0 - 1), scene.epoch());
+    assert_eq!(refused(&scene.frame_of(2, Intent::Accept(None), Some(past))), Some(ErrorCode::StaleEpoch));
+    assert_eq!(refused(&scene.frame_of(2, Intent::Accept(None), None)), Some(ErrorCode::StaleEpoch));
+    scene.frame_of(2, Intent::Accept(None), Some(now));
+    assert!(scene.drives(2));
+}
+
+#[test]
+fn a_state_of_a_follower_with_the_handshake_is_refused_and_changes_nothing() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.handshake(2);
+    let (core, rosters) = (scene.session.core.clone(), scene.session.rosters.clone());
+    assert_eq!(refused(&scene.frame(2, STATE)), Some(ErrorCode::NotActive));
+    assert_eq!(core, scene.session.core);
+    scene.session.rosters.get_mut(&node(2)).unwrap().clients[1].alias = None;
+    assert_eq!(rosters, scene.session.rosters);
+}
+
+#[test]
+fn an_offer_is_taken_by_its_name_under_every_strategy() {
+    for strategy in ALL {
+        let mut scene = Scene::driven(strategy, &[1, 2]);
+        scene.frame(1, offer(1));
+        let effects = scene.frame(2, accept(1));
+        assert!(scene.drives(2) && scene.session.core.offer.is_none());
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::ForwardToLoser(_))));
+    }
+}
+
+#[test]
+fn a_declined_offer_stands_for_all_others() {
+    let mut scene = Scene::driven(Strategy::DenyBoth, &[1, 2, 3]);
+    scene.frame(1, offer(1));
+    assert_eq!(scene.frame(2, decline(1)), [Effect::ForwardToOthers]);
+    assert_eq!(refused(&scene.frame(2, decline(1))), Some(ErrorCode::NothingPending));
+    assert_eq!(refused(&scene.frame(2, accept(1))), Some(ErrorCode::ControlDenied));
+    scene.frame(3, accept(1));
+    assert!(scene.drives(3));
+}
+
+#[test]
+fn the_holder_declines_the_request_that_it_names() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
+    scene.frame(2, Intent::Request);
+    scene.frame(3, Intent::Request);
+    assert_eq!(scene.frame(1, decline(2)), [Effect::ForwardToOthers]);
+    assert!(!scene.waits(2) && scene.waits(3));
+}
+
+#[test]
+fn offers_and_requests_die_after_thirty_seconds_with_their_epoch_and_with_their_owner() {
+    let pending = || {
+        let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
+        scene.frame(1, offer(1));
+        scene.frame(2, Intent::Request);
+        scene
+    };
+    let mut late = pending();
+    late.now += 30_000;
+    late.tick(1);
+    assert!(late.session.core.requests.is_empty() && late.session.core.offer.is_none());
+    let mut taken = pending();
+    taken.frame(3, accept(1));
+    assert!(taken.session.core.requests.is_empty() && taken.session.core.offer.is_none());
+    let mut left = pending();
+    left.leave(2, false);
+    assert!(left.session.core.requests.is_empty() && left.session.core.offer.is_some());
+    left.leave(1, false);
+    assert!(left.session.core.offer.is_none());
+}
+
+#[test]
+fn an_accept_that_names_nobody_of_now_is_stale_and_an_old_sender_is_told_that_it_follows() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    assert_eq!(refused(&scene.frame(2, accept(7))), Some(ErrorCode::StaleEpoch));
+    assert_eq!((scene.drives(1), scene.role(2)), (true, Role::Passive));
+}
+
+#[test]
+fn the_number_of_requests_is_bounded() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3, 4]);
+    scene.rules.max_requests = 2;
+    let refusals = [2, 3, 4, 2].map(|client| refused(&scene.frame(client, Intent::Request)));
+    assert_eq!(refusals, [None, None, Some(ErrorCode::ControlPending), None]);
+    assert_eq!(scene.session.core.requests.len(), 2);
+}
+
+#[test]
+fn the_requester_is_named_as_its_peers_know_it() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2]);
+    let effects = scene.frame(2, Intent::Request);
+    let holder = scene.session.core.holder.as_ref().unwrap().place.clone();
+    assert_eq!(holder.connection, socket(1));
+    assert!(effects.contains(&Effect::AskHolder { holder, claimant: name(2) }));
+}

@@ -1,0 +1,202 @@
+//! Faults that the simulated world or a review has found, each as a history of its own.
+
+use gitorial_relay::control::{Effect, Event, Intent};
+use gitorial_relay::reconcile::{self, Belief, Phase, Tell, Told};
+use gitorial_relay::session::{Role, Status, Strategy};
+
+use super::client::Generation;
+use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, socket};
+use super::world::World;
+
+fn told(phase: Phase, modern: bool) -> Told {
+    Told { phase, modern, introduced: true, ..Told::default() }
+}
+
+#[test]
+fn a_state_that_was_under_way_when_its_old_sender_lost_control_does_not_take_it_back() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 11]);
+    for (taker, late) in [(2, STATE), (11, STATE)] {
+        let (holder, epoch) = (if taker == 2 { 1 } else { 2 }, scene.epoch());
+        scene.frame(taker, accept(holder));
+        assert_eq!(scene.frame_of(holder, late, Some(epoch)).last(), Some(&Effect::Drop));
+        assert!(scene.drives(taker));
+    }
+}
+
+#[test]
+fn whoever_control_is_moving_to_is_not_refused_when_it_goes_on() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    scene.frame(11, accept(1));
+    assert_eq!(scene.frame(11, STATE), [Effect::HoldFrame]);
+    assert_eq!(scene.frame(11, accept(1)), []);
+    scene.tick(1);
+    assert!(scene.drives(11));
+}
+
+#[test]
+fn whoever_control_is_moving_to_is_not_told_that_it_follows_meanwhile() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    let mut told = told(Phase::Passive, false);
+    told.believes(Belief::Drives);
+    scene.frame(11, accept(1));
+    assert_eq!(scene.tell(11, &mut told), []);
+    scene.tick(1);
+    assert_eq!(scene.tell(11, &mut told), [Tell::Assign(Role::Active), Tell::ConfirmTransfer]);
+    assert_eq!(told.gate, 0);
+}
+
+#[test]
+fn a_client_with_the_handshake_that_let_go_is_told_so_after_any_older_news() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    let mut told = told(Phase::Active, true);
+    told.believes(Belief::LetGo);
+    scene.frame(1, Intent::Release);
+    assert_eq!(scene.tell(1, &mut told), [Tell::Assign(Role::Connected)]);
+    assert_eq!((told.phase, scene.tell(1, &mut told)), (Phase::Idle, vec![]));
+}
+
+#[test]
+fn a_holder_that_grants_a_request_is_not_told_that_it_drives_once_more() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 11]);
+    let mut told = told(Phase::Active, false);
+    told.epoch = scene.epoch();
+    scene.frame(11, Intent::Request);
+    told.believes(Belief::Drives);
+    scene.frame(1, accept(7));
+    assert_eq!(scene.tell(1, &mut told), []);
+}
+
+#[test]
+fn a_release_passes_over_a_requester_whose_socket_is_gone() {
+    let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
+    scene.handshake(2);
+    scene.frame(2, Intent::Request);
+    scene.frame(3, Intent::Request);
+    scene.leave(2, true);
+    scene.frame(1, Intent::Release);
+    assert!(scene.drives(3));
+}
+
+#[test]
+fn control_that_is_moving_follows_its_claimant_to_another_socket() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    scene.handshake(11);
+    scene.frame(11, accept(1));
+    scene.come_back(12, Some(11));
+    scene.tick(1);
+    assert!(scene.drives(12));
+}
+
+#[test]
+fn a_holder_that_comes_back_while_control_leaves_it_does_not_get_it_back() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    scene.handshake(1);
+    scene.frame(11, accept(1));
+    scene.come_back(12, Some(1));
+    scene.tick(1);
+    assert_eq!((scene.drives(11), scene.role(12)), (true, Role::Passive));
+}
+
+#[test]
+fn a_holder_that_was_cut_off_and_is_there_again_drives_in_a_new_epoch_only() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    scene.handshake(1);
+    let (client, epoch) = (scene.client(1).clone(), scene.epoch());
+    scene.lapsed.insert(node(1));
+    scene.tick(11);
+    scene.lapsed.clear();
+    assert!(scene.session.driver().is_none(), "others take control from it without asking");
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    assert!(scene.drives(1) && scene.epoch() > epoch);
+}
+
+#[test]
+fn a_missing_socket_whose_client_came_back_elsewhere_does_not_rejoin_beside_it() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
+    scene.handshake(1);
+    let client = scene.client(1).clone();
+    scene.lapsed.insert(node(1));
+    scene.tick(11);
+    scene.come_back(12, Some(1));
+    scene.lapsed.clear();
+    scene.tick(1);
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    let same = scene.session.clients().filter(|(_, client)| client.connection != socket(11)).count();
+    assert_eq!((same, reconcile::is_replaced(&scene.session, socket(1))), (1, true));
+}
+
+#[test]
+fn a_follower_that_comes_back_is_brought_up_to_date() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.handshake(2);
+    scene.leave(2, true);
+    let before = scene.session.clone();
+    scene.come_back(11, Some(2));
+    assert!(reconcile::diff(Some(&before), &scene.session).followers);
+}
+
+#[test]
+fn an_offer_remembers_no_more_refusals_than_there_are_clients() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
+    scene.frame(1, offer(1));
+    for client in 2..9 {
+        scene.join(client);
+        scene.frame(client, decline(1));
+        scene.leave(client, false);
+    }
+    assert_eq!(scene.session.core.offer.unwrap().declined.len(), 1);
+}
+
+#[test]
+fn a_session_that_is_over_stays_over_in_the_way_in_which_it_ended() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.now += 1_800_000;
+    scene.apply(&node(1), &Event::Delete);
+    assert_eq!(scene.session.core.status, Status::Expired);
+    let core = scene.session.core.clone();
+    for intent in [ASK, STATE, FOLLOW, Intent::Release] {
+        assert_eq!(scene.frame(2, intent), [Effect::Drop]);
+    }
+    assert_eq!(scene.session.core, core);
+}
+
+#[test]
+fn a_node_whose_lease_is_back_claims_its_holder_by_a_write_before_that_drives() {
+    let mut world = World::new(Strategy::FirstComeFirstServed, 2, &[Generation::First, Generation::First]);
+    world.connect(0, 1);
+    world.connect(1, 0);
+    world.drain();
+    world.clients[0].act(3);
+    world.drain();
+    world.lapse(1);
+    world.notice_the_dead(0);
+    // Node 0 has decided to give up the places on node 1, and is slow to write that; meanwhile node 1 is back.
+    world.work(0);
+    world.renew(1);
+    world.work(1);
+    world.work(1);
+    world.work(0);
+    // The other takes control, which it need not wait for if nobody has it.
+    world.clients[1].act(5);
+    for _ in 0..3 {
+        world.read(1);
+        world.work(0);
+        world.work(0);
+        assert!(world.nodes.iter().filter_map(|node| node.passing()).count() <= 1);
+    }
+    world.drain();
+    assert!(world.nodes[0].passing().is_some(), "in its turn");
+}
+
+#[test]
+fn a_follower_whose_node_was_thought_dead_follows_on() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
+    scene.handshake(1);
+    scene.frame(1, FOLLOW);
+    let client = scene.client(1).clone();
+    scene.lapsed.insert(node(1));
+    scene.tick(11);
+    scene.lapsed.clear();
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    assert_eq!((scene.role(1), scene.session.live_clients()), (Role::Passive, 2));
+}

@@ -1,0 +1,263 @@
+//! A node as src/relay makes one of the rules: one worker per session, a view, and the gate before the driver.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Outcome, Rules, StateClaim, apply};
+use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
+use gitorial_relay::reconcile::{Belief, Told};
+use gitorial_relay::session::{Client, Session};
+
+use super::client::Up;
+
+/// A document in the store, with the number of its last core and of its last write.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub session: Session,
+    pub core_write: u64,
+    pub version: u64,
+}
+
+/// A socket as its node knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    pub told: Told,
+    pub client: Option<Client>,
+    pub muted: bool,
+    pub spoke: bool,
+    pub initial_push: bool,
+    pub open_sync: bool,
+    /// A state of it waits for control to come.
+    pub held: bool,
+    /// One of its frames is being decided, so the next is not read yet.
+    pub busy: bool,
+}
+
+/// Who may drive.
+#[derive(Clone, Copy, Debug)]
+pub struct Driver {
+    pub connection: ConnectionId,
+    pub epoch: Epoch,
+    /// The lease under which its node read that it is the holder.
+    pub term: u64,
+    pub provisional: bool,
+    pub suspended: bool,
+}
+
+/// Something to decide.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub event: Event,
+    pub frame: Option<(ConnectionId, Up)>,
+}
+
+/// A decision that is not written yet.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub base: Stored,
+    pub after: Session,
+    pub effects: Vec<(usize, Effect)>,
+    pub taken: usize,
+    /// The lease under which it was taken.
+    pub term: u64,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    pub id: NodeId,
+    pub alive: bool,
+    /// It has its lease. Without it goes on working, but lets nobody drive.
+    pub leased: bool,
+    /// Which lease.
+    pub term: u64,
+    /// The last lease under which it has written what it has; before that nobody drives.
+    pub claimed: u64,
+    pub view: Option<(Session, u64)>,
+    pub driver: Option<Driver>,
+    pub seats: BTreeMap<ConnectionId, Seat>,
+    pub jobs: VecDeque<Job>,
+    pub decision: Option<Decision>,
+    /// The last version it was told of.
+    pub notified: u64,
+    pub lapsed: HashSet<NodeId>,
+}
+
+impl Node {
+    pub fn new(number: usize) -> Self {
+        Self {
+            id: NodeId::from_text(&format!("node-{number}@0")),
+            alive: true,
+            leased: true,
+            term: 1,
+            claimed: 1,
+            view: None,
+            driver: None,
+            seats: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            decision: None,
+            notified: 0,
+            lapsed: HashSet::new(),
+        }
+    }
+
+    pub fn submit(&mut self, event: Event, frame: Option<(ConnectionId, Up)>) {
+        if let Some((connection, _)) = &frame
+            && let Some(seat) = self.seats.get_mut(connection)
+        {
+            seat.busy = true;
+        }
+        self.jobs.push_back(Job { event, frame });
+    }
+
+    /// The local client whose states pass now.
+    pub fn passing(&self) -> Option<Driver> {
+        let entitled = |driver: &Driver| driver.term == self.term && !driver.suspended;
+        self.driver.filter(|driver| self.alive && self.leased && entitled(driver))
+    }
+
+    /// Loads, repairs and applies: all but the write.
+    pub fn decide(&mut self, stored: &Stored, now: Millis, rules: &Rules) {
+        let context = Context { here: &self.id, now, lapsed: &self.lapsed, rules };
+        let mut after = stored.session.clone();
+        for repair in self.repairs(&after) {
+            after = apply(&after, &repair, context).session;
+        }
+        let (mut effects, mut taken) = (Vec::new(), 0);
+        for (index, job) in self.jobs.iter().enumerate() {
+            let Outcome { session, effects: new } = apply(&after, &job.event, context);
+            let moved = session.core.holder != after.core.holder || session.core.transfer != after.core.transfer;
+            if moved && taken > 0 {
+                // What came before is told first.
+                break;
+            }
+            after = session;
+            effects.extend(new.into_iter().map(|effect| (index, effect)));
+            taken = index + 1;
+            if moved {
+                break;
+            }
+        }
+        self.decision = Some(Decision { base: stored.clone(), after, effects, taken, term: self.term });
+        self.suspend_driver();
+    }
+
+    fn suspend_driver(&mut self) {
+        if let (Some(driver), Some(Decision { after, .. })) = (&mut self.driver, &self.decision) {
+            let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
+            driver.suspended |= !stays || after.core.transfer.is_some();
+        }
+    }
+
+    fn repairs(&self, session: &Session) -> Vec<Event> {
+        let about: Vec<ConnectionId> = self
+            .jobs
+            .iter()
+            .filter_map(|job| match &job.event {
+                Event::Join(join) => Some(join.connection),
+                Event::Leave { connection, .. } => Some(*connection),
+                _ => None,
+            })
+            .collect();
+        let roster = session.rosters.get(&self.id).cloned().unwrap_or_default();
+        let ghost = |client: &&Client| {
+            let connection = &client.connection;
+            client.cut_off_at.is_none() && !self.seats.contains_key(connection) && !about.contains(connection)
+        };
+        let leave = |client: &Client| Event::Leave { connection: client.connection, lost: true };
+        let mut events: Vec<Event> = roster.clients.iter().filter(ghost).map(leave).collect();
+        let known: HashSet<ConnectionId> = roster.clients.iter().map(|client| client.connection).collect();
+        // After a lapse others may be about to take from this node what it has, so it claims all of it by a write of
+        // its own before anybody drives. Without a lease it claims nothing: the others would take it away again.
+        let anew = self.claimed != self.term;
+        let cut_off = |connection| roster.clients.iter().any(|c| c.connection == connection && c.cut_off_at.is_some());
+        let missing = |connection: &ConnectionId| anew || !known.contains(connection) || cut_off(*connection);
+        let missing = self.seats.iter().filter(|(connection, seat)| missing(connection) && !seat.muted);
+        let clients: Vec<Client> = missing.filter_map(|(_, seat)| seat.client.clone()).collect();
+        if !clients.is_empty() && self.leased {
+            events.push(Event::Rejoin { clients, held: None });
+        }
+        events
+    }
+
+    /// Reads a client's frame. `Some`: it is its driver's state, which passes at once.
+    pub fn read(&mut self, connection: ConnectionId, name: &str, frame: Up, epoch: Option<Epoch>) -> Option<Epoch> {
+        let driver = self.driver.filter(|driver| driver.connection == connection);
+        let viewed = self.view.as_ref().filter(|(view, _)| view.holds(connection)).map(|(view, _)| view.core.epoch);
+        let seat = self.seats.get_mut(&connection)?;
+        if seat.muted || (frame.is_gated() && seat.told.gate > 0) {
+            return None;
+        }
+        if frame == Up::Confirm {
+            seat.told.gate = seat.told.gate.saturating_sub(1);
+            if seat.spoke {
+                return None;
+            }
+        }
+        let answers = seat.open_sync && frame == Up::State { answer: true };
+        if let (Up::State { .. }, true, Some(driver)) = (&frame, seat.spoke, driver) {
+            let stale = seat.told.modern && epoch.is_some_and(|epoch| epoch < driver.epoch);
+            let entitled = self.leased && driver.term == self.term && !driver.suspended;
+            if entitled && !stale && (!driver.provisional || answers) {
+                seat.open_sync = false;
+                return Some(driver.epoch);
+            }
+        }
+        let holds = viewed.is_some();
+        let intent = match intent(seat, &frame, holds, answers, name) {
+            Some(intent) => intent,
+            None => {
+                let token = format!("token of {connection:?}");
+                self.submit(Event::Handshake { connection, resume: token }, Some((connection, frame)));
+                return None;
+            }
+        };
+        // A frame without an epoch of its own belongs to the one that its sender drove in when it was read.
+        let epoch = epoch.or(viewed);
+        let alias = ClientId::parse(name);
+        self.submit(Event::Frame { connection, alias, epoch, intent }, Some((connection, frame)));
+        None
+    }
+}
+
+/// What a frame wants, and what it says of its sender's belief; `None` for a handshake.
+fn intent(seat: &mut Seat, frame: &Up, holds: bool, answers: bool, name: &str) -> Option<Intent> {
+    Some(match frame {
+        Up::Handshake => return None,
+        Up::Speak | Up::Confirm => Intent::Speak,
+        Up::Coordinate(Direction::Active) => {
+            seat.told.believes(Belief::Pull);
+            Intent::Coordinate(Direction::Active)
+        }
+        Up::Coordinate(Direction::Passive) => {
+            seat.told.believes(Belief::Push);
+            seat.initial_push = true;
+            Intent::Coordinate(Direction::Passive)
+        }
+        Up::Request => Intent::Request,
+        Up::Offer => {
+            if !holds && !seat.told.modern {
+                seat.told.believes(Belief::Drives);
+            }
+            Intent::Offer(ClientId::parse(name)?)
+        }
+        Up::Accept(from) => {
+            seat.told.believes(Belief::Drives);
+            Intent::Accept(from.clone())
+        }
+        Up::Decline(from) => Intent::Decline(from.clone()),
+        Up::Release => {
+            seat.told.believes(Belief::LetGo);
+            Intent::Release
+        }
+        Up::State { .. } if answers => Intent::State(StateClaim::Answer),
+        Up::State { .. } if seat.told.modern && std::mem::take(&mut seat.initial_push) => {
+            Intent::State(StateClaim::InitialPush)
+        }
+        Up::State { .. } => {
+            if !holds && !seat.told.modern {
+                seat.told.believes(Belief::Drives);
+            }
+            Intent::State(StateClaim::Drive)
+        }
+    })
+}

@@ -1,0 +1,138 @@
+//! One document and what is done to it, for examples: no queues, every event is decided at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, StateClaim, apply};
+use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
+use gitorial_relay::protocol::ErrorCode;
+use gitorial_relay::reconcile::{self, Diff, Tell, Told};
+use gitorial_relay::session::{Client, Info, Role, Session, Strategy};
+
+pub const ASK: Intent = Intent::Coordinate(Direction::Active);
+pub const FOLLOW: Intent = Intent::Coordinate(Direction::Passive);
+pub const STATE: Intent = Intent::State(StateClaim::Drive);
+
+/// A session whose clients are numbers: 1 to 9 live on node A, 11 to 19 on node B.
+pub struct Scene {
+    pub now: Millis,
+    pub session: Session,
+    pub lapsed: HashSet<NodeId>,
+    pub rules: Rules,
+}
+
+pub fn socket(number: u128) -> ConnectionId {
+    ConnectionId::from_number(number << 96)
+}
+
+pub fn name(number: u128) -> ClientId {
+    ClientId::parse(&format!("client_{number}")).unwrap()
+}
+
+pub fn node(number: u128) -> NodeId {
+    NodeId::from_text(if number < 10 { "a@0" } else { "b@0" })
+}
+
+impl Scene {
+    pub fn new(strategy: Strategy) -> Self {
+        let info = Info { created_at: 0, ttl: 1_800_000, ends_at: 43_200_000, strategy, metadata: None };
+        let session = Session::new(Arc::new(info));
+        Self { now: 0, session, lapsed: HashSet::new(), rules: Rules::default() }
+    }
+
+    /// A session of old clients in which the first is ACTIVE.
+    pub fn driven(strategy: Strategy, clients: &[u128]) -> Self {
+        let mut scene = Self::new(strategy);
+        clients.iter().for_each(|client| drop(scene.join(*client)));
+        scene.frame(clients[0], ASK);
+        scene
+    }
+
+    pub fn apply(&mut self, here: &NodeId, event: &Event) -> Vec<Effect> {
+        let context = Context { here, now: self.now, lapsed: &self.lapsed, rules: &self.rules };
+        let outcome = apply(&self.session, event, context);
+        self.session = outcome.session;
+        outcome.effects
+    }
+
+    pub fn join(&mut self, number: u128) -> Vec<Effect> {
+        self.come_back(number, None)
+    }
+
+    /// Joins, showing the id and the token of another number.
+    pub fn come_back(&mut self, number: u128, was: Option<u128>) -> Vec<Effect> {
+        self.now += 1;
+        let otherwise = name(number);
+        let resume = was.map(|was| format!("token {was}"));
+        let join = Join { connection: socket(number), wants: was.map(name), otherwise, resume };
+        self.apply(&node(number), &Event::Join(join))
+    }
+
+    pub fn handshake(&mut self, number: u128) {
+        let event = Event::Handshake { connection: socket(number), resume: format!("token {number}") };
+        self.apply(&node(number), &event);
+    }
+
+    pub fn frame(&mut self, number: u128, intent: Intent) -> Vec<Effect> {
+        self.frame_of(number, intent, None)
+    }
+
+    pub fn frame_of(&mut self, number: u128, intent: Intent, epoch: Option<Epoch>) -> Vec<Effect> {
+        self.frame_as(number, name(number), intent, epoch)
+    }
+
+    pub fn frame_as(&mut self, number: u128, alias: ClientId, intent: Intent, epoch: Option<Epoch>) -> Vec<Effect> {
+        let event = Event::Frame { connection: socket(number), alias: Some(alias), epoch, intent };
+        self.apply(&node(number), &event)
+    }
+
+    pub fn leave(&mut self, number: u128, lost: bool) {
+        self.apply(&node(number), &Event::Leave { connection: socket(number), lost });
+    }
+
+    /// What is due happens, as this client's node sees it.
+    pub fn tick(&mut self, number: u128) {
+        self.apply(&node(number), &Event::Tick);
+    }
+
+    pub fn client(&self, number: u128) -> &Client {
+        self.session.client(socket(number)).expect("it has a place").1
+    }
+
+    pub fn role(&self, number: u128) -> Role {
+        self.session.role(self.client(number))
+    }
+
+    pub fn drives(&self, number: u128) -> bool {
+        self.session.driver().is_some_and(|holder| holder.place.connection == socket(number))
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.session.core.epoch
+    }
+
+    pub fn waits(&self, number: u128) -> bool {
+        self.session.core.requests.iter().any(|request| request.place.connection == socket(number))
+    }
+
+    /// What a client that was told `told` is told now, all else being as before.
+    pub fn tell(&self, number: u128, told: &mut Told) -> Vec<Tell> {
+        reconcile::tell(told, self.client(number), &Diff::default(), &self.session)
+    }
+}
+
+pub fn accept(from: u128) -> Intent {
+    Intent::Accept(Some(name(from).as_str().to_owned()))
+}
+
+pub fn decline(from: u128) -> Intent {
+    Intent::Decline(Some(name(from).as_str().to_owned()))
+}
+
+pub fn offer(by: u128) -> Intent {
+    Intent::Offer(name(by))
+}
+
+pub fn refused(effects: &[Effect]) -> Option<ErrorCode> {
+    effects.iter().find_map(|effect| if let Effect::Reject(_, code) = effect { Some(*code) } else { None })
+}

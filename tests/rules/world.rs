@@ -1,0 +1,241 @@
+//! A session, its nodes and its clients, in one thread: every message waits until a step of the test moves it.
+
+use std::sync::Arc;
+
+use gitorial_relay::control::{Event, Join, Rules};
+use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis};
+use gitorial_relay::session::{Info, Roster, Session, Strategy};
+
+use super::client::{Client, Generation};
+use super::node::{Decision, Node, Seat, Stored};
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    pub now: Millis,
+    pub rules: Rules,
+    pub store: Stored,
+    pub nodes: Vec<Node>,
+    pub clients: Vec<Client>,
+    /// The states that were let through, in that order: which grant, whose socket.
+    pub passed: Vec<(Epoch, ConnectionId)>,
+    sockets: u128,
+}
+
+impl World {
+    pub fn new(strategy: Strategy, nodes: usize, generations: &[Generation]) -> Self {
+        let info = Info { created_at: 0, ttl: 1 << 40, ends_at: 1 << 41, strategy, metadata: None };
+        Self {
+            now: 0,
+            rules: Rules { max_requests: 2, ..Rules::default() },
+            store: Stored { session: Session::new(Arc::new(info)), core_write: 0, version: 0 },
+            nodes: (0..nodes).map(Node::new).collect(),
+            clients: generations
+                .iter()
+                .enumerate()
+                .map(|(number, generation)| Client::new(*generation, number))
+                .collect(),
+            passed: Vec::new(),
+            sockets: 0,
+        }
+    }
+
+    /// A client opens a socket on a node, and comes back as itself if it can.
+    pub fn connect(&mut self, client: usize, node: usize) {
+        let node = node % self.nodes.len();
+        if self.clients[client].socket.is_some() || !self.nodes[node].alive {
+            return;
+        }
+        self.sockets += 1;
+        let connection = ConnectionId::from_number(self.sockets << 96);
+        let ticket = self.clients[client].ticket.take();
+        let (wants, resume) = ticket.map(|(id, token)| (ClientId::parse(&id), Some(token))).unwrap_or_default();
+        let otherwise = ClientId::parse(&format!("socket_{}", self.sockets)).unwrap();
+        let join = Join { connection, wants, otherwise, resume };
+        self.nodes[node].submit(Event::Join(join), None);
+        self.clients[client].connected(node, connection);
+    }
+
+    /// A client's socket ends, with or without a goodbye. What was under way to its node still arrives in part.
+    pub fn disconnect(&mut self, client: usize, lost: bool) {
+        let Some(socket) = self.clients[client].socket.take() else { return };
+        let node = &mut self.nodes[socket.node];
+        // A frame that is being decided does not hold up the news of the end; the place is given up behind it.
+        node.submit(Event::Leave { connection: socket.connection, lost }, None);
+        node.seats.remove(&socket.connection);
+        if node.driver.is_some_and(|driver| driver.connection == socket.connection) {
+            node.driver = None;
+        }
+    }
+
+    /// A node is gone, and all its sockets with it. The first one stays, so that somebody is left.
+    pub fn crash(&mut self, node: usize) {
+        if node == 0 || node >= self.nodes.len() {
+            return;
+        }
+        let id = self.nodes[node].id.clone();
+        self.nodes[node] = Node { id, alive: false, ..Node::new(node) };
+        for client in &mut self.clients {
+            client.socket.take_if(|socket| socket.node == node);
+        }
+    }
+
+    /// A node sees that the leases of the dead have lapsed.
+    pub fn notice_the_dead(&mut self, node: usize) {
+        let node = node % self.nodes.len();
+        let lapsed = |other: &&Node| !other.alive || !other.leased;
+        let lapsed = self.nodes.iter().filter(lapsed).map(|other| other.id.clone());
+        self.nodes[node].lapsed = lapsed.filter(|other| *other != self.nodes[node].id).collect();
+        self.tick(node);
+    }
+
+    /// A node loses its lease: it is paused, or cannot reach the store.
+    pub fn lapse(&mut self, node: usize) {
+        self.nodes[node].leased = false;
+    }
+
+    /// It has a lease again, a new one, and reads everything anew.
+    pub fn renew(&mut self, node: usize) {
+        let node_ = &mut self.nodes[node];
+        if !std::mem::replace(&mut node_.leased, true) {
+            node_.term += 1;
+            self.tick(node);
+        }
+    }
+
+    /// A node looks at the others' heartbeats once more after it has read the document.
+    fn look_again(&mut self, node: usize) {
+        let back = self.nodes.iter().filter(|other| other.alive && other.leased).map(|other| other.id.clone());
+        let back: Vec<_> = back.collect();
+        self.nodes[node].lapsed.retain(|other| !back.contains(other));
+    }
+
+    pub fn tick(&mut self, node: usize) {
+        let queued = self.nodes[node].jobs.iter().any(|job| matches!(job.event, Event::Tick));
+        if self.nodes[node].alive && !queued {
+            self.nodes[node].submit(Event::Tick, None);
+        }
+    }
+
+    /// A node hears that the document changed.
+    pub fn hear(&mut self, node: usize) {
+        let known = self.nodes[node].view.as_ref().map_or(0, |(_, version)| *version);
+        let seats = !self.nodes[node].seats.is_empty();
+        if seats && known < std::mem::take(&mut self.nodes[node].notified) {
+            self.tick(node);
+        }
+    }
+
+    /// A client's oldest frame reaches its node.
+    pub fn read(&mut self, client: usize) {
+        let name = self.clients[client].name.clone();
+        let Some(socket) = &mut self.clients[client].socket else { return };
+        let (index, connection) = (socket.node, socket.connection);
+        let node = &mut self.nodes[index];
+        if node.seats.get(&connection).is_none_or(|seat| seat.busy) {
+            return;
+        }
+        let Some((frame, epoch)) = socket.up.pop_front() else { return };
+        if let Some(epoch) = node.read(connection, &name, frame, epoch) {
+            self.pass(index, connection, epoch);
+        }
+    }
+
+    pub fn pass(&mut self, node: usize, connection: ConnectionId, epoch: Epoch) {
+        self.passed.push((epoch, connection));
+        let id = self.nodes[node].id.clone();
+        if self.store.session.rosters.contains_key(&id) {
+            let activity = self.store.session.activity.entry(id).or_default();
+            (activity.seen_at, activity.drove_at) = (self.now, self.now);
+        }
+    }
+
+    /// A node's worker takes its next step: it decides, or writes what it has decided.
+    pub fn work(&mut self, node: usize) {
+        let now = self.now;
+        let worker = &mut self.nodes[node];
+        if !worker.alive {
+            return;
+        }
+        let Some(decision) = worker.decision.take() else {
+            // Without a lease nothing is decided: its clients may have lost their places, and their frames would be lost.
+            if worker.leased && !worker.jobs.is_empty() {
+                self.look_again(node);
+                self.nodes[node].decide(&self.store, now, &self.rules);
+            }
+            return;
+        };
+        if let Some((version, wrote)) = self.commit(node, &decision) {
+            self.finish(node, decision, version, wrote);
+        }
+    }
+
+    /// `None`: another node's core was first. Otherwise the version, and whether anything was written.
+    fn commit(&mut self, node: usize, decision: &Decision) -> Option<(u64, bool)> {
+        let Decision { base, after, .. } = decision;
+        let before = &base.session;
+        let keys = before.rosters.keys().chain(after.rosters.keys());
+        let mut changed: Vec<_> =
+            keys.filter(|id| before.rosters.get(*id) != after.rosters.get(*id)).cloned().collect();
+        changed.dedup();
+        let core = before.core != after.core || changed.iter().any(|id| *id != self.nodes[node].id);
+        if !core && changed.is_empty() {
+            return Some((base.version, false));
+        }
+        if core {
+            if self.store.core_write != base.core_write {
+                return None;
+            }
+            self.store.core_write = self.store.version + 1;
+            self.store.session.core = after.core.clone();
+        }
+        for id in changed {
+            match after.rosters.get(&id).filter(|roster: &&Roster| !roster.clients.is_empty()) {
+                Some(roster) => drop(self.store.session.rosters.insert(id, roster.clone())),
+                None => {
+                    self.store.session.rosters.remove(&id);
+                    self.store.session.activity.remove(&id);
+                }
+            }
+        }
+        self.store.version += 1;
+        let version = self.store.version;
+        for (_, other) in self.nodes.iter_mut().enumerate().filter(|(index, _)| *index != node) {
+            other.notified = version;
+        }
+        Some((version, true))
+    }
+
+    fn finish(&mut self, node: usize, decision: Decision, version: u64, wrote: bool) {
+        let Decision { base, after, effects, taken, term } = decision;
+        let jobs: Vec<_> = self.nodes[node].jobs.drain(..taken).collect();
+        for job in &jobs {
+            if let Event::Join(join) = &job.event
+                && let Some((_, client)) = after.client(join.connection)
+                && self.socket_is_open(join.connection)
+            {
+                let mut seat = Seat { client: Some(client.clone()), ..Seat::default() };
+                seat.told.modern = client.modern;
+                self.nodes[node].seats.insert(join.connection, seat);
+            }
+            if let (Event::Frame { .. } | Event::Handshake { .. }, Some((connection, _))) = (&job.event, &job.frame)
+                && let Some(seat) = self.nodes[node].seats.get_mut(connection)
+            {
+                (seat.spoke, seat.busy) = (true, false);
+            }
+        }
+        self.observe(node, &after, version, term);
+        self.nodes[node].claimed = self.nodes[node].claimed.max(term);
+        if wrote && version != base.version + 1 {
+            self.tick(node);
+        }
+        for (index, effect) in effects {
+            self.perform(node, &after, jobs[index].frame.as_ref(), &effect);
+        }
+        for job in jobs {
+            if let Event::Handshake { connection, resume } = job.event {
+                self.acknowledge(node, connection, resume, &after);
+            }
+        }
+    }
+}
