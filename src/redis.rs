@@ -1,0 +1,342 @@
+//! The one place that builds clients of Redis: what they are told, how they come back, and when they are given up.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::rustls;
+use fred::types::config::{Config, ReconnectPolicy, TlsConfig, TlsConnector};
+use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::metrics::{Metrics, Outcome};
+
+/// The schemes that a Redis URL may have.
+const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+
+/// How the relay reaches Redis. Its `Debug` form never shows the URL, which may hold a password.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://`, `rediss://` (TLS), or either with `-sentinel` or `-cluster`; credentials and database as usual.
+    pub url: String,
+    /// After this long without an answer a command has failed.
+    pub command_timeout: Duration,
+    /// After this long an attempt to connect has failed; the next one follows.
+    pub connect_timeout: Duration,
+    /// How many replicas must have a node's heartbeat before it counts. Zero where there are none.
+    pub replicas: u32,
+}
+
+impl RedisSettings {
+    /// Settings for this URL with the defaults: 2 s for a command, 2 s for connecting, no replicas.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        let timeout = Duration::from_secs(2);
+        Self { url: url.into(), command_timeout: timeout, connect_timeout: timeout, replicas: 0 }
+    }
+
+    /// Whether these settings can be used. Connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that says what is wrong, without the URL.
+    pub fn validate(&self) -> Result<(), RedisSettingsError> {
+        self.config().map(drop)
+    }
+
+    fn config(&self) -> Result<Config, RedisSettingsError> {
+        if self.command_timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(RedisSettingsError::Timeout);
+        }
+        let (scheme, rest) = self.url.split_once("://").ok_or(RedisSettingsError::Scheme)?;
+        if !SCHEMES.contains(&scheme) {
+            return Err(RedisSettingsError::Scheme);
+        }
+        // TLS is set up below: the library's own way picks the cryptography by a process-wide default and panics
+        // where two are compiled in.
+        let plain = scheme.replace("rediss", "redis");
+        let mut config = Config::from_url(&format!("{plain}://{rest}"))
+            .map_err(|error| RedisSettingsError::Url(error.details().trim_end_matches('.').to_lowercase()))?;
+        if scheme.starts_with("rediss") {
+            config.tls = Some(tls()?);
+        }
+        config.version = RespVersion::RESP3;
+        // "Fail fast" here means the very first connection: a relay that starts before its Redis keeps trying.
+        config.fail_fast = false;
+        Ok(config)
+    }
+
+    fn client(&self, channel_capacity: usize) -> Result<Client, RedisSettingsError> {
+        let mut builder = Builder::from_config(self.config()?);
+        let mut policy = ReconnectPolicy::new_exponential(0, 20, 1_000, 2);
+        policy.set_jitter(50);
+        builder.set_policy(policy);
+        builder.with_performance_config(|performance| {
+            performance.default_command_timeout = self.command_timeout;
+            performance.broadcast_channel_capacity = channel_capacity;
+        });
+        builder.with_connection_config(|connection| {
+            connection.connection_timeout = self.connect_timeout;
+            connection.internal_command_timeout = self.connect_timeout;
+            // A command whose outcome is unknown is never sent again: its caller has to look.
+            connection.max_command_attempts = 1;
+            connection.tcp.nodelay = Some(true);
+        });
+        builder.build().map_err(|error| RedisSettingsError::Url(error.details().to_owned()))
+    }
+}
+
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("command_timeout", &self.command_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("replicas", &self.replicas)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with the [`RedisSettings`]. Never shows the URL.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisSettingsError {
+    /// Not a scheme of Redis.
+    #[error(
+        "the redis url has to begin with redis:// or rediss://, or either with -sentinel or -cluster before the ://"
+    )]
+    Scheme,
+    /// Something else in the URL.
+    #[error("the redis url cannot be used: {0}")]
+    Url(String),
+    /// TLS cannot be set up on this machine.
+    #[error("tls to redis cannot be set up: {0}")]
+    Tls(String),
+    /// A timeout is zero.
+    #[error("the redis timeouts have to be longer than zero")]
+    Timeout,
+}
+
+/// Why a Redis must not be used as a store.
+#[derive(Debug, thiserror::Error)]
+#[error("redis evicts keys when it is full (maxmemory-policy {policy}): sessions would vanish; set it to noeviction")]
+pub struct Evicts {
+    /// The policy that was found.
+    pub policy: String,
+}
+
+fn tls() -> Result<TlsConfig, RedisSettingsError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(fred::rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| RedisSettingsError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConfig::from(TlsConnector::from(config)))
+}
+
+/// A connection to Redis that comes back by itself until it is dropped.
+///
+/// The library notices a silent server only while nothing is written, and waits without end on a full socket. So a
+/// command that times out, with nothing heard since it was sent, gives up the whole client for a new one. (The same
+/// client must not be used again: it counts the commands that were dropped as still to be sent, and so never flushes.)
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Arc<RwLock<Client>>,
+    metrics: Arc<Metrics>,
+    made: watch::Receiver<u64>,
+    silent: Arc<Notify>,
+    started: Instant,
+    /// When something was last heard, in milliseconds since `started`.
+    heard: AtomicU64,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    /// Starts to connect, in the background, and keeps at it. `channel_capacity`: messages of subscriptions that wait.
+    /// `fresh` is shown each new client before it connects.
+    pub(crate) fn open(
+        settings: &RedisSettings,
+        channel_capacity: usize,
+        metrics: Arc<Metrics>,
+        fresh: impl Fn(&Client) + Send + 'static,
+    ) -> Result<Self, RedisSettingsError> {
+        let client = Arc::new(RwLock::new(settings.client(channel_capacity)?));
+        let (tell, made) = watch::channel(0);
+        let silent = Arc::new(Notify::new());
+        let task = keep_connected(Arc::clone(&client), fresh, Arc::clone(&silent), tell, Arc::clone(&metrics));
+        let task = AbortOnDropHandle::new(tokio::spawn(task));
+        Ok(Self { client, metrics, made, silent, started: Instant::now(), heard: AtomicU64::new(0), _task: task })
+    }
+
+    /// The client as it is now: for one command, through [`Connection::ask`].
+    pub(crate) fn client(&self) -> Client {
+        self.client.read().clone()
+    }
+
+    /// Waits for the answer to a command, counts it under `name`, and notices a server that has fallen silent.
+    ///
+    /// # Errors
+    ///
+    /// At once while there is no connection; otherwise after the command timeout at the latest.
+    pub(crate) async fn ask<T>(
+        &self,
+        name: &'static str,
+        command: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let sent = self.elapsed();
+        let answer =
+            if self.client().is_connected() { command.await } else { Err(Error::new(ErrorKind::IO, "not connected")) };
+        match &answer {
+            Err(error) if *error.kind() == ErrorKind::Timeout => {
+                if self.heard.load(Ordering::Relaxed) <= sent {
+                    self.reconnect();
+                }
+            }
+            Err(error) if error.details() == "not connected" => {}
+            _ => self.heard.store(self.elapsed(), Ordering::Relaxed),
+        }
+        self.metrics.redis_command(name, if answer.is_ok() { Outcome::Ok } else { Outcome::Error });
+        answer
+    }
+
+    /// Gives this connection up and makes a new one.
+    pub(crate) fn reconnect(&self) {
+        self.silent.notify_one();
+    }
+
+    /// How often a connection was made; changes whenever one is.
+    pub(crate) fn made(&self) -> watch::Receiver<u64> {
+        self.made.clone()
+    }
+
+    /// Waits until there is a connection. `false`: not within `deadline`.
+    pub(crate) async fn wait_until_connected(&self, deadline: Duration) -> bool {
+        let connected = async {
+            while !self.client().is_connected() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(deadline, connected).await.is_ok()
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The life of one [`Connection`]: connects, and again whenever the library's own task has ended or is stuck.
+async fn keep_connected(
+    current: Arc<RwLock<Client>>,
+    fresh: impl Fn(&Client),
+    silent: Arc<Notify>,
+    tell: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+) {
+    loop {
+        let client = current.read().clone();
+        fresh(&client);
+        let mut made = client.reconnect_rx();
+        let mut running = AbortOnDropHandle::new(client.connect());
+        loop {
+            tokio::select! {
+                ended = &mut running => {
+                    if let Ok(Err(error)) = ended {
+                        tracing::warn!(error = describe(&error), "the connection to redis ended, trying again");
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    break;
+                }
+                () = silent.notified() => {
+                    tracing::warn!("redis has fallen silent, connecting anew");
+                    break;
+                }
+                Ok(_) = made.recv() => {
+                    if *tell.borrow() > 0 {
+                        metrics.redis_reconnects.inc();
+                    }
+                    tell.send_modify(|times| *times += 1);
+                }
+            }
+        }
+        *current.write() = client.clone_new();
+    }
+}
+
+/// The error as text that may be logged: cut before anything that could be a key.
+pub(crate) fn describe(error: &Error) -> String {
+    let text = error.to_string();
+    match text.find("gitorial:") {
+        Some(at) => format!("{}..", &text[..at]),
+        None => text,
+    }
+}
+
+/// A command without a key, sent to the server that has `key` (on a cluster they are many).
+pub(crate) fn beside(command: &'static str, key: &str) -> CustomCommand {
+    CustomCommand::new_static(command, ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes())), false)
+}
+
+/// Looks whether this Redis throws keys away when it is full. A Redis that does not tell is let through.
+pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts> {
+    let command = CustomCommand::new_static("CONFIG", None, false);
+    let client = connection.client();
+    let ask = client.custom(command, vec!["GET", "maxmemory-policy"]);
+    match connection.ask::<std::collections::HashMap<String, String>>("config", ask).await {
+        Ok(found) => match found.get("maxmemory-policy") {
+            Some(policy) if policy != "noeviction" => Err(Evicts { policy: policy.clone() }),
+            _ => Ok(()),
+        },
+        Err(error) => {
+            tracing::warn!(
+                error = describe(&error),
+                "redis does not tell its maxmemory-policy; it should be noeviction"
+            );
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_scheme_is_accepted() {
+        for scheme in SCHEMES {
+            let settings = RedisSettings::new(format!("{scheme}://user:pass@127.0.0.1:7000?sentinelServiceName=main"));
+            settings.validate().unwrap_or_else(|error| panic!("{scheme}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_one_sentence_without_the_password() {
+        for url in [
+            "",
+            "redis",
+            "http://u:hunter2@h",
+            "redis://u:hunter2@",
+            "redis://u:hunter2@h/x/y",
+            "rediss://u:hunter2@h:99999",
+        ] {
+            let error = RedisSettings::new(url).validate().expect_err(url);
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2") && !text.contains('\n'), "{text}");
+        }
+        assert!(!format!("{:?}", RedisSettings::new("redis://u:hunter2@h")).contains("hunter2"));
+    }
+
+    #[test]
+    fn an_error_never_shows_a_key() {
+        let error = Error::new(ErrorKind::Unknown, "ERR unknown command, with args: 'gitorial:{secret}'");
+        assert!(!describe(&error).contains("secret"));
+    }
+}

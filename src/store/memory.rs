@@ -1,0 +1,235 @@
+//! A store in the memory of one process: for a single node, for embedding, for tests.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Beat, Committed, Loaded, Store, StoreError, Stored, Write, WriteId};
+use crate::ids::{Millis, NodeId, SessionId};
+use crate::session::{Activity, Session};
+
+/// After this many writes everything is looked through for what has lapsed, or later where there is more to look at.
+const PURGE_EVERY: usize = 1_024;
+
+/// The sessions and heartbeats of one process. A clone is a handle to the same store, so that several nodes of one
+/// process can share it.
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// The wall clock when the store was made; from there on it keeps its own time, which never jumps.
+    born_at: Millis,
+    born: Instant,
+    generation: String,
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    documents: HashMap<SessionId, Kept<Stored>>,
+    beats: HashMap<NodeId, Kept<u64>>,
+    writes_since_purge: usize,
+}
+
+struct Kept<T> {
+    value: T,
+    until: Millis,
+}
+
+impl<T> Kept<T> {
+    fn extend(&mut self, until: Millis) {
+        self.until = self.until.max(until);
+    }
+}
+
+impl MemoryStore {
+    /// An empty store without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limit(usize::MAX)
+    }
+
+    /// An empty store that takes so many documents, tombstones included.
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        let born_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
+        let generation = format!("{:032x}", rand::random::<u128>());
+        Self { inner: Arc::new(Inner { born_at, born: Instant::now(), generation, limit, state: Mutex::default() }) }
+    }
+
+    fn now(&self) -> Millis {
+        self.inner.born_at + millis(self.inner.born.elapsed())
+    }
+
+    /// Runs `change` on the state as it is now: what has lapsed is not in it.
+    fn with<T>(&self, change: impl FnOnce(&mut State, Millis) -> T) -> T {
+        let now = self.now();
+        change(&mut self.inner.state.lock(), now)
+    }
+}
+
+impl State {
+    fn document(&mut self, id: SessionId, now: Millis) -> Option<&mut Kept<Stored>> {
+        self.documents.get_mut(&id).filter(|kept| now < kept.until)
+    }
+
+    /// Counts a write; once in a while forgets what has lapsed, at a cost per write that does not grow.
+    fn wrote(&mut self, now: Millis) {
+        self.writes_since_purge += 1;
+        if self.writes_since_purge >= PURGE_EVERY.max(self.documents.len()) {
+            self.purge(now);
+        }
+    }
+
+    fn purge(&mut self, now: Millis) {
+        self.writes_since_purge = 0;
+        self.documents.retain(|_, kept| now < kept.until);
+        self.beats.retain(|_, kept| now < kept.until);
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn create(&self, id: SessionId, session: &Session, keep: Duration) -> Result<Millis, StoreError> {
+        let limit = self.inner.limit;
+        self.with(|state, now| {
+            if state.documents.len() >= limit {
+                state.purge(now);
+            }
+            if state.documents.len() >= limit {
+                return Err(StoreError::Full);
+            }
+            if state.document(id, now).is_some() {
+                return Err(StoreError::Corrupt("the id of a new document is taken".into()));
+            }
+            let stored = Stored { session: session.clone(), version: 1, write: WriteId::random() };
+            state.documents.insert(id, Kept { value: stored, until: now + millis(keep) });
+            state.wrote(now);
+            Ok(now)
+        })
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
+        self.with(|state, now| Ok(Loaded { now, found: state.document(id, now).map(|kept| kept.value.clone()) }))
+    }
+
+    async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
+        self.with(|state, now| {
+            let Some(kept) = state.document(id, now) else { return Ok(Committed::Missing) };
+            let stored = &mut kept.value;
+            if let Some((core, base)) = write.core {
+                if stored.write != base {
+                    return Ok(Committed::Conflict);
+                }
+                stored.session.core = core;
+                stored.write = write.id;
+            }
+            for (node, roster) in write.rosters {
+                if roster.clients.is_empty() {
+                    stored.session.rosters.remove(&node);
+                    stored.session.activity.remove(&node);
+                } else {
+                    stored.session.rosters.insert(node, roster);
+                }
+            }
+            stored.version += 1;
+            let version = stored.version;
+            kept.extend(now + millis(write.keep));
+            state.wrote(now);
+            Ok(Committed::Done { version, now })
+        })
+    }
+
+    async fn touch(
+        &self,
+        id: SessionId,
+        node: &NodeId,
+        activity: Activity,
+        keep: Duration,
+    ) -> Result<bool, StoreError> {
+        self.with(|state, now| {
+            let Some(kept) = state.document(id, now) else { return Ok(false) };
+            kept.value.session.activity.insert(node.clone(), activity);
+            kept.extend(now + millis(keep));
+            Ok(true)
+        })
+    }
+
+    async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.with(|state, now| {
+            let living = state.documents.iter().filter(|(_, kept)| now < kept.until);
+            Ok(living.map(|(id, _)| *id).take(limit).collect())
+        })
+    }
+
+    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
+        self.with(|state, now| {
+            state.beats.insert(node.clone(), Kept { value: count, until: now + millis(keep) });
+            state.wrote(now);
+            Ok(Beat { now, generation: self.inner.generation.clone() })
+        })
+    }
+
+    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.with(|state, now| {
+            let beat = |node| state.beats.get(node).filter(|kept| now < kept.until).map(|kept| kept.value);
+            Ok(nodes.iter().map(beat).collect())
+        })
+    }
+
+    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.with(|state, _| state.beats.remove(node));
+        Ok(())
+    }
+
+    async fn time(&self) -> Result<Millis, StoreError> {
+        Ok(self.now())
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::session::{Info, Strategy};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_lapsed_is_forgotten_by_later_writes() {
+        let store = MemoryStore::new();
+        let info = Info { created_at: 0, ttl: 1, ends_at: 1, strategy: Strategy::default(), metadata: None };
+        let session = Session::new(Arc::new(info));
+        for _ in 0..PURGE_EVERY {
+            store.create(SessionId::random(), &session, Duration::from_secs(1)).await.expect("memory answers");
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for _ in 0..PURGE_EVERY {
+            store.beat(&NodeId::from_text("a@1"), 1, Duration::from_secs(1)).await.expect("memory answers");
+        }
+        assert_eq!(store.inner.state.lock().documents.len(), 0);
+    }
+}

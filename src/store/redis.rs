@@ -1,0 +1,338 @@
+//! The store in Redis: one hash per session, one key per node's heartbeat.
+//!
+//! On a Cluster each document lives on one primary and is read and written there only; the store's time is then that
+//! primary's clock, so the primaries' clocks have to agree to well within the lease times.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::clients::Pipeline;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface};
+use fred::types::scan::Scanner;
+use fred::types::scripts::Script;
+use fred::types::{Expiration, FromValue, SetOptions, Value};
+use futures_util::StreamExt;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Beat, Committed, Loaded, Store, StoreError, Stored, Write, WriteId, whole};
+use crate::ids::{Millis, NodeId, SessionId};
+use crate::metrics::Metrics;
+use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
+use crate::session::{Activity, Session};
+
+/// Names the memory of this Redis. Written once, by whoever comes first; gone only with everything else.
+const GENERATION: &str = "gitorial:generation";
+
+/// A document's key with its braces: 9 characters, then the first hyphen of the id.
+const DOCUMENTS: &str = "gitorial:?????????-????-????-????-?????????????";
+
+/// Sessions and heartbeats in Redis. Connects in the background and comes back by itself.
+#[derive(Debug)]
+pub struct RedisStore {
+    connection: Arc<Connection>,
+    /// Its own where heartbeats wait for replicas, so that nothing else waits behind them.
+    beats: Arc<Connection>,
+    create: Script,
+    commit: Script,
+    touch: Script,
+    timeout: Duration,
+    replicas: u32,
+    metrics: Arc<Metrics>,
+}
+
+impl RedisStore {
+    /// A store in the Redis that `settings` name. Does not wait for it; must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the settings cannot be used ([`RedisSettings::validate`]).
+    pub async fn connect(settings: &RedisSettings, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let open = || {
+            let connection = Connection::open(settings, 32, Arc::clone(&metrics), |_| ());
+            connection.map(Arc::new).map_err(|error| StoreError::Unavailable(error.to_string()))
+        };
+        let connection = open()?;
+        let beats = if settings.replicas > 0 { open()? } else { Arc::clone(&connection) };
+        Ok(Self {
+            connection,
+            beats,
+            create: Script::from_lua(include_str!("lua/create.lua")),
+            commit: Script::from_lua(include_str!("lua/commit.lua")),
+            touch: Script::from_lua(include_str!("lua/touch.lua")),
+            timeout: settings.command_timeout,
+            replicas: settings.replicas,
+            metrics,
+        })
+    }
+
+    /// Waits until Redis has been reached. `false`: not within `deadline`; the store goes on trying.
+    pub async fn wait_until_connected(&self, deadline: Duration) -> bool {
+        let (store, beats) = (&self.connection, &self.beats);
+        tokio::join!(store.wait_until_connected(deadline), beats.wait_until_connected(deadline)) == (true, true)
+    }
+
+    /// Looks whether this Redis throws keys away when it is full. A Redis that forbids the question passes.
+    ///
+    /// # Errors
+    ///
+    /// [`Evicts`] names the policy found.
+    pub async fn check_eviction(&self) -> Result<(), Evicts> {
+        check_eviction(&self.connection).await
+    }
+
+    /// Asks, and counts and times the answer.
+    async fn ask<T>(
+        &self,
+        connection: &Connection,
+        name: &'static str,
+        command: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StoreError> {
+        let timer = self.metrics.store_seconds.start_timer();
+        let answer = connection.ask(name, command).await;
+        timer.observe_duration();
+        answer.map_err(|error| self.unavailable(&describe(&error)))
+    }
+
+    fn unavailable(&self, why: &str) -> StoreError {
+        self.metrics.store_errors.inc();
+        StoreError::Unavailable(why.to_owned())
+    }
+
+    async fn run<T: FromValue>(
+        &self,
+        script: &Script,
+        name: &'static str,
+        key: String,
+        args: Vec<Value>,
+    ) -> Result<T, StoreError> {
+        let client = self.connection.client();
+        self.ask(&self.connection, name, script.evalsha_with_reload(&client, key, args)).await
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn create(&self, id: SessionId, session: &Session, keep: Duration) -> Result<Millis, StoreError> {
+        let mut args: Vec<Value> = vec![px(keep).into()];
+        let mut field = |name: String, value: String| args.extend([name.into(), value.into()]);
+        field("info".into(), json(&*session.info)?);
+        field("core".into(), json(&session.core)?);
+        field("write".into(), WriteId::random().to_text());
+        field("version".into(), "1".into());
+        for (node, roster) in &session.rosters {
+            field(format!("r:{node}"), json(roster)?);
+        }
+        for (node, activity) in &session.activity {
+            field(format!("s:{node}"), json(activity)?);
+        }
+        let now: Option<Millis> = self.run(&self.create, "create", key(id), args).await?;
+        now.ok_or_else(|| StoreError::Corrupt("the id of a new document is taken".into()))
+    }
+
+    async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
+        let key = key(id);
+        let both = async {
+            let pipeline = self.connection.client().pipeline();
+            let () = pipeline.hgetall(&key).await?;
+            time_of(&pipeline, &key).await?;
+            pipeline.all::<(HashMap<String, Bytes>, (u64, u64))>().await
+        };
+        let (fields, time) = self.ask(&self.connection, "hgetall", both).await?;
+        let found = if fields.is_empty() { None } else { Some(read(&fields)?) };
+        Ok(Loaded { now: to_millis(time), found })
+    }
+
+    async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
+        let (base, core) = match &write.core {
+            Some((core, base)) => (base.to_text(), json(core)?),
+            None => (String::new(), String::new()),
+        };
+        let mut args: Vec<Value> = vec![px(write.keep).into(), base.into(), write.id.to_text().into(), core.into()];
+        for (node, roster) in &write.rosters {
+            let gone = roster.clients.is_empty();
+            let value = if gone { String::new() } else { json(roster)? };
+            args.extend([format!("r:{node}").into(), value.into()]);
+            if gone {
+                args.extend([format!("s:{node}").into(), String::new().into()]);
+            }
+        }
+        let answer: Vec<u64> = self.run(&self.commit, "commit", key(id), args).await?;
+        match answer[..] {
+            [0] => Ok(Committed::Missing),
+            [1] => Ok(Committed::Conflict),
+            [2, version, now] => Ok(Committed::Done { version, now }),
+            _ => Err(StoreError::Corrupt("an unknown answer to a commit".into())),
+        }
+    }
+
+    async fn touch(
+        &self,
+        id: SessionId,
+        node: &NodeId,
+        activity: Activity,
+        keep: Duration,
+    ) -> Result<bool, StoreError> {
+        let args = vec![px(keep).into(), format!("s:{node}").into(), json(&activity)?.into()];
+        self.run(&self.touch, "touch", key(id), args).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        // Many pages, all of them within ten times what one command may take.
+        let pages = async {
+            let late = |_| Err(Error::new(ErrorKind::Canceled, "the list of sessions took too long"));
+            tokio::time::timeout(self.timeout * 10, self.scan(limit)).await.unwrap_or_else(late)
+        };
+        self.ask(&self.connection, "scan", pages).await
+    }
+
+    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
+        let key = beat_key(node);
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let fresh = format!("{:032x}", rand::random::<u128>());
+        let replicas = self.replicas;
+        // Redis waits for at most half the time that the relay waits for Redis.
+        let patience = px(self.timeout / 2);
+        let all = async {
+            let pipeline = self.beats.client().pipeline();
+            let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
+            let () = pipeline.set(GENERATION, fresh, None, Some(SetOptions::NX), false).await?;
+            let () = pipeline.get(GENERATION).await?;
+            time_of(&pipeline, GENERATION).await?;
+            if replicas > 0 {
+                let wait = beside("WAIT", &key);
+                let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
+            }
+            pipeline.all::<Vec<Value>>().await
+        };
+        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(2);
+        let mut next = || answers.next().unwrap_or(Value::Null);
+        let strange = |_| StoreError::Corrupt("an unknown answer to a heartbeat".into());
+        let generation: String = next().convert().map_err(strange)?;
+        let time: (u64, u64) = next().convert().map_err(strange)?;
+        if replicas > 0 {
+            let have: u32 = next().convert().map_err(strange)?;
+            if have < replicas {
+                return Err(self.unavailable(&format!("{have} of {replicas} replicas have the heartbeat")));
+            }
+        }
+        Ok(Beat { now: to_millis(time), generation })
+    }
+
+    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = async {
+            let pipeline = self.connection.client().pipeline();
+            for node in nodes {
+                let () = pipeline.get(beat_key(node)).await?;
+            }
+            pipeline.all::<Vec<Option<u64>>>().await
+        };
+        self.ask(&self.connection, "get", all).await
+    }
+
+    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
+        // Over the connection of the heartbeats: none that is under way there can come after it.
+        let client = self.beats.client();
+        self.ask(&self.beats, "del", client.del::<(), _>(beat_key(node))).await
+    }
+
+    async fn time(&self) -> Result<Millis, StoreError> {
+        let client = self.connection.client();
+        let ask = client.custom::<(u64, u64), Value>(beside("TIME", GENERATION), Vec::new());
+        Ok(to_millis(self.ask(&self.connection, "time", ask).await?))
+    }
+}
+
+impl RedisStore {
+    async fn scan(&self, limit: usize) -> Result<Vec<SessionId>, Error> {
+        let client = self.connection.client();
+        let mut pages = if client.is_clustered() {
+            client.scan_cluster(DOCUMENTS, Some(1_000), None).left_stream()
+        } else {
+            client.scan(DOCUMENTS, Some(1_000), None).right_stream()
+        };
+        // SCAN may name a key twice.
+        let mut found = HashSet::new();
+        while found.len() < limit {
+            let Some(page) = pages.next().await else { break };
+            let mut page = page?;
+            let keys = page.take_results().unwrap_or_default();
+            found.extend(keys.iter().filter_map(|key| session_of(key.as_str()?)));
+            if found.len() < limit {
+                page.next();
+            } else {
+                page.cancel();
+            }
+        }
+        Ok(found.into_iter().take(limit).collect())
+    }
+}
+
+fn key(id: SessionId) -> String {
+    format!("gitorial:{{{}}}", id.reveal())
+}
+
+fn session_of(key: &str) -> Option<SessionId> {
+    SessionId::parse(key.strip_prefix("gitorial:{")?.strip_suffix('}')?)
+}
+
+fn beat_key(node: &NodeId) -> String {
+    format!("gitorial:node:{{{node}}}")
+}
+
+fn px(keep: Duration) -> i64 {
+    // Redis refuses a time to live of zero.
+    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX / 4).max(1)
+}
+
+fn to_millis((seconds, micros): (u64, u64)) -> Millis {
+    seconds * 1_000 + micros / 1_000
+}
+
+async fn time_of(pipeline: &Pipeline<fred::clients::Client>, key: &str) -> Result<(), Error> {
+    pipeline.custom::<(), Value>(beside("TIME", key), Vec::new()).await
+}
+
+fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_| StoreError::Corrupt("a document that cannot be written as json".into()))
+}
+
+fn read(fields: &HashMap<String, Bytes>) -> Result<Stored, StoreError> {
+    let text = |name: &'static str| {
+        let bytes = fields.get(name).ok_or_else(|| unreadable(name))?;
+        std::str::from_utf8(bytes).map_err(|_| unreadable(name))
+    };
+    let mut session = whole(parse("info", text("info")?.as_bytes())?, parse("core", text("core")?.as_bytes())?);
+    session.rosters = parts(fields, "r:", "a roster")?;
+    session.activity = parts(fields, "s:", "an activity")?;
+    Ok(Stored {
+        session,
+        version: text("version")?.parse().map_err(|_| unreadable("version"))?,
+        write: WriteId::from_text(text("write")?).ok_or_else(|| unreadable("write"))?,
+    })
+}
+
+fn parts<T: DeserializeOwned>(
+    fields: &HashMap<String, Bytes>,
+    prefix: &str,
+    what: &'static str,
+) -> Result<BTreeMap<NodeId, T>, StoreError> {
+    let of_nodes = fields.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
+    of_nodes.map(|(node, value)| Ok((NodeId::from_text(node), parse(what, value)?))).collect()
+}
+
+fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    // Where in the text it went wrong helps; the text itself may be private.
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError::Corrupt(format!("{what} of a session, at column {}", error.column())))
+}
+
+fn unreadable(what: &'static str) -> StoreError {
+    StoreError::Corrupt(format!("{what} of a session"))
+}
