@@ -1,0 +1,215 @@
+//! All links of one node: what waits to be sent to whom, and what has come from whom. No I/O, no clock.
+
+use std::collections::HashMap;
+
+use super::link::{Incoming, Outgoing};
+use super::wire::{Entry, Head, Item};
+use super::{Body, Message, RoutedFrame};
+use crate::ids::NodeId;
+
+/// How many messages may wait to be sent.
+const MAX_QUEUED: usize = 16_384;
+/// How many bytes of frames may wait to be sent.
+const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+/// A link to a node that was told nothing for so many heartbeats is dropped.
+const IDLE_OUT: u32 = 3_600;
+/// A link from a node that was silent for so many heartbeats is dropped.
+const IDLE_IN: u32 = 600;
+
+/// Both ends of this node's links.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    lanes: HashMap<NodeId, Lane>,
+    incoming: HashMap<NodeId, (Incoming, u32)>,
+    queued: usize,
+    queued_bytes: usize,
+    links: u64,
+}
+
+/// The way to one node.
+#[derive(Debug)]
+struct Lane {
+    link: Outgoing,
+    queue: Vec<Item>,
+    /// When the first of the queue was published, in microseconds.
+    since: u64,
+    idle: u32,
+}
+
+/// What waited for one node.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) to: NodeId,
+    pub(super) link: u64,
+    pub(super) sent_at: u64,
+    pub(super) items: Vec<Item>,
+}
+
+impl Exchange {
+    /// Queues a message. `false`: the queue is full, so its number stays a hole that the receiver will notice.
+    pub(super) fn publish(&mut self, to: &NodeId, message: Message, now: u64) -> bool {
+        let fits = self.queued < MAX_QUEUED && self.queued_bytes < MAX_QUEUED_BYTES;
+        let lane = self.lane(to);
+        lane.idle = 0;
+        let number = lane.link.number(message.session);
+        let Some(item) = item(number, message).filter(|_| fits) else { return false };
+        let bytes = item.text.len();
+        lane.put(item, now);
+        self.queued += 1;
+        self.queued_bytes += bytes;
+        true
+    }
+
+    /// Queues a word between the brokers, which has no number.
+    pub(super) fn tell(&mut self, to: &NodeId, entry: Entry, now: u64) {
+        self.queued += 1;
+        self.lane(to).put(entry.into(), now);
+    }
+
+    /// Takes all that waits, by receiver.
+    pub(super) fn drain(&mut self) -> Vec<Batch> {
+        (self.queued, self.queued_bytes) = (0, 0);
+        let waiting = self.lanes.iter_mut().filter(|(_, lane)| !lane.queue.is_empty());
+        let batch = |(to, lane): (&NodeId, &mut Lane)| Batch {
+            to: to.clone(),
+            link: lane.link.id,
+            sent_at: lane.since,
+            items: std::mem::take(&mut lane.queue),
+        };
+        waiting.map(batch).collect()
+    }
+
+    /// Once in each heartbeat interval: says the last number on each link, asks about open gaps again, and drops what
+    /// has long been silent.
+    pub(super) fn tick(&mut self, now: u64) {
+        self.lanes.retain(|_, lane| {
+            lane.idle += 1;
+            lane.idle <= IDLE_OUT
+        });
+        self.incoming.retain(|_, (_, idle)| {
+            *idle += 1;
+            *idle <= IDLE_IN
+        });
+        for lane in self.lanes.values_mut().filter(|lane| lane.link.last() > 0) {
+            lane.put(Entry::Last { number: lane.link.last() }.into(), now);
+            self.queued += 1;
+        }
+        let open: Vec<NodeId> = self.incoming.keys().cloned().collect();
+        open.iter().for_each(|from| self.ask(from, now));
+    }
+
+    /// Something came on this link. `false`: on one that is over; ignore it.
+    pub(super) fn heard(&mut self, head: &Head) -> bool {
+        let (link, idle) = self.incoming.entry(head.from.clone()).or_insert_with(|| (Incoming::new(head.link), 0));
+        *idle = 0;
+        if link.id < head.link {
+            *link = Incoming::new(head.link);
+        }
+        link.id == head.link
+    }
+
+    /// The receiver's end of the link that [`Exchange::heard`] was just told of.
+    pub(super) fn incoming(&mut self, from: &NodeId) -> Option<&mut Incoming> {
+        self.incoming.get_mut(from).map(|(link, _)| link)
+    }
+
+    /// The sender's end of the link to a node, if it is still this one.
+    pub(super) fn outgoing(&mut self, to: &NodeId, link: u64) -> Option<&mut Outgoing> {
+        self.lanes.get_mut(to).map(|lane| &mut lane.link).filter(|outgoing| outgoing.id == link)
+    }
+
+    /// Asks a node about what is missing from it, if anything is.
+    pub(super) fn ask(&mut self, from: &NodeId, now: u64) {
+        let Some(link) = self.incoming(from) else { return };
+        let Some(gap) = link.gap() else { return };
+        let entry = Entry::Missed { link: link.id, from: *gap.start(), to: *gap.end() };
+        self.tell(from, entry, now);
+    }
+
+    /// Drops both directions.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        if let Some(lane) = self.lanes.remove(node) {
+            self.queued = self.queued.saturating_sub(lane.queue.len());
+            let bytes: usize = lane.queue.iter().map(|item| item.text.len()).sum();
+            self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        }
+        self.incoming.remove(node);
+    }
+
+    fn lane(&mut self, to: &NodeId) -> &mut Lane {
+        if !self.lanes.contains_key(to) {
+            self.links += 1;
+            let lane = Lane { link: Outgoing::new(self.links), queue: Vec::new(), since: 0, idle: 0 };
+            self.lanes.insert(to.clone(), lane);
+        }
+        self.lanes.get_mut(to).expect("it was just put there")
+    }
+}
+
+impl Lane {
+    fn put(&mut self, item: Item, now: u64) {
+        if self.queue.is_empty() {
+            self.since = now;
+        }
+        self.queue.push(item);
+    }
+}
+
+/// `None` for a frame of 4 GiB or more.
+fn item(number: u64, message: Message) -> Option<Item> {
+    let session = message.session;
+    Some(match message.body {
+        Body::Changed { version } => Entry::Changed { number, session, version }.into(),
+        Body::Frame(RoutedFrame { route, text }) => {
+            let length = u32::try_from(text.len()).ok()?;
+            Item { entry: Entry::Frame { number, session, route, length }, text }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SessionId;
+
+    fn changed() -> Message {
+        Message { session: SessionId::random(), body: Body::Changed { version: 1 } }
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_a_hole_in_the_numbers() {
+        let (mut exchange, to) = (Exchange::default(), NodeId::from_text("b@1"));
+        for _ in 0..MAX_QUEUED {
+            assert!(exchange.publish(&to, changed(), 0));
+        }
+        assert!(!exchange.publish(&to, changed(), 0));
+        assert_eq!(exchange.drain()[0].items.len(), MAX_QUEUED);
+        assert!(exchange.publish(&to, changed(), 0));
+        let after = &exchange.drain()[0].items[0].entry;
+        assert!(matches!(after, Entry::Changed { number, .. } if *number == MAX_QUEUED as u64 + 2));
+    }
+
+    #[test]
+    fn a_forgotten_node_that_comes_back_gets_a_new_link() {
+        let (mut exchange, node) = (Exchange::default(), NodeId::from_text("b@1"));
+        exchange.publish(&node, changed(), 0);
+        let first = exchange.drain()[0].link;
+        exchange.forget(&node);
+        exchange.publish(&node, changed(), 0);
+        assert!(exchange.drain()[0].link > first);
+        let head = |link| Head { from: node.clone(), link, sent_at: 0 };
+        assert!(exchange.heard(&head(2)) && !exchange.heard(&head(1)));
+    }
+
+    #[test]
+    fn nodes_that_stay_silent_are_dropped_in_the_end() {
+        let (mut exchange, node) = (Exchange::default(), NodeId::from_text("b@1"));
+        exchange.publish(&node, changed(), 0);
+        exchange.heard(&Head { from: node, link: 1, sent_at: 0 });
+        for _ in 0..=IDLE_OUT {
+            exchange.tick(0);
+            exchange.drain();
+        }
+        assert!(exchange.lanes.is_empty() && exchange.incoming.is_empty());
+    }
+}

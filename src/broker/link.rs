@@ -1,0 +1,199 @@
+//! The numbers on a link: how a loss between two nodes is noticed, and what was lost.
+//!
+//! A link leads from one incarnation of a node to one of another. Its messages are numbered from 1. The receiver sees a
+//! gap when a number, or the sender's word on its last one, is higher than expected; it asks about the gap until the
+//! sender has noted it. The sender remembers which session each number was about. Pure: no I/O, no clock.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use crate::ids::SessionId;
+
+/// How many numbers a sender remembers the session of. 64 KiB on a link that has sent so many.
+pub(super) const RING: usize = 4_096;
+
+/// The sender's end of a link.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// Tells this link from an earlier one between the same two nodes: higher than all before it.
+    pub(super) id: u64,
+    last: u64,
+    /// The sessions of the numbers up to `last`.
+    ring: VecDeque<SessionId>,
+    /// Up to here losses have been reported.
+    mended: u64,
+}
+
+impl Outgoing {
+    /// A link that nothing was sent on.
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, last: 0, ring: VecDeque::new(), mended: 0 }
+    }
+
+    /// The number of the next message, which is about `session`.
+    pub(super) fn number(&mut self, session: SessionId) -> u64 {
+        if self.ring.len() == RING {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(session);
+        self.last += 1;
+        self.last
+    }
+
+    /// The last number given out; zero before the first.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What the receiver's word that it misses these numbers means: the sessions to mend, or `Some(None)` if they are
+    /// not known any more. `None`: nothing that was not reported before.
+    pub(super) fn lost(&self, missed: &RangeInclusive<u64>) -> Option<Option<Vec<SessionId>>> {
+        let (from, to) = ((*missed.start()).max(self.mended + 1), (*missed.end()).min(self.last));
+        if from > to {
+            return None;
+        }
+        let forgotten = self.last - self.ring.len() as u64;
+        if from <= forgotten {
+            return Some(None);
+        }
+        // Both lie in the ring, whose length is a usize.
+        let position = |number: u64| usize::try_from(number - forgotten - 1).unwrap_or(usize::MAX);
+        let mut sessions: Vec<SessionId> = self.ring.range(position(from)..=position(to)).copied().collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        Some(Some(sessions))
+    }
+
+    /// Notes that all losses up to this number have been reported.
+    pub(super) fn mend(&mut self, missed: &RangeInclusive<u64>) {
+        self.mended = self.mended.max((*missed.end()).min(self.last));
+    }
+}
+
+/// The receiver's end of a link.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// [`Outgoing::id`] of the other end.
+    pub(super) id: u64,
+    expected: u64,
+    /// What is missing and not yet noted by the sender. If there are several gaps it spans what lies between them: to
+    /// mend a session that is whole does no harm.
+    gap: Option<RangeInclusive<u64>>,
+}
+
+impl Incoming {
+    /// A link that nothing has come from.
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, expected: 1, gap: None }
+    }
+
+    /// A message with this number is here. `false`: it, or word of its loss, was here before.
+    pub(super) fn arrived(&mut self, number: u64) -> bool {
+        if number < self.expected {
+            return false;
+        }
+        self.expect(number);
+        self.expected = number.saturating_add(1);
+        true
+    }
+
+    /// The sender says that its last number is this: all below are here, or lost.
+    pub(super) fn last_is(&mut self, number: u64) {
+        self.expect(number.saturating_add(1));
+    }
+
+    /// What to ask the sender about, again and again until it answers.
+    pub(super) fn gap(&self) -> Option<&RangeInclusive<u64>> {
+        self.gap.as_ref()
+    }
+
+    /// The sender knows that these are missing.
+    pub(super) fn noted(&mut self, noted: &RangeInclusive<u64>) {
+        if let Some(gap) = &self.gap {
+            let from = if noted.contains(gap.start()) { noted.end() + 1 } else { *gap.start() };
+            let to = *gap.end();
+            self.gap = (from <= to).then_some(from..=to);
+        }
+    }
+
+    fn expect(&mut self, next: u64) {
+        if next > self.expected {
+            let from = self.gap.as_ref().map_or(self.expected, |gap| *gap.start());
+            self.gap = Some(from..=next - 1);
+            self.expected = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_joins_late_misses_all_before_the_first_number_it_sees() {
+        let mut link = Incoming::new(1);
+        assert!(link.arrived(5));
+        assert_eq!(link.gap(), Some(&(1..=4)));
+        assert!(!link.arrived(3), "what was given up for lost is not delivered late");
+    }
+
+    #[test]
+    fn a_loss_at_the_tail_is_seen_by_the_senders_word() {
+        let mut link = Incoming::new(1);
+        assert!(link.arrived(1));
+        link.last_is(1);
+        assert_eq!(link.gap(), None);
+        link.last_is(3);
+        assert_eq!(link.gap(), Some(&(2..=3)));
+        link.noted(&(2..=2));
+        assert_eq!(link.gap(), Some(&(3..=3)));
+        link.noted(&(2..=3));
+        assert_eq!(link.gap(), None);
+    }
+
+    #[test]
+    fn a_sender_that_has_forgotten_says_so() {
+        let mut link = Outgoing::new(1);
+        for _ in 0..=RING {
+            link.number(SessionId::random());
+        }
+        assert_eq!(link.lost(&(1..=1)), Some(None));
+        assert_eq!(link.lost(&(2..=2)).flatten().map(|sessions| sessions.len()), Some(1));
+        assert_eq!(link.lost(&(RING as u64 + 2..=u64::MAX)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_lost_is_reported_and_the_rest_comes_in_order_and_once(
+            rounds in prop::collection::vec((prop::collection::vec(any::<bool>(), 0..6), any::<bool>(), any::<bool>()), 1..40)
+        ) {
+            let (mut out, mut into) = (Outgoing::new(1), Incoming::new(1));
+            let (mut sent, mut got, mut reported) = (Vec::new(), Vec::new(), Vec::new());
+            // The last round loses nothing: the fault is over.
+            for (messages, ask, answer) in rounds.into_iter().chain([(vec![], true, true)]) {
+                for arrives in messages {
+                    let session = SessionId::random();
+                    let number = out.number(session);
+                    sent.push(session);
+                    if arrives && into.arrived(number) {
+                        got.push(session);
+                    }
+                }
+                if !ask { continue }
+                into.last_is(out.last());
+                let Some(gap) = into.gap().cloned() else { continue };
+                reported.extend(out.lost(&gap).flatten().unwrap_or_default());
+                out.mend(&gap);
+                if answer {
+                    into.noted(&gap);
+                }
+            }
+            prop_assert_eq!(into.gap(), None);
+            prop_assert!(sent.iter().all(|session| got.contains(session) || reported.contains(session)));
+            let order: Vec<_> = sent.iter().filter(|session| got.contains(session)).copied().collect();
+            prop_assert_eq!(got, order);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A broker inside one process, for several nodes in it: tests, embedding, and a node that is alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{Broker, BrokerError, Delivery, Message, SharedBroker};
+use crate::ids::{NodeId, SessionId};
+
+/// How many deliveries may wait for a node. What does not fit is lost, and reported.
+const MAX_DELIVERIES: usize = 16_384;
+/// How many sessions are remembered of what one node lost on the way to another.
+const MAX_LOST: usize = 4_096;
+
+/// The channels between the nodes of one process. A clone is a handle to the same bus.
+#[derive(Clone, Default)]
+pub struct MemoryBus {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    inboxes: BTreeMap<NodeId, mpsc::Sender<Delivery>>,
+    /// What was lost and not yet reported, by sender and receiver; `None` for more sessions than are remembered.
+    lost: BTreeMap<(NodeId, NodeId), Option<BTreeSet<SessionId>>>,
+    drop_next: usize,
+}
+
+impl MemoryBus {
+    /// A bus that nobody has joined.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens a node's inbox; it is closed when the returned broker is dropped. What comes out of it must be read.
+    ///
+    /// A message to a node that has not joined is lost, and reported when that node joins.
+    #[must_use]
+    pub fn join(&self, node: NodeId) -> (SharedBroker, mpsc::Receiver<Delivery>) {
+        let (inbox, delivered) = mpsc::channel(MAX_DELIVERIES);
+        let mut state = self.state.lock();
+        state.inboxes.insert(node.clone(), inbox);
+        state.report();
+        drop(state);
+        (Arc::new(MemoryBroker { node, bus: self.clone() }), delivered)
+    }
+
+    /// Loses the next `count` messages: for tests.
+    pub fn drop_next(&self, count: usize) {
+        self.state.lock().drop_next = count;
+    }
+}
+
+impl fmt::Debug for MemoryBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBus").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn publish(&mut self, from: &NodeId, to: &NodeId, message: Message) {
+        let session = message.session;
+        let delivery = Delivery::Message { from: from.clone(), message };
+        let arrived = self.drop_next == 0 && self.inboxes.get(to).is_some_and(|inbox| inbox.try_send(delivery).is_ok());
+        self.drop_next = self.drop_next.saturating_sub(1);
+        if !arrived {
+            let lost = self.lost.entry((from.clone(), to.clone())).or_insert_with(|| Some(BTreeSet::new()));
+            if let Some(sessions) = lost {
+                sessions.insert(session);
+            }
+            if lost.as_ref().is_some_and(|sessions| sessions.len() > MAX_LOST) {
+                *lost = None;
+            }
+        }
+        if !self.lost.is_empty() {
+            self.report();
+        }
+    }
+
+    /// Reports every loss whose receiver can be reached; the report itself is never lost.
+    fn report(&mut self) {
+        let inboxes = &self.inboxes;
+        self.lost.retain(|(from, to), sessions| {
+            let (Some(inbox), true) = (inboxes.get(from), inboxes.contains_key(to)) else {
+                return inboxes.contains_key(from);
+            };
+            let sessions = sessions.as_ref().map(|sessions| sessions.iter().copied().collect());
+            let report = Delivery::Lost { to: to.clone(), sessions };
+            matches!(inbox.try_send(report), Err(TrySendError::Full(_)))
+        });
+    }
+}
+
+/// One node's way out to the others of its process.
+pub struct MemoryBroker {
+    node: NodeId,
+    bus: MemoryBus,
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBroker").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    fn publish(&self, to: &NodeId, message: Message) {
+        self.bus.state.lock().publish(&self.node, to, message);
+    }
+
+    async fn probe(&self) -> Result<(), BrokerError> {
+        let mut state = self.bus.state.lock();
+        state.report();
+        let hears = state.inboxes.get(&self.node).is_some_and(|inbox| !inbox.is_closed());
+        if hears { Ok(()) } else { Err(BrokerError::Deaf) }
+    }
+
+    fn forget(&self, node: &NodeId) {
+        self.bus.state.lock().lost.remove(&(self.node.clone(), node.clone()));
+    }
+}
+
+impl Drop for MemoryBroker {
+    fn drop(&mut self) {
+        let mut state = self.bus.state.lock();
+        state.inboxes.remove(&self.node);
+        state.lost.retain(|(from, _), _| *from != self.node);
+    }
+}

@@ -1,0 +1,377 @@
+//! The broker over Redis channels: one inbox for each node, plain `SUBSCRIBE` and `PUBLISH`.
+//!
+//! One connection publishes and one listens, so that a link keeps its order. On a Cluster every publication reaches
+//! every server of it; sharded inboxes would avoid that and are a later step.
+//!
+//! There is one way to notice a loss, whatever the reason: the numbers of the link ([`super::link`]). A publication
+//! that failed, that nobody heard or that did not fit leaves a hole, which the receiver sees by the next message or by
+//! the sender's word on its last number, said once in each heartbeat interval.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::{Message as Publication, Value};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::exchange::Exchange;
+use super::wire::{Entry, Head, Item, decode, encode};
+use super::{Body, Broker, BrokerError, Delivery, Message, RoutedFrame, SharedBroker};
+use crate::ids::NodeId;
+use crate::metrics::{Metrics, Outcome};
+use crate::redis::{Connection, RedisSettings, RedisSettingsError, describe};
+
+/// How many deliveries may wait for the relay. What does not fit is a gap.
+const MAX_DELIVERIES: usize = 16_384;
+/// How many publications may wait to be read, each of about 256 KiB at most unless a frame is larger.
+const MAX_PUBLICATIONS: usize = 256;
+/// How long a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The other nodes, over Redis. Connects in the background and comes back by itself; ends when it is dropped.
+pub struct RedisBroker {
+    post: Arc<Post>,
+    _tasks: [AbortOnDropHandle<()>; 3],
+}
+
+/// What the tasks of a broker share.
+struct Post {
+    node: NodeId,
+    exchange: Mutex<Exchange>,
+    /// There is something to publish.
+    wake: Notify,
+    deliveries: mpsc::Sender<Delivery>,
+    probes: Mutex<HashMap<u64, Probe>>,
+    /// Which subscription to the inbox stands, counted from 1; zero while none does.
+    subscribed: watch::Sender<u64>,
+    publishing: Connection,
+    listening: Connection,
+    metrics: Arc<Metrics>,
+}
+
+/// Somebody waits for this token to come back.
+struct Probe {
+    tell: oneshot::Sender<Result<(), BrokerError>>,
+    /// Redis has taken it: if it does not come back, this node is deaf.
+    sent: bool,
+}
+
+impl RedisBroker {
+    /// Opens `node`'s inbox. Does not wait for Redis; must be called inside a Tokio runtime. `heartbeat` is how often a
+    /// node says what it sent last, and so how late a loss may be noticed.
+    ///
+    /// What other nodes send comes out of the returned receiver, which must be read: what does not fit into it is lost,
+    /// and reported to its sender.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Unavailable`] if the settings cannot be used ([`RedisSettings::validate`]).
+    pub async fn connect(
+        settings: &RedisSettings,
+        node: NodeId,
+        metrics: Arc<Metrics>,
+        heartbeat: Duration,
+    ) -> Result<(SharedBroker, mpsc::Receiver<Delivery>), BrokerError> {
+        let unusable = |error: RedisSettingsError| BrokerError::Unavailable(error.to_string());
+        let (deliveries, delivered) = mpsc::channel(MAX_DELIVERIES);
+        let publishing = Connection::open(settings, 32, Arc::clone(&metrics), |_| ()).map_err(unusable)?;
+        // One entry for each client that was given up: a handful in an outage.
+        let (tell, publications) = mpsc::unbounded_channel();
+        let fresh = move |client: &Client| drop(tell.send(client.message_rx()));
+        let listening = Connection::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
+        let post = Arc::new(Post {
+            node,
+            exchange: Mutex::default(),
+            wake: Notify::new(),
+            deliveries,
+            probes: Mutex::default(),
+            subscribed: watch::Sender::new(0),
+            publishing,
+            listening,
+            metrics,
+        });
+        let tasks = [
+            AbortOnDropHandle::new(tokio::spawn(publish(Arc::clone(&post), heartbeat))),
+            AbortOnDropHandle::new(tokio::spawn(listen(Arc::clone(&post), publications))),
+            AbortOnDropHandle::new(tokio::spawn(stay_subscribed(Arc::clone(&post), heartbeat))),
+        ];
+        Ok((Arc::new(Self { post, _tasks: tasks }), delivered))
+    }
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker").field("node", &self.post.node).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    fn publish(&self, to: &NodeId, message: Message) {
+        if !self.post.exchange().publish(to, message, micros()) {
+            self.post.metrics.redis_command("enqueue", Outcome::Error);
+        }
+        self.post.wake.notify_one();
+    }
+
+    async fn probe(&self) -> Result<(), BrokerError> {
+        let mut subscribed = self.post.subscribed.subscribe();
+        let token = rand::random();
+        let (tell, mut told) = oneshot::channel();
+        self.post.probes.lock().insert(token, Probe { tell, sent: false });
+        let back = async {
+            loop {
+                // Sent before the inbox is open, or while it is opened anew, it would be lost for no fault.
+                if *subscribed.borrow_and_update() > 0 {
+                    self.post.exchange().tell(&self.post.node, Entry::Probe { token }, micros());
+                    self.post.wake.notify_one();
+                }
+                tokio::select! {
+                    answer = &mut told => return answer.ok(),
+                    changed = subscribed.changed() => changed.ok()?,
+                }
+            }
+        };
+        let answer = timeout(PROBE_TIMEOUT, back).await;
+        let waiting = self.post.probes.lock().remove(&token);
+        match answer {
+            Ok(Some(outcome)) => outcome,
+            _ if waiting.is_some_and(|probe| probe.sent) => {
+                tracing::warn!("this node's inbox is silent, subscribing anew");
+                self.post.subscribed.send_replace(0);
+                self.post.listening.reconnect();
+                Err(BrokerError::Deaf)
+            }
+            _ => Err(BrokerError::Unavailable("redis did not take a probe in time".to_owned())),
+        }
+    }
+
+    fn forget(&self, node: &NodeId) {
+        self.post.exchange().forget(node);
+    }
+}
+
+/// The task that sends: all that waits, in one round trip; meanwhile the next may gather.
+async fn publish(post: Arc<Post>, heartbeat: Duration) {
+    let mut heartbeats = interval(heartbeat);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = post.wake.notified() => {}
+            _ = heartbeats.tick() => post.exchange().tick(micros()),
+        }
+        let batches = post.exchange().drain();
+        if batches.is_empty() {
+            continue;
+        }
+        let pipeline = post.publishing.client().pipeline();
+        let mut probes = Vec::new();
+        let all = async {
+            for batch in batches {
+                let head = Head { from: post.node.clone(), link: batch.link, sent_at: batch.sent_at };
+                probes.extend(batch.items.iter().filter_map(|item| match item.entry {
+                    Entry::Probe { token } => Some(token),
+                    _ => None,
+                }));
+                let inbox = inbox(&batch.to);
+                for publication in encode(&head, &batch.items) {
+                    let () = pipeline.publish(inbox.as_str(), publication).await?;
+                }
+            }
+            pipeline.all::<Value>().await
+        };
+        let outcome = post.publishing.ask("publish", all).await;
+        post.probes_went(&probes, &outcome);
+    }
+}
+
+/// The task that reads the inbox: what the present client hears, until there is a new one.
+async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<Publication>>) {
+    let Some(mut publications) = clients.recv().await else { return };
+    loop {
+        let heard = tokio::select! {
+            heard = publications.recv() => heard,
+            Some(next) = clients.recv() => {
+                publications = next;
+                continue;
+            }
+        };
+        match heard {
+            Ok(Publication { value: Value::Bytes(bytes), .. }) => post.take_in(bytes),
+            Ok(_) => post.garbled(),
+            Err(RecvError::Lagged(count)) => tracing::warn!(count, "publications came faster than they were read"),
+            Err(RecvError::Closed) => match clients.recv().await {
+                Some(next) => publications = next,
+                None => return,
+            },
+        }
+    }
+}
+
+/// The task that keeps the subscription: asks for it on each new connection until Redis itself says that it stands,
+/// and pings, so that a connection that has died quietly is noticed.
+async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
+    let inbox = inbox(&post.node);
+    let mut made = post.listening.made();
+    let mut count = 0;
+    loop {
+        made.mark_unchanged();
+        let client = post.listening.client();
+        let subscribe = async {
+            client.subscribe(inbox.as_str()).await?;
+            // The library does not wait for the answer to SUBSCRIBE. This answer comes after it.
+            client.pubsub_numsub::<HashMap<String, u64>, _>(inbox.as_str()).await
+        };
+        let subscribed = post.listening.ask("subscribe", subscribe).await;
+        if !subscribed.is_ok_and(|listeners| listeners.get(&inbox).is_some_and(|count| *count > 0)) {
+            // Not connected yet, as a rule. When it is, waiting longer would only lose messages.
+            let _ = timeout(Duration::from_millis(50), made.changed()).await;
+            continue;
+        }
+        count += 1;
+        post.subscribed.send_replace(count);
+        while timeout(heartbeat, made.changed()).await.is_err() {
+            let client = post.listening.client();
+            let ping = post.listening.ask("ping", client.ping::<Value>(None)).await;
+            if let Err(error) = ping {
+                tracing::debug!(error = describe(&error), "no answer on the listening connection");
+            }
+        }
+        post.subscribed.send_replace(0);
+    }
+}
+
+impl Post {
+    fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock()
+    }
+
+    /// Notes that Redis took these probes, or tells those who wait that it did not.
+    fn probes_went(&self, tokens: &[u64], outcome: &Result<Value, Error>) {
+        let mut probes = self.probes.lock();
+        for token in tokens {
+            match outcome {
+                Ok(_) => {
+                    if let Some(probe) = probes.get_mut(token) {
+                        probe.sent = true;
+                    }
+                }
+                Err(error) => {
+                    if let Some(probe) = probes.remove(token) {
+                        let _ = probe.tell.send(Err(BrokerError::Unavailable(describe(error))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads one publication. Whatever is in it, this neither waits nor panics.
+    fn take_in(&self, publication: Bytes) {
+        let Ok((head, items)) = decode(publication) else { return self.garbled() };
+        let now = micros();
+        let elapsed = Duration::from_micros(now.saturating_sub(head.sent_at));
+        let mut exchange = self.exchange();
+        if !exchange.heard(&head) {
+            return;
+        }
+        let before = exchange.incoming(&head.from).and_then(|link| link.gap().cloned());
+        for item in items {
+            let Ok(item) = item else {
+                self.garbled();
+                break;
+            };
+            self.item(&mut exchange, &head, item, now, elapsed);
+        }
+        // A new gap is asked about at once, an old one with the next heartbeat.
+        if exchange.incoming(&head.from).is_some_and(|link| link.gap().is_some() && link.gap() != before.as_ref()) {
+            exchange.ask(&head.from, now);
+            self.wake.notify_one();
+        }
+    }
+
+    fn item(&self, exchange: &mut Exchange, head: &Head, item: Item, now: u64, elapsed: Duration) {
+        let text = item.text;
+        match item.entry {
+            Entry::Changed { number, session, version } => {
+                self.deliver(exchange, head, number, elapsed, || Message { session, body: Body::Changed { version } });
+            }
+            Entry::Frame { number, session, route, .. } => self.deliver(exchange, head, number, elapsed, || Message {
+                session,
+                body: Body::Frame(RoutedFrame { route, text }),
+            }),
+            Entry::Last { number } => {
+                if let Some(link) = exchange.incoming(&head.from) {
+                    link.last_is(number);
+                }
+            }
+            Entry::Missed { link, from, to } => self.lost(exchange, head, (link, from, to), now),
+            Entry::Noted { link, from, to } => {
+                if let Some(incoming) = exchange.incoming(&head.from).filter(|incoming| incoming.id == link) {
+                    incoming.noted(&(from..=to));
+                }
+            }
+            Entry::Probe { token } => {
+                if let Some(probe) = self.probes.lock().remove(&token) {
+                    let _ = probe.tell.send(Ok(()));
+                }
+            }
+        }
+    }
+
+    fn deliver(
+        &self,
+        exchange: &mut Exchange,
+        head: &Head,
+        number: u64,
+        elapsed: Duration,
+        message: impl FnOnce() -> Message,
+    ) {
+        // Without a place its number is not taken either, and so it is missing.
+        let Ok(place) = self.deliveries.try_reserve() else { return };
+        if exchange.incoming(&head.from).is_some_and(|link| link.arrived(number)) {
+            self.metrics.delivered_after(elapsed);
+            place.send(Delivery::Message { from: head.from.clone(), message: message() });
+        }
+    }
+
+    /// Another node misses messages of this one: tells the relay, then the other node that it was heard. A link that
+    /// was forgotten since has nothing to mend, but the asking has to end.
+    fn lost(&self, exchange: &mut Exchange, head: &Head, (link, from, to): (u64, u64, u64), now: u64) {
+        let missed = from..=to;
+        if let Some(outgoing) = exchange.outgoing(&head.from, link)
+            && let Some(sessions) = outgoing.lost(&missed)
+        {
+            // Without a place the answer is kept back, and the other node asks again.
+            let Ok(place) = self.deliveries.try_reserve() else { return };
+            place.send(Delivery::Lost { to: head.from.clone(), sessions });
+            outgoing.mend(&missed);
+            self.metrics.link_gaps.inc();
+        }
+        exchange.tell(&head.from, Entry::Noted { link, from, to }, now);
+        self.wake.notify_one();
+    }
+
+    fn garbled(&self) {
+        self.metrics.redis_command("receive", Outcome::Error);
+        tracing::debug!("a publication in this node's inbox cannot be read");
+    }
+}
+
+fn inbox(node: &NodeId) -> String {
+    format!("gitorial:inbox:{{{node}}}")
+}
+
+fn micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
