@@ -1,0 +1,73 @@
+//! This node's sockets, by session. No rules and no I/O: what is known of each socket, and the way to it.
+//!
+//! A [`Room`] is a session as this node sees it, a [`Seat`] one socket in it. Locks are short, never held across an
+//! await, and taken in the order room, seat.
+
+mod outbound;
+mod room;
+mod seat;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::ids::SessionId;
+
+pub use outbound::{HUSH, Item, Next, Outbound, Pushed, QueueLimits};
+pub use room::{Driver, Room, RoomState, View};
+pub use seat::{OpenSync, Parcel, Seat, SeatState};
+
+/// The rooms of a node.
+#[derive(Debug, Default)]
+pub struct Hub {
+    rooms: RwLock<HashMap<SessionId, Arc<Room>>>,
+}
+
+impl Hub {
+    /// The room of this session, opened if need be.
+    pub fn open(&self, session: SessionId) -> Arc<Room> {
+        if let Some(room) = self.find(session) {
+            return room;
+        }
+        self.rooms.write().entry(session).or_insert_with(|| Arc::new(Room::new(session))).clone()
+    }
+
+    /// The room of this session, if one of its sockets is here.
+    #[must_use]
+    pub fn find(&self, session: SessionId) -> Option<Arc<Room>> {
+        self.rooms.read().get(&session).cloned()
+    }
+
+    /// Every room, at this moment.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Arc<Room>> {
+        self.rooms.read().values().cloned().collect()
+    }
+
+    /// How many rooms are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rooms.read().len()
+    }
+
+    /// Whether no room is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rooms.read().is_empty()
+    }
+
+    /// Forgets this very room if it is `idle`, which is asked while nobody can open it.
+    pub fn close_if(&self, room: &Arc<Room>, idle: impl FnOnce(&Room) -> bool) -> bool {
+        let mut rooms = self.rooms.write();
+        let same = rooms.get(&room.id).is_some_and(|known| Arc::ptr_eq(known, room));
+        let close = same && idle(room);
+        if close {
+            rooms.remove(&room.id);
+            if rooms.capacity() > 1024 && rooms.len() * 4 < rooms.capacity() {
+                rooms.shrink_to_fit();
+            }
+        }
+        close
+    }
+}

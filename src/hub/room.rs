@@ -1,0 +1,114 @@
+//! A session as one node sees it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::seat::Seat;
+use crate::ids::{ConnectionId, Epoch, Millis, NodeId, Seq, SessionId};
+use crate::session::{Activity, Session};
+
+/// A session with sockets on this node.
+#[derive(Debug)]
+pub struct Room {
+    /// Which.
+    pub id: SessionId,
+    state: Mutex<RoomState>,
+}
+
+/// The document as the clients of this node were last told of it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The document.
+    pub session: Arc<Session>,
+    /// Its version.
+    pub version: u64,
+}
+
+/// The local client whose states may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// Its socket.
+    pub connection: ConnectionId,
+    /// Its grant.
+    pub epoch: Epoch,
+    /// The node's lease that this was learnt under: a lease that lapsed in between makes it void.
+    pub term: u64,
+    /// It has yet to send something of its own.
+    pub provisional: bool,
+    /// Control is just leaving it: frames wait for the decision.
+    pub suspended: bool,
+}
+
+/// What changes about a room.
+#[derive(Debug, Default)]
+pub struct RoomState {
+    /// The document as last seen.
+    pub view: Option<View>,
+    /// Who may drive, if it is a client of this node.
+    pub driver: Option<Driver>,
+    /// The sockets here, in the order of joining.
+    pub seats: Vec<Arc<Seat>>,
+    /// The other nodes that have clients of the session.
+    pub elsewhere: Vec<NodeId>,
+    /// The last state that came in from another node, to refuse older ones: epoch, sender, number.
+    pub fence: (Epoch, Option<(ConnectionId, Seq)>),
+    /// The `release_control` that ended an epoch, until it is told: its sender's socket, and the frame.
+    pub release: Option<(ConnectionId, Bytes)>,
+    /// What this node's clients last did.
+    pub activity: Activity,
+    /// What of it the store knows, and when it was written.
+    pub reported: (Activity, Millis),
+    /// When something is due, in the store's time.
+    pub due_at: Millis,
+    /// The node's lease under which the places of this room were last claimed.
+    pub term: Option<u64>,
+    /// The document has to be read again before anything else.
+    pub stale: bool,
+    /// A refresh is waiting in the queue.
+    pub refreshing: bool,
+}
+
+impl Room {
+    pub(super) fn new(id: SessionId) -> Self {
+        Self { id, state: Mutex::new(RoomState { due_at: Millis::MAX, ..RoomState::default() }) }
+    }
+
+    /// Its state.
+    pub fn lock(&self) -> MutexGuard<'_, RoomState> {
+        self.state.lock()
+    }
+}
+
+impl RoomState {
+    /// The seat of this socket.
+    #[must_use]
+    pub fn seat(&self, connection: ConnectionId) -> Option<&Arc<Seat>> {
+        self.seats.iter().find(|seat| seat.connection == connection)
+    }
+
+    /// Takes a socket out. `false`: it is not here.
+    pub fn remove(&mut self, connection: ConnectionId) -> bool {
+        let before = self.seats.len();
+        self.seats.retain(|seat| seat.connection != connection);
+        before != self.seats.len()
+    }
+
+    /// The driver, if it is this socket.
+    #[must_use]
+    pub fn driver_at(&self, connection: ConnectionId) -> Option<Driver> {
+        self.driver.filter(|driver| driver.connection == connection)
+    }
+
+    /// Whether a state from another node is newer than all that were delivered; if so it is the newest now.
+    pub fn admit(&mut self, epoch: Epoch, source: ConnectionId, seq: Seq) -> bool {
+        let (newest, last) = self.fence;
+        let again = last.is_some_and(|(connection, number)| connection == source && seq <= number);
+        if epoch < newest || (epoch == newest && again) {
+            return false;
+        }
+        self.fence = (epoch, Some((source, seq)));
+        true
+    }
+}

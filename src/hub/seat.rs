@@ -1,0 +1,219 @@
+//! One socket in a session, as the relay knows it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::outbound::{Item, Outbound, Pushed, QueueLimits};
+use super::room::Room;
+use crate::ids::{ClientId, ConnectionId, Epoch, Seq};
+use crate::protocol::{Frame, FrameType, outgoing};
+use crate::reconcile::Told;
+use crate::session::{Client, Place};
+
+/// How long a client has for its answer to a `request_sync`.
+const ANSWER_WINDOW: Duration = Duration::from_secs(5);
+
+/// How long a client's confirmation that it does not drive is waited for.
+const GATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many states may cross an answer on the way.
+const MAX_KNOWN: usize = 32;
+
+/// How many clients may wait for one client's answer to `request_sync`.
+const MAX_ASKERS: usize = 64;
+
+/// One socket in a session.
+#[derive(Debug)]
+pub struct Seat {
+    /// The socket.
+    pub connection: ConnectionId,
+    /// Its session.
+    pub room: Arc<Room>,
+    /// The frames on their way to it.
+    pub outbound: Outbound,
+    state: Mutex<SeatState>,
+}
+
+/// What changes about a seat.
+#[derive(Debug, Default)]
+pub struct SeatState {
+    /// What the client was last told.
+    pub told: Told,
+    /// Its place as last seen in the document, to restore it by; `None` before it has joined.
+    pub client: Option<Client>,
+    /// It has sent a frame that the document knows of, with its own id in it.
+    pub spoke: bool,
+    /// A newer socket of the same client has its place: it is ignored and gets nothing.
+    pub muted: bool,
+    /// The hash of the last state that passed to or from it.
+    pub last_state: Option<u64>,
+    /// Since it last asked for the state a new one has passed to it.
+    pub updated: bool,
+    /// Who waits for its answer to a `request_sync`.
+    pub open_sync: Option<OpenSync>,
+    /// It may send its one initial state as a follower.
+    pub initial_push: bool,
+    /// The number of its last frame.
+    pub seq: Seq,
+    /// When it was last sent something that it has to confirm.
+    pub gated_at: Option<Instant>,
+    /// A frame that follows when control comes.
+    pub held: Option<Frame>,
+    /// The frame by which another took control from it, until it is told.
+    pub accepted: Option<(ConnectionId, Bytes)>,
+}
+
+/// A `request_sync` that a client has not answered yet.
+#[derive(Debug)]
+pub struct OpenSync {
+    /// When it is too late.
+    pub until: Instant,
+    /// Who gets the answer.
+    pub askers: Vec<Place>,
+    /// The hashes of the states that may be its answer: the last one that had passed when it was asked, and those that
+    /// have passed since, for its answer may cross them on the way. Empty: any may.
+    known: Vec<u64>,
+}
+
+/// A frame on its way to several seats, in the two forms that clients with and without the handshake get.
+#[derive(Debug)]
+pub struct Parcel {
+    /// As its sender wrote it.
+    text: Bytes,
+    /// With `epoch` and `seq`, made when first needed.
+    numbered: Option<Bytes>,
+    epoch: Epoch,
+    seq: Seq,
+    /// Its type.
+    pub kind: FrameType,
+    /// Whose state it is, if it is one that a newer one may replace.
+    pub state_of: Option<ConnectionId>,
+    /// The hash of the state in it.
+    pub state_hash: Option<u64>,
+}
+
+impl Parcel {
+    /// A frame let through in `epoch` as number `seq` of its sender.
+    #[must_use]
+    pub fn new(text: Bytes, kind: FrameType, epoch: Epoch, seq: Seq) -> Self {
+        Self { text, numbered: None, epoch, seq, kind, state_of: None, state_hash: None }
+    }
+
+    fn for_seat(&mut self, modern: bool) -> Bytes {
+        if !modern {
+            return self.text.clone();
+        }
+        let (text, epoch, seq) = (&self.text, self.epoch, self.seq);
+        let number = || outgoing::with_members(text, &[("epoch", epoch.0.into()), ("seq", seq.0.into())]);
+        self.numbered.get_or_insert_with(number).clone()
+    }
+}
+
+impl Seat {
+    /// A seat for a socket that has just opened.
+    #[must_use]
+    pub fn new(connection: ConnectionId, room: Arc<Room>) -> Self {
+        Self { connection, room, outbound: Outbound::default(), state: Mutex::default() }
+    }
+
+    /// Its state.
+    pub fn lock(&self) -> MutexGuard<'_, SeatState> {
+        self.state.lock()
+    }
+
+    /// Puts a forwarded frame into the queue. How many older states went for it.
+    pub fn deliver(&self, parcel: &mut Parcel, limits: &QueueLimits) -> usize {
+        let mut state = self.state.lock();
+        // Whoever waits for control with a state of its own is past those of the one it takes control from.
+        let overtaken = parcel.state_of.is_some() && state.held.is_some();
+        if state.muted || overtaken {
+            return 0;
+        }
+        if let Some(hash) = parcel.state_hash {
+            state.note_state(hash);
+            state.updated |= parcel.state_of.is_some();
+        }
+        let text = parcel.for_seat(state.told.modern);
+        drop(state);
+        let state_of = parcel.state_of.map(|source| (source, parcel.epoch));
+        let waits = parcel.kind == FrameType::RequestSync;
+        match self.outbound.push(Item { text, kind: parcel.kind, state_of, waits }, limits) {
+            Pushed::Queued(replaced) => replaced,
+            Pushed::Refused => 0,
+        }
+    }
+
+    /// Puts a frame of the relay's own into the queue. `waits`: it is held back after a leave.
+    pub fn tell(&self, text: Bytes, kind: FrameType, waits: bool, limits: &QueueLimits) {
+        self.outbound.push(Item { text, kind, state_of: None, waits }, limits);
+    }
+}
+
+impl SeatState {
+    /// Whether its role frames and states were under way when it was told that it does not drive. A confirmation that
+    /// went astray with another socket of the same client is not waited for for ever.
+    #[must_use]
+    pub fn is_gated(&self, now: Instant) -> bool {
+        let recent = self.gated_at.is_some_and(|since| now.saturating_duration_since(since) < GATE_TIMEOUT);
+        self.told.gate > 0 && recent
+    }
+
+    /// The next number among its frames.
+    pub fn next_seq(&mut self) -> Seq {
+        self.seq.0 += 1;
+        self.seq
+    }
+
+    /// The name its peers know it by, once it has joined.
+    #[must_use]
+    pub fn name(&self) -> Option<&ClientId> {
+        self.client.as_ref().map(Client::name)
+    }
+
+    /// Notes that it is asked for its state, by `asker` or by the relay itself.
+    pub fn ask(&mut self, asker: Option<Place>, now: Instant) {
+        let last = self.last_state;
+        let open = self.open_sync.take().filter(|open| open.until > now);
+        let mut open =
+            open.unwrap_or_else(|| OpenSync { until: now, askers: Vec::new(), known: last.into_iter().collect() });
+        open.until = now + ANSWER_WINDOW;
+        open.askers.retain(|known| Some(known) != asker.as_ref());
+        open.askers.extend(asker.filter(|_| open.askers.len() < MAX_ASKERS));
+        self.open_sync = Some(open);
+    }
+
+    /// Notes that a state of this hash passed to or from it.
+    pub fn note_state(&mut self, hash: u64) {
+        self.last_state = Some(hash);
+        if let Some(open) = &mut self.open_sync
+            && open.known.len() < MAX_KNOWN
+        {
+            open.known.push(hash);
+        }
+    }
+
+    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it.
+    pub fn drove(&mut self, hash: u64) {
+        self.note_state(hash);
+        self.answered();
+    }
+
+    /// Those who wait for its answer, now that it is there. A second answer, to a second question, is still one and not
+    /// a claim; it goes to nobody.
+    pub fn answered(&mut self) -> Vec<Place> {
+        self.open_sync.as_mut().map(|open| std::mem::take(&mut open.askers)).unwrap_or_default()
+    }
+
+    /// Whether a state of this hash would answer an open `request_sync`.
+    #[must_use]
+    pub fn answers(&self, hash: u64, now: Instant) -> bool {
+        let open = self.open_sync.as_ref().filter(|open| open.until > now);
+        open.is_some_and(|open| {
+            let known = open.known.contains(&hash) || self.last_state == Some(hash);
+            known || (open.known.is_empty() && self.last_state.is_none())
+        })
+    }
+}
