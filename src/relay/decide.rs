@@ -1,0 +1,127 @@
+//! A document and what waits for a decision become a write and what follows from it.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use super::Relay;
+use super::queue::Job;
+use crate::control::{Context, Effect, Event, Outcome, apply};
+use crate::ids::{ConnectionId, Millis, NodeId, SessionId};
+use crate::session::{Client, Roster, Session, Status};
+use crate::store::{Stored, Write, WriteId};
+
+/// How long the store keeps a document beyond its end, so that the rules and not the store's clock decide when it ends.
+const SLACK: Millis = 60_000;
+
+/// A decision that has not been written yet.
+pub(super) struct Decision {
+    /// The document as it will be.
+    pub(super) session: Session,
+    /// The effects of the job with this index; repairs come first and have none.
+    pub(super) effects: Vec<(usize, Effect)>,
+    /// How many jobs are decided by it.
+    pub(super) taken: usize,
+    /// What is to be written; `None` if nothing changed.
+    pub(super) write: Option<Write>,
+}
+
+impl Relay {
+    /// Applies repairs and jobs to a document. A job that moves control is decided alone: each change has to be told.
+    pub(super) fn decide(
+        &self,
+        id: SessionId,
+        stored: &Stored,
+        jobs: &VecDeque<Job>,
+        context: Context<'_>,
+        term: Option<u64>,
+    ) -> Decision {
+        let mut session = stored.session.clone();
+        for repair in self.repairs(id, &session, jobs, term) {
+            session = apply(&session, &repair, context).session;
+        }
+        let (mut effects, mut taken) = (Vec::new(), 0);
+        for (index, job) in jobs.iter().enumerate() {
+            let Outcome { session: after, effects: new } = apply(&session, &job.event, context);
+            let moves = after.core.holder != session.core.holder || after.core.transfer != session.core.transfer;
+            if moves && index > 0 {
+                break;
+            }
+            session = after;
+            effects.extend(new.into_iter().map(|effect| (index, effect)));
+            taken = index + 1;
+            if moves {
+                break;
+            }
+        }
+        let write = self.write(stored, &session, context.now);
+        Decision { session, effects, taken, write }
+    }
+
+    /// The sockets of this node and its roster should agree; where a fault has put them apart, they are made to.
+    fn repairs(&self, id: SessionId, session: &Session, jobs: &VecDeque<Job>, term: Option<u64>) -> Vec<Event> {
+        let Some(room) = self.inner.hub.find(id) else { return Vec::new() };
+        let state = room.lock();
+        let about: HashSet<ConnectionId> = jobs
+            .iter()
+            .filter_map(|job| match &job.event {
+                Event::Join(join) => Some(join.connection),
+                Event::Leave { connection, .. } => Some(*connection),
+                _ => None,
+            })
+            .collect();
+        let empty = Roster::default();
+        let roster = session.rosters.get(self.node()).unwrap_or(&empty);
+        let here: HashSet<ConnectionId> = state.seats.iter().map(|seat| seat.connection).collect();
+        let ghosts = roster.clients.iter().filter(|client| {
+            client.cut_off_at.is_none() && !here.contains(&client.connection) && !about.contains(&client.connection)
+        });
+        let mut events: Vec<Event> =
+            ghosts.map(|ghost| Event::Leave { connection: ghost.connection, lost: true }).collect();
+        // Without a lease nobody is claimed; after a lapse everybody is, for others may have given them up since.
+        let Some(term) = term else { return events };
+        let lapsed = state.term.is_some_and(|claimed| claimed != term);
+        let living = roster.clients.iter().filter(|client| client.cut_off_at.is_none());
+        let known: HashSet<ConnectionId> = living.map(|client| client.connection).collect();
+        let missing = state.seats.iter().filter(|seat| lapsed || !known.contains(&seat.connection));
+        let missing: Vec<Client> = missing
+            .filter(|seat| !about.contains(&seat.connection))
+            .filter_map(|seat| {
+                let seat = seat.lock();
+                seat.client.clone().filter(|_| !seat.muted)
+            })
+            .collect();
+        if !missing.is_empty() {
+            let doubtful = self.inner.presence.memory_is_doubtful();
+            let held = state.view.as_ref().filter(|_| doubtful).and_then(|view| view.session.core.holder.as_ref());
+            let held = held.map(|holder| holder.place.connection).filter(|held| here.contains(held));
+            events.push(Event::Rejoin { clients: missing, held });
+        }
+        events
+    }
+
+    fn write(&self, stored: &Stored, after: &Session, now: Millis) -> Option<Write> {
+        let before = &stored.session;
+        let core = (before.core != after.core).then(|| (after.core.clone(), stored.write));
+        let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
+        let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
+        let rosters: Vec<(NodeId, Roster)> =
+            changed.map(|node| (node.clone(), after.rosters.get(node).cloned().unwrap_or_default())).collect();
+        if core.is_none() && rosters.is_empty() {
+            return None;
+        }
+        // The roster of another node may only be written by somebody who knows that nothing else happened since.
+        let others = rosters.iter().any(|(node, _)| node != self.node());
+        let core = core.or_else(|| others.then(|| (after.core.clone(), stored.write)));
+        Some(Write { core, rosters, id: WriteId::random(), keep: keep(after, now) })
+    }
+}
+
+/// How long the store keeps this document.
+pub(super) fn keep(session: &Session, now: Millis) -> Duration {
+    let end = match session.core.status {
+        Status::Active | Status::Expired => session.expires_at(),
+        // A tombstone stays as long as the session could have, so that no late writer brings it back.
+        Status::Deleted => session.info.ends_at,
+    };
+    Duration::from_millis(end.saturating_sub(now) + SLACK)
+}

@@ -1,0 +1,133 @@
+//! What other nodes send.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use crate::broker::{Body, Delivery, Kind, Message, RoutedFrame, Target};
+use crate::hub::{Parcel, Room, RoomState, Seat};
+use crate::ids::{NodeId, SessionId};
+use crate::protocol::{Frame, FrameType};
+use crate::session::Place;
+
+/// How many deliveries are dealt with before others get their turn.
+const BATCH: usize = 64;
+
+impl Relay {
+    /// Deals with what comes out of the broker, until told to stop or the broker ends.
+    pub async fn deliveries(self, mut inbox: mpsc::Receiver<Delivery>, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                received = inbox.recv_many(&mut batch, BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+            }
+            for delivery in batch.drain(..) {
+                self.on_delivery(delivery);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Deals with one delivery.
+    pub fn on_delivery(&self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message { from, message: Message { session, body } } => {
+                let Some(room) = self.inner.hub.find(session) else { return };
+                match body {
+                    Body::Changed { version } => {
+                        let known = room.lock().view.as_ref().map(|view| view.version);
+                        if known.is_none_or(|known| known < version) {
+                            self.refresh(&room);
+                        }
+                    }
+                    Body::Frame(frame) => self.on_routed(&room, from, &frame),
+                }
+            }
+            Delivery::Lost { to, sessions } => self.mend(&to, sessions),
+        }
+    }
+
+    fn on_routed(&self, room: &Arc<Room>, from: NodeId, RoutedFrame { route, text }: &RoutedFrame) {
+        let mut state = room.lock();
+        match route.kind {
+            Kind::State => {
+                if !state.admit(route.epoch, route.source, route.seq) {
+                    self.inner.metrics.dropped.inc();
+                    return;
+                }
+                let mut parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
+                (parcel.state_of, parcel.state_hash) = (Some(route.source), Some(route.state_hash));
+                self.deliver(&state, &route.target, &mut parcel);
+            }
+            Kind::Answer => {
+                for seat in targets(&state, &route.target) {
+                    let parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
+                    self.answer(seat, parcel, route.state_hash);
+                }
+            }
+            Kind::RequestSync => {
+                let asker = Place { node: from, connection: route.source };
+                let now = Instant::now();
+                for seat in targets(&state, &route.target) {
+                    seat.lock().ask(Some(asker.clone()), now);
+                }
+                let mut parcel = Parcel::new(text.clone(), FrameType::RequestSync, route.epoch, route.seq);
+                self.deliver(&state, &route.target, &mut parcel);
+            }
+            Kind::Accept => {
+                for seat in targets(&state, &route.target) {
+                    seat.lock().accepted = Some((route.source, text.clone()));
+                }
+            }
+            Kind::Release => state.release = Some((route.source, text.clone())),
+            Kind::Other => {
+                let kind = Frame::parse(text.clone()).map_or(FrameType::Unknown, |frame| frame.kind);
+                let mut parcel = Parcel::new(text.clone(), kind, route.epoch, route.seq);
+                self.deliver(&state, &route.target, &mut parcel);
+            }
+        }
+    }
+
+    fn deliver(&self, room: &RoomState, target: &Target, parcel: &mut Parcel) {
+        for seat in targets(room, target) {
+            let replaced = seat.deliver(parcel, &self.inner.settings.queue);
+            self.inner.metrics.conflated.inc_by(replaced as u64);
+        }
+    }
+
+    /// Another node missed something of this one: it is sent to read the documents again, and whoever drives here says
+    /// once more where the tutorial stands.
+    fn mend(&self, to: &NodeId, sessions: Option<Vec<SessionId>>) {
+        self.inner.metrics.link_gaps.inc();
+        let rooms = match sessions {
+            Some(ids) => ids.into_iter().filter_map(|id| self.inner.hub.find(id)).collect(),
+            None => self.inner.hub.rooms(),
+        };
+        for room in rooms {
+            let state = room.lock();
+            if !state.elsewhere.contains(to) {
+                continue;
+            }
+            if let Some(view) = &state.view {
+                let body = Body::Changed { version: view.version };
+                self.inner.broker.publish(to, Message { session: room.id, body });
+            }
+            self.ask_driver(&state);
+        }
+    }
+}
+
+fn targets<'a>(room: &'a RoomState, target: &'a Target) -> impl Iterator<Item = &'a Arc<Seat>> {
+    room.seats.iter().filter(move |seat| match target {
+        Target::Others => true,
+        Target::Only(connections) => connections.contains(&seat.connection),
+    })
+}

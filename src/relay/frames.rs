@@ -1,0 +1,357 @@
+//! A client's frame comes in.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Relay;
+use super::queue::Reply;
+use crate::broker::{Body, Kind, Message, Route, RoutedFrame, Target};
+use crate::control::{Direction, Event, Intent, StateClaim};
+use crate::hub::{Parcel, RoomState, Seat};
+use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
+use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, outgoing};
+use crate::session::{Place, Role};
+
+/// What became of a frame.
+pub enum Handling {
+    /// It is dealt with.
+    Done,
+    /// It needs the store. Until this is finished no further frame of the connection is read.
+    Later(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl std::fmt::Debug for Handling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Done => "Done",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
+impl Relay {
+    /// Deals with a text frame of this seat. `text` is UTF-8.
+    #[must_use]
+    pub fn on_frame(&self, seat: &Arc<Seat>, text: Bytes) -> Handling {
+        let frame = match Frame::parse(text) {
+            Ok(frame) => frame,
+            Err(malformed) => {
+                self.inner.metrics.frame(FrameType::Unknown, protocol::Direction::In);
+                self.reject(seat, malformed.code(), "");
+                return Handling::Done;
+            }
+        };
+        self.inner.metrics.frame(frame.kind, protocol::Direction::In);
+        let state = seat.lock();
+        if state.muted {
+            self.inner.metrics.dropped.inc();
+            return Handling::Done;
+        }
+        let (spoke, gated) = (state.spoke, state.is_gated(Instant::now()));
+        drop(state);
+        match frame.kind {
+            FrameType::AssignSyncDirection
+            | FrameType::ClientConnected
+            | FrameType::ClientDisconnected
+            | FrameType::ProtocolAck
+            | FrameType::Rejected
+            | FrameType::Error => self.reject_frame(seat, ErrorCode::ReservedType, &frame),
+            FrameType::ProtocolHandshake if spoke => self.reject_frame(seat, ErrorCode::HandshakeRefused, &frame),
+            FrameType::ProtocolHandshake => self.handshake(seat, frame),
+            FrameType::ConfirmTransfer => self.confirmed(seat, frame, spoke),
+            FrameType::StateUpdate
+            | FrameType::RequestControl
+            | FrameType::OfferControl
+            | FrameType::AcceptControl
+            | FrameType::DeclineControl
+            | FrameType::ReleaseControl
+                if gated =>
+            {
+                self.inner.metrics.dropped.inc();
+                Handling::Done
+            }
+            FrameType::StateUpdate if spoke => self.on_state(seat, frame),
+            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if spoke => self.forward(seat, &frame),
+            FrameType::StateUpdate
+            | FrameType::CoordinateSyncDirection
+            | FrameType::RequestControl
+            | FrameType::OfferControl
+            | FrameType::AcceptControl
+            | FrameType::DeclineControl
+            | FrameType::ReleaseControl
+            | FrameType::RequestSync
+            | FrameType::RoleChanged
+            | FrameType::Unknown => self.on_role_frame(seat, frame),
+        }
+    }
+
+    /// Refuses a binary frame: a peer could not read it.
+    pub fn on_binary(&self, seat: &Seat) {
+        self.reject(seat, ErrorCode::BinaryFrame, "");
+    }
+
+    pub(super) fn reject(&self, seat: &Seat, code: ErrorCode, of: &str) {
+        self.inner.metrics.refusal(code);
+        let text = outgoing::rejected(code, of, self.now());
+        seat.tell(text, FrameType::Rejected, false, &self.inner.settings.queue);
+    }
+
+    fn reject_frame(&self, seat: &Seat, code: ErrorCode, frame: &Frame) -> Handling {
+        self.reject(seat, code, frame.kind.wire());
+        Handling::Done
+    }
+
+    /// An old client's acknowledgement of having lost control. It may also be the first that is heard of it.
+    fn confirmed(&self, seat: &Arc<Seat>, frame: Frame, spoke: bool) -> Handling {
+        let mut state = seat.lock();
+        state.told.gate = state.told.gate.saturating_sub(1);
+        drop(state);
+        if spoke { Handling::Done } else { self.on_role_frame(seat, frame) }
+    }
+
+    fn handshake(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+        if frame.protocol_version.is_some_and(|version| version != PROTOCOL_VERSION) {
+            let ack = serde_json::json!({
+                "type": "protocol_ack", "accepted": false, "protocol_version": PROTOCOL_VERSION,
+                "timestamp": self.now(), "error": format!("this relay speaks protocol version {PROTOCOL_VERSION}"),
+            });
+            seat.tell(ack.to_string().into(), FrameType::ProtocolAck, false, &self.inner.settings.queue);
+            seat.outbound.close(CloseReason::UnsupportedVersion);
+            return Handling::Done;
+        }
+        let (relay, seat) = (self.clone(), seat.clone());
+        Handling::Later(Box::pin(async move {
+            let token = ResumeToken::random();
+            let event = Event::Handshake { connection: seat.connection, resume: token.digest() };
+            relay.submit(seat.room.id, event, Some((seat.clone(), frame))).await;
+            relay.acknowledge(&seat, &token);
+        }))
+    }
+
+    fn acknowledge(&self, seat: &Arc<Seat>, token: &ResumeToken) {
+        let role = {
+            let room = seat.room.lock();
+            let view = room.view.as_ref();
+            let client = view.and_then(|view| view.session.client(seat.connection));
+            view.zip(client).map(|(view, (_, client))| view.session.role(client))
+        };
+        let mut state = seat.lock();
+        (state.spoke, state.told.modern, state.told.gate) = (true, true, 0);
+        let ack = serde_json::json!({
+            "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
+            "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
+            "epoch": state.told.epoch, "role": role.unwrap_or_default(),
+            "capabilities": ["resume", "epoch", "seq"],
+        });
+        drop(state);
+        seat.tell(ack.to_string().into(), FrameType::ProtocolAck, false, &self.inner.settings.queue);
+    }
+
+    /// The hot path: the ACTIVE client's state, decided on what this node knows, without the store.
+    fn on_state(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+        let now = Instant::now();
+        let hash = frame.data_hash();
+        let mut room = seat.room.lock();
+        let mut state = seat.lock();
+        let answer = state.answers(hash, now);
+        if let Some(driver) = room.driver_at(seat.connection) {
+            let entitled = self.drives(&room, seat.connection);
+            let stale = state.told.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
+            if !entitled || stale || (driver.provisional && !answer) {
+                drop((state, room));
+                return self.on_role_frame(seat, frame);
+            }
+            state.drove(hash);
+            let seq = state.next_seq();
+            drop(state);
+            self.note_activity(&mut room, !answer);
+            self.pass(&mut room, seat, &frame, Kind::State, seq);
+            return Handling::Done;
+        }
+        let view = room.view.as_ref();
+        let holds = view.is_some_and(|view| view.session.holds(seat.connection));
+        if !holds && answer {
+            let askers = state.answered();
+            let seq = state.next_seq();
+            drop(state);
+            self.note_activity(&mut room, false);
+            self.pass_answer(&mut room, seat, &frame, &askers, seq);
+            return Handling::Done;
+        }
+        if !holds && state.told.modern && !state.initial_push {
+            let epoch = view.map(|view| view.session.core.epoch);
+            let stale = frame.epoch.zip(epoch).is_some_and(|(frame, now)| frame < now);
+            let code = if stale { ErrorCode::StaleEpoch } else { ErrorCode::NotActive };
+            drop((state, room));
+            return self.reject_frame(seat, code, &frame);
+        }
+        drop((state, room));
+        self.on_role_frame(seat, frame)
+    }
+
+    /// A frame without meaning for roles goes to all others.
+    fn forward(&self, seat: &Arc<Seat>, frame: &Frame) -> Handling {
+        let kind = if frame.kind == FrameType::RequestSync { Kind::RequestSync } else { Kind::Other };
+        let mut room = seat.room.lock();
+        self.note_activity(&mut room, false);
+        let mut state = seat.lock();
+        if kind == Kind::RequestSync {
+            state.updated = false;
+        }
+        let seq = state.next_seq();
+        drop(state);
+        self.pass(&mut room, seat, frame, kind, seq);
+        Handling::Done
+    }
+
+    /// The first frame of a client that has no meaning for roles, once the document knows of it.
+    pub(super) fn forward_first(&self, seat: &Arc<Seat>, frame: &Frame) {
+        match frame.kind {
+            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if !seat.lock().muted => {
+                self.forward(seat, frame);
+            }
+            _ => {}
+        }
+    }
+
+    /// A frame that the rules decide on, or the first of its client.
+    fn on_role_frame(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+        let direction = frame.role_data().preferred_direction;
+        if frame.kind == FrameType::CoordinateSyncDirection
+            && !matches!(direction.as_deref(), Some("ACTIVE" | "PASSIVE"))
+        {
+            return self.reject_frame(seat, ErrorCode::MalformedFrame, &frame);
+        }
+        Handling::Later(Box::pin(self.clone().decide_frame(seat.clone(), frame)))
+    }
+
+    /// Has the rules decide on a frame, and says so if they cannot.
+    pub(super) async fn decide_frame(self, seat: Arc<Seat>, frame: Frame) {
+        let alias = frame.client_id.as_deref().and_then(ClientId::parse);
+        let intent = self.intent(&seat, &frame, alias.as_ref());
+        let epoch = self.epoch_of(&seat, &frame);
+        let event = Event::Frame { connection: seat.connection, alias, epoch, intent };
+        let kind = frame.kind;
+        let reply = self.submit(seat.room.id, event, Some((seat.clone(), frame))).await;
+        if matches!(reply, Reply::Unavailable) {
+            self.reject(&seat, ErrorCode::StoreUnavailable, kind.wire());
+        }
+    }
+
+    /// The epoch that a frame belongs to. A client with the handshake says so itself; a frame of one without it belongs
+    /// to the epoch in which its sender drove when it came in, if it did.
+    fn epoch_of(&self, seat: &Seat, frame: &Frame) -> Option<Epoch> {
+        if seat.lock().told.modern {
+            return frame.epoch;
+        }
+        let room = seat.room.lock();
+        let session = &room.view.as_ref()?.session;
+        session.holds(seat.connection).then_some(session.core.epoch)
+    }
+
+    /// What the frame wants of the rules.
+    fn intent(&self, seat: &Seat, frame: &Frame, alias: Option<&ClientId>) -> Intent {
+        let mut state = seat.lock();
+        match frame.kind {
+            FrameType::CoordinateSyncDirection => {
+                let direction = frame.role_data().preferred_direction;
+                let passive = direction.as_deref() == Some("PASSIVE");
+                Intent::Coordinate(if passive { Direction::Passive } else { Direction::Active })
+            }
+            FrameType::RequestControl => Intent::Request,
+            FrameType::OfferControl => {
+                let name = alias.or_else(|| state.name()).cloned();
+                name.map_or(Intent::Speak, Intent::Offer)
+            }
+            FrameType::AcceptControl => Intent::Accept(frame.role_data().from_client_id),
+            FrameType::DeclineControl => Intent::Decline(frame.role_data().from_client_id),
+            FrameType::ReleaseControl => Intent::Release,
+            FrameType::StateUpdate => Intent::State(state_claim(&mut state, frame)),
+            _ => Intent::Speak,
+        }
+    }
+
+    /// Passes a frame to all other clients: those here at once, those elsewhere by their nodes.
+    pub(super) fn pass(&self, room: &mut RoomState, from: &Seat, frame: &Frame, kind: Kind, seq: Seq) {
+        let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
+        let hash = if kind == Kind::State { frame.data_hash() } else { 0 };
+        let mut parcel = Parcel::new(frame.text.clone(), frame.kind, epoch, seq);
+        if kind == Kind::State {
+            (parcel.state_of, parcel.state_hash) = (Some(from.connection), Some(hash));
+        }
+        let asker = Place { node: self.node().clone(), connection: from.connection };
+        for seat in room.seats.iter().filter(|seat| seat.connection != from.connection) {
+            if kind == Kind::RequestSync {
+                seat.lock().ask(Some(asker.clone()), Instant::now());
+            }
+            let replaced = seat.deliver(&mut parcel, &self.inner.settings.queue);
+            self.inner.metrics.conflated.inc_by(replaced as u64);
+        }
+        for node in &room.elsewhere {
+            let source = from.connection;
+            let route = Route { source, epoch, seq, state_hash: hash, target: Target::Others, kind };
+            self.publish(node, from.room.id, route, frame.text.clone());
+        }
+    }
+
+    /// Passes an answer to those who asked for it, wherever they are.
+    pub(super) fn pass_answer(&self, room: &mut RoomState, from: &Seat, frame: &Frame, askers: &[Place], seq: Seq) {
+        let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
+        let (here, state_hash) = (self.node(), frame.data_hash());
+        for asker in askers.iter().filter(|asker| asker.node == *here) {
+            if let Some(seat) = room.seat(asker.connection) {
+                self.answer(seat, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
+            }
+        }
+        for node in &room.elsewhere {
+            let there = askers.iter().filter(|asker| asker.node == *node);
+            let target: Vec<_> = there.map(|asker| asker.connection).collect();
+            if !target.is_empty() {
+                let (source, target) = (from.connection, Target::Only(target));
+                let route = Route { source, epoch, seq, state_hash, target, kind: Kind::Answer };
+                self.publish(node, from.room.id, route, frame.text.clone());
+            }
+        }
+    }
+
+    /// Gives an answer to one who asked, unless the ACTIVE client's own state has overtaken it.
+    pub(super) fn answer(&self, seat: &Seat, mut parcel: Parcel, hash: u64) {
+        let state = seat.lock();
+        let overtaken = state.updated && state.last_state != Some(hash);
+        drop(state);
+        if overtaken {
+            self.inner.metrics.dropped.inc();
+            return;
+        }
+        parcel.state_hash = Some(hash);
+        seat.deliver(&mut parcel, &self.inner.settings.queue);
+    }
+
+    pub(super) fn publish(&self, node: &NodeId, session: crate::ids::SessionId, route: Route, text: Bytes) {
+        let body = Body::Frame(RoutedFrame { route, text });
+        self.inner.broker.publish(node, Message { session, body });
+    }
+
+    /// The role of this seat's client as this node knows it.
+    #[must_use]
+    pub fn role_of(&self, seat: &Seat) -> Role {
+        let room = seat.room.lock();
+        let Some(view) = &room.view else { return Role::default() };
+        view.session.client(seat.connection).map(|(_, client)| view.session.role(client)).unwrap_or_default()
+    }
+}
+
+/// What a state can be, as far as its sender's connection knows.
+fn state_claim(state: &mut crate::hub::SeatState, frame: &Frame) -> StateClaim {
+    if state.answers(frame.data_hash(), Instant::now()) {
+        StateClaim::Answer
+    } else if state.told.modern && std::mem::take(&mut state.initial_push) {
+        StateClaim::InitialPush
+    } else {
+        StateClaim::Drive
+    }
+}

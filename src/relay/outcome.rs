@@ -1,0 +1,259 @@
+//! A decision stands in the store: everybody concerned is told, and what follows from it is done.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Relay;
+use super::decide::Decision;
+use super::queue::{Job, Reply, Standing};
+use crate::broker::{Body, Kind, Message, Route, Target};
+use crate::control::{Direction, Effect, Event, Intent};
+use crate::hub::{Parcel, Room, Seat};
+use crate::ids::{Epoch, NodeId, SessionId};
+use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType, outgoing};
+use crate::reconcile::Belief;
+use crate::session::{Place, Session, Status};
+
+impl Relay {
+    /// The decision stands: everybody concerned is told.
+    pub(super) fn finish(
+        &self,
+        id: SessionId,
+        jobs: &mut VecDeque<Job>,
+        before: &Session,
+        decision: Decision,
+        Standing { version, term, partial }: Standing,
+    ) {
+        let Decision { session, effects, taken, write } = decision;
+        let taken: Vec<Job> = jobs.drain(..taken).collect();
+        let session = Arc::new(session);
+        let room = self.seat_newcomers(id, &taken, &effects, &session);
+        note_beliefs(before, &taken);
+        for (index, effect) in &effects {
+            if let Effect::Reject(_, code) = effect
+                && let Some((seat, frame)) = &taken[*index].cause
+            {
+                self.reject(seat, *code, frame.kind.wire());
+            }
+        }
+        self.stash(&session, room.as_deref(), &taken, &effects);
+        if write.is_some() {
+            self.announce(id, before, &session, version);
+        }
+        if let Some(room) = &room {
+            self.observe(room, &session, version, term);
+            if partial {
+                self.refresh(room);
+            }
+        }
+        for (index, effect) in effects {
+            self.perform(&session, room.as_ref(), &taken[index], effect);
+        }
+        self.reply(taken, &session, room.as_deref());
+    }
+
+    /// Gives every socket that was let in its seat, and takes those that left out of the room.
+    fn seat_newcomers(
+        &self,
+        id: SessionId,
+        taken: &[Job],
+        effects: &[(usize, Effect)],
+        session: &Session,
+    ) -> Option<Arc<Room>> {
+        for (index, job) in taken.iter().enumerate() {
+            match &job.event {
+                Event::Join(join) => {
+                    let refused = |effect: &(usize, Effect)| {
+                        effect.0 == index && matches!(&effect.1, Effect::Close(of, _) if *of == join.connection)
+                    };
+                    let known = session.client(join.connection);
+                    if let (Some((_, client)), false) = (known, effects.iter().any(refused)) {
+                        let room = self.inner.hub.open(id);
+                        let seat = Arc::new(Seat::new(join.connection, room.clone()));
+                        let mut state = seat.lock();
+                        state.told.modern = client.modern;
+                        state.client = Some(client.clone());
+                        drop(state);
+                        room.lock().seats.push(seat);
+                    }
+                }
+                Event::Leave { connection, .. } => {
+                    if let Some(room) = self.inner.hub.find(id) {
+                        room.lock().remove(*connection);
+                    }
+                }
+                Event::Frame { .. } | Event::Rejoin { .. } | Event::Handshake { .. } | Event::Delete | Event::Tick => {}
+            }
+        }
+        self.inner.metrics.sessions.set(i64::try_from(self.inner.hub.len()).unwrap_or(i64::MAX));
+        self.inner.hub.find(id)
+    }
+
+    /// Frames that are told together with the change they caused go ahead of the news of that change.
+    fn stash(&self, after: &Session, room: Option<&Room>, taken: &[Job], effects: &[(usize, Effect)]) {
+        for (index, effect) in effects {
+            if let Effect::ForwardToLoser(loser) = effect
+                && let Some((seat, frame)) = &taken[*index].cause
+            {
+                self.route(room, seat, (Kind::Accept, &frame.text), loser, after.core.epoch);
+            }
+        }
+        let ended = after.core.ended.as_ref().map(|ended| ended.connection);
+        for job in taken.iter().filter(|job| matches!(job.event, Event::Frame { intent: Intent::Release, .. })) {
+            let Some((seat, frame)) = job.cause.as_ref().filter(|(seat, _)| Some(seat.connection) == ended) else {
+                continue;
+            };
+            let mut state = seat.room.lock();
+            state.release = Some((seat.connection, frame.text.clone()));
+            let (source, epoch, seq) = (seat.connection, after.core.epoch, seat.lock().next_seq());
+            for node in &state.elsewhere {
+                let target = Target::Others;
+                let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::Release };
+                self.publish(node, seat.room.id, route, frame.text.clone());
+            }
+        }
+    }
+
+    /// Brings one client's `request_control` or `accept_control` to one place.
+    fn route(&self, room: Option<&Room>, from: &Seat, (kind, text): (Kind, &Bytes), to: &Place, epoch: Epoch) {
+        let seq = from.lock().next_seq();
+        if to.node != *self.node() {
+            let (source, target) = (from.connection, Target::Only(vec![to.connection]));
+            let route = Route { source, epoch, seq, state_hash: 0, target, kind };
+            return self.publish(&to.node, from.room.id, route, text.clone());
+        }
+        let Some(seat) = room.and_then(|room| room.lock().seat(to.connection).cloned()) else { return };
+        if kind == Kind::Accept {
+            seat.lock().accepted = Some((from.connection, text.clone()));
+        } else {
+            let mut parcel = Parcel::new(text.clone(), FrameType::RequestControl, epoch, seq);
+            seat.deliver(&mut parcel, &self.inner.settings.queue);
+        }
+    }
+
+    /// Tells the other nodes that there is something to read.
+    fn announce(&self, id: SessionId, before: &Session, after: &Session, version: u64) {
+        let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
+        for node in nodes.into_iter().filter(|node| *node != self.node()) {
+            self.inner.broker.publish(node, Message { session: id, body: Body::Changed { version } });
+        }
+    }
+
+    /// Does what an effect says, once roles and presence are told.
+    fn perform(&self, after: &Session, room: Option<&Arc<Room>>, job: &Job, effect: Effect) {
+        match effect {
+            // Told before the roles.
+            Effect::Reject(..) | Effect::ForwardToLoser(_) => {}
+            Effect::Count(transition) => self.inner.metrics.transition(transition),
+            Effect::Close(connection, reason) => {
+                let seat = room.and_then(|room| room.lock().seat(connection).cloned());
+                if let Some(seat) = seat {
+                    seat.outbound.close(reason);
+                    seat.room.lock().remove(connection);
+                }
+            }
+            Effect::Drop => self.inner.metrics.dropped.inc(),
+            Effect::HoldFrame | Effect::ForwardToOthers | Effect::PassState | Effect::PassAnswer => {
+                if let Some((seat, frame)) = &job.cause {
+                    self.let_through(seat, frame, &effect);
+                }
+            }
+            Effect::AskHolder { holder, claimant } => {
+                if let Some((seat, frame)) = &job.cause {
+                    let request = self.request_of(frame, claimant.as_str(), after);
+                    let room = room.map(AsRef::as_ref);
+                    self.route(room, seat, (Kind::Other, &request), &holder, after.core.epoch);
+                }
+            }
+        }
+    }
+
+    fn let_through(&self, seat: &Arc<Seat>, frame: &Frame, effect: &Effect) {
+        let mut room = seat.room.lock();
+        let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
+        if holds && !self.drives(&room, seat.connection) {
+            drop(room);
+            return self.reject(seat, ErrorCode::StoreUnavailable, frame.kind.wire());
+        }
+        let mut state = seat.lock();
+        if *effect == Effect::HoldFrame {
+            state.held = Some(frame.clone());
+            return;
+        }
+        let seq = state.next_seq();
+        let askers = match effect {
+            Effect::PassAnswer => Some(state.answered()),
+            Effect::PassState => {
+                state.drove(frame.data_hash());
+                None
+            }
+            _ => None,
+        };
+        drop(state);
+        self.note_activity(&mut room, true);
+        match askers {
+            Some(askers) => self.pass_answer(&mut room, seat, frame, &askers, seq),
+            None if *effect == Effect::PassState => self.pass(&mut room, seat, frame, Kind::State, seq),
+            None => self.pass(&mut room, seat, frame, Kind::Other, seq),
+        }
+    }
+
+    /// The `request_control` that the holder gets: the claimant's own in its name, or one made for a claim of another
+    /// type.
+    fn request_of(&self, frame: &Frame, claimant: &str, after: &Session) -> Bytes {
+        if frame.kind == FrameType::RequestControl {
+            return match frame.client_id.as_deref() {
+                Some(named) if named == claimant => frame.text.clone(),
+                _ => outgoing::with_members(&frame.text, &[("clientId", claimant.into())]),
+            };
+        }
+        let holder = after.core.holder.as_ref().map(|holder| holder.client.as_str());
+        let data = serde_json::json!({
+            "requestingClientId": claimant, "targetClientId": holder, "requestTimestamp": self.now(),
+        });
+        outgoing::frame(FrameType::RequestControl, claimant, Some(data), self.now())
+    }
+
+    fn reply(&self, taken: Vec<Job>, session: &Session, room: Option<&Room>) {
+        for Job { event, cause, reply } in taken {
+            let answer = match &event {
+                Event::Join(join) => match room.and_then(|room| room.lock().seat(join.connection).cloned()) {
+                    Some(seat) => Reply::Seated(seat),
+                    None if session.core.status != Status::Active => Reply::Closed(CloseReason::SessionNotFound),
+                    None => Reply::Closed(CloseReason::SessionFull),
+                },
+                Event::Tick => {
+                    if let Some(room) = room {
+                        room.lock().refreshing = false;
+                    }
+                    Reply::Done
+                }
+                Event::Delete if session.core.status == Status::Expired => Reply::Missing,
+                Event::Frame { intent: Intent::Speak, .. } => {
+                    if let Some((seat, frame)) = &cause {
+                        self.forward_first(seat, frame);
+                    }
+                    Reply::Done
+                }
+                _ => Reply::Done,
+            };
+            // Who asked may have gone.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// Takes down what the frames say of their senders' beliefs, before these are told what came of them.
+fn note_beliefs(before: &Session, taken: &[Job]) {
+    for job in taken {
+        let (Event::Frame { connection, intent, .. }, Some((seat, _))) = (&job.event, &job.cause) else { continue };
+        let mut state = seat.lock();
+        state.spoke = true;
+        state.initial_push |= *intent == Intent::Coordinate(Direction::Passive);
+        if let Some(belief) = Belief::of(intent, before.holds(*connection)) {
+            state.told.believes(belief);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One queue per session: whatever needs a decision is decided here, one after the other.
+//!
+//! A worker runs while there is something to decide. It loads the document, applies the events that wait, commits, and
+//! tells everybody concerned. Inside a node there are no conflicts; between nodes the core's compare-and-swap finds them
+//! and the worker decides again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::oneshot;
+
+use super::Relay;
+use super::decide::Decision;
+use crate::control::{Context, Event, Intent};
+use crate::hub::{Room, Seat};
+use crate::ids::{NodeId, SessionId};
+use crate::protocol::{CloseReason, Frame};
+use crate::session::{Session, Status};
+use crate::store::{Committed, StoreError, Stored};
+
+/// How often a worker decides again before it gives up. Each loss means that another node's write went through.
+const MAX_ATTEMPTS: u32 = 64;
+
+/// Something to decide.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) event: Event,
+    /// Whose frame it was, and which.
+    pub(super) cause: Option<(Arc<Seat>, Frame)>,
+    pub(super) reply: oneshot::Sender<Reply>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// It is decided, and everybody is told.
+    Done,
+    /// The socket has a seat.
+    Seated(Arc<Seat>),
+    /// The socket is refused.
+    Closed(CloseReason),
+    /// There is no such session.
+    Missing,
+    /// The store cannot be reached.
+    Unavailable,
+}
+
+/// How a decision stands in the store.
+pub(super) struct Standing {
+    pub(super) version: u64,
+    /// The lease that the node held before it read the document.
+    pub(super) term: Option<u64>,
+    /// Other nodes wrote in between, so there is more to read.
+    pub(super) partial: bool,
+}
+
+impl Relay {
+    /// Has an event decided. Returns when it is, or when the store cannot be reached.
+    pub(super) async fn submit(&self, id: SessionId, event: Event, cause: Option<(Arc<Seat>, Frame)>) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(id, Job { event, cause, reply });
+        answer.await.unwrap_or(Reply::Unavailable)
+    }
+
+    /// Has what is due in a session applied, and this node's clients told of what changed. Does not wait for it.
+    pub(super) fn refresh(&self, room: &Room) {
+        if !std::mem::replace(&mut room.lock().refreshing, true) {
+            let (reply, _) = oneshot::channel();
+            self.enqueue(room.id, Job { event: Event::Tick, cause: None, reply });
+        }
+    }
+
+    fn enqueue(&self, id: SessionId, job: Job) {
+        let mut queues = self.inner.queues.lock();
+        if let Some(queue) = queues.get_mut(&id) {
+            return queue.push_back(job);
+        }
+        queues.insert(id, VecDeque::from([job]));
+        drop(queues);
+        let relay = self.clone();
+        self.inner.tasks.spawn(async move { relay.work(id).await });
+    }
+
+    async fn work(&self, id: SessionId) {
+        let mut jobs = VecDeque::new();
+        loop {
+            if jobs.is_empty() {
+                let mut queues = self.inner.queues.lock();
+                match queues.get_mut(&id) {
+                    Some(queue) if !queue.is_empty() => jobs.append(queue),
+                    // The room can only be closed while nobody can queue anything for it.
+                    _ => {
+                        self.close_room_if_idle(id);
+                        queues.remove(&id);
+                        return;
+                    }
+                }
+            }
+            if let Err(error) = self.settle(id, &mut jobs).await {
+                self.inner.metrics.store_errors.inc();
+                tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
+                self.fail(id, &mut jobs);
+            }
+        }
+    }
+
+    fn close_room_if_idle(&self, id: SessionId) {
+        if let Some(room) = self.inner.hub.find(id) {
+            self.inner.hub.close_if(&room, |room| {
+                let state = room.lock();
+                // A client that is cut off has a place to lose when its grace period is over.
+                let roster = state.view.as_ref().and_then(|view| view.session.rosters.get(self.node()));
+                state.seats.is_empty() && !state.stale && roster.is_none_or(|roster| roster.clients.is_empty())
+            });
+            self.inner.metrics.sessions.set(i64::try_from(self.inner.hub.len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The store did not answer: nobody of this session drives until it does.
+    fn fail(&self, id: SessionId, jobs: &mut VecDeque<Job>) {
+        let room = self.inner.hub.find(id);
+        if let Some(room) = &room {
+            let mut state = room.lock();
+            state.stale = true;
+            state.refreshing = false;
+        }
+        for job in jobs.drain(..) {
+            if let (Event::Leave { connection, .. }, Some(room)) = (&job.event, &room) {
+                room.lock().remove(*connection);
+            }
+            // Who asked may have gone.
+            let _ = job.reply.send(Reply::Unavailable);
+        }
+    }
+
+    /// Decides as many of the jobs as fit into one write.
+    async fn settle(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
+        let mut unknown: Option<(Session, Decision)> = None;
+        for attempt in 0..MAX_ATTEMPTS {
+            // What is decided counts under the lease that was held before the document was read.
+            let term = self.inner.presence.term();
+            let loaded = self.timed(self.inner.store.load(id)).await?;
+            self.inner.clock.set(loaded.now);
+            let Some(stored) = loaded.found else {
+                return self.missing(id, jobs).await;
+            };
+            if let Some((before, decision)) = unknown.take()
+                && landed(&decision, &stored, self.node())
+            {
+                self.finish(id, jobs, &before, decision, Standing { version: stored.version, term, partial: true });
+                return Ok(());
+            }
+            self.refuse_claims(jobs, term);
+            let nodes: Vec<NodeId> = stored.session.rosters.keys().cloned().collect();
+            let lapsed = self.inner.presence.still_lapsed(&nodes).await?;
+            let context =
+                Context { here: self.node(), now: loaded.now, lapsed: &lapsed, rules: &self.inner.settings.rules };
+            let mut decision = self.decide(id, &stored, jobs, context, term);
+            let Some(write) = decision.write.take() else {
+                let standing = Standing { version: stored.version, term, partial: false };
+                self.finish(id, jobs, &stored.session, decision, standing);
+                return Ok(());
+            };
+            self.suspend_driver(id, &decision.session);
+            decision.write = Some(write.clone());
+            match self.timed(self.inner.store.commit(id, write)).await {
+                Ok(Committed::Done { version, now }) => {
+                    self.inner.clock.set(now);
+                    let partial = version != stored.version + 1;
+                    self.finish(id, jobs, &stored.session, decision, Standing { version, term, partial });
+                    return Ok(());
+                }
+                Ok(Committed::Conflict) => {}
+                Ok(Committed::Missing) => continue,
+                Err(StoreError::Unavailable(_)) if attempt == 0 => unknown = Some((stored.session, decision)),
+                Err(error) => return Err(error),
+            }
+            self.back_off(attempt).await;
+        }
+        Err(StoreError::Unavailable("too many other writes to the same session".to_owned()))
+    }
+
+    /// Nobody new is let drive while this node has no lease, nor while the store may not know yet who drives.
+    fn refuse_claims(&self, jobs: &mut VecDeque<Job>, term: Option<u64>) {
+        if term.is_some() && !self.inner.presence.memory_is_doubtful() {
+            return;
+        }
+        for job in std::mem::take(jobs) {
+            match &job.event {
+                Event::Frame { intent, .. } if *intent != Intent::Speak => {
+                    // Who asked may have gone.
+                    let _ = job.reply.send(Reply::Unavailable);
+                }
+                _ => jobs.push_back(job),
+            }
+        }
+    }
+
+    async fn back_off(&self, attempt: u32) {
+        let most = 1_u64 << attempt.min(6);
+        let wait = rand::rng().random_range(0..=most);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+
+    pub(super) async fn timed<T>(&self, answer: impl Future<Output = T>) -> T {
+        let began = std::time::Instant::now();
+        let answer = answer.await;
+        self.inner.metrics.store_seconds.observe(began.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// Before control can leave a client of this node, its states stop passing.
+    fn suspend_driver(&self, id: SessionId, after: &Session) {
+        let Some(room) = self.inner.hub.find(id) else { return };
+        let mut state = room.lock();
+        if let Some(driver) = &mut state.driver {
+            let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
+            driver.suspended = !stays || after.core.transfer.is_some() || after.core.status != Status::Active;
+        }
+    }
+
+    /// There is no document. If the store has lost its memory, the sockets here restore it; otherwise the session is over.
+    async fn missing(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
+        if let Some(room) = self.inner.hub.find(id) {
+            let restored = self.restore(&room).await?;
+            if restored {
+                return Ok(());
+            }
+            let mut state = room.lock();
+            state.stale = false;
+            for seat in std::mem::take(&mut state.seats) {
+                seat.outbound.close(CloseReason::SessionExpired);
+            }
+        }
+        for job in jobs.drain(..) {
+            let reply = if self.inner.presence.memory_is_doubtful() { Reply::Unavailable } else { Reply::Missing };
+            // Who asked may have gone.
+            let _ = job.reply.send(reply);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a write whose answer was lost stands in the store.
+fn landed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
+    let Some(write) = &decision.write else { return false };
+    let roster = |session: &Session| session.rosters.get(here).cloned();
+    match &write.core {
+        Some(_) => stored.write == write.id,
+        None => roster(&stored.session) == roster(&decision.session),
+    }
+}

@@ -1,0 +1,154 @@
+//! Sessions as the HTTP API and an embedding application see them (docs/protocol.md, "Sessions").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::decide::keep;
+use super::queue::Reply;
+use super::{Relay, RelayEvent};
+use crate::control::Event;
+use crate::ids::{Millis, SessionId};
+use crate::protocol::SessionData;
+use crate::session::{Info, Session, Status, Strategy};
+use crate::store::StoreError;
+
+/// At most so many sessions are listed.
+const MAX_LISTED: usize = 1000;
+
+/// What a creator may say of a session.
+#[derive(Clone, Debug, Default)]
+pub struct NewSession {
+    /// Any JSON, kept as it was written.
+    pub metadata: Option<Arc<RawValue>>,
+    /// How long it lives without activity; cut to the longest that this relay allows.
+    pub expires_in: Option<Duration>,
+    /// How claims are decided.
+    pub strategy: Option<Strategy>,
+}
+
+/// Why a session could not be created, read or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RelayError {
+    /// The store cannot be reached.
+    #[error("the store cannot be reached")]
+    Unavailable,
+    /// The embedded store holds as many sessions as it may.
+    #[error("there are as many sessions as this relay takes")]
+    TooManySessions,
+    /// A fault of the relay's own.
+    #[error("internal error")]
+    Internal,
+}
+
+impl From<StoreError> for RelayError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Full => Self::TooManySessions,
+            StoreError::Corrupt(_) => Self::Internal,
+        }
+    }
+}
+
+/// A node in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Open sockets on this node.
+    pub connections: u64,
+    /// Sessions with a socket on this node.
+    pub sessions: usize,
+}
+
+impl Relay {
+    /// Creates a session under a fresh id.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`] if the store cannot be reached or is full.
+    pub async fn create_session(&self, new: NewSession) -> Result<SessionData, RelayError> {
+        let settings = &self.inner.settings;
+        let created_at = self.timed(self.inner.store.time()).await.map_err(|error| self.noted(error))?;
+        let longest = settings.session_max_lifetime;
+        let info = Info {
+            created_at,
+            ttl: millis(new.expires_in.unwrap_or(settings.session_ttl).min(longest)),
+            ends_at: created_at.saturating_add(millis(longest)),
+            strategy: new.strategy.unwrap_or(settings.strategy),
+            metadata: new.metadata,
+        };
+        let (id, session) = (SessionId::random(), Session::new(Arc::new(info)));
+        let write = self.inner.store.create(id, &session, keep(&session, created_at));
+        self.timed(write).await.map_err(|error| self.noted(error))?;
+        self.emit(RelayEvent::SessionCreated(id));
+        tracing::debug!(session = id.tag(), "session created");
+        Ok(SessionData::of(id, &session, created_at))
+    }
+
+    /// Reads a session. `None`: it is unknown, has expired or was deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError::Unavailable`] if the store cannot be reached, or has lost its memory so recently that the session
+    /// may still come back.
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
+        let loaded = self.timed(self.inner.store.load(id)).await.map_err(|error| self.noted(error))?;
+        self.inner.clock.set(loaded.now);
+        match loaded.found {
+            None if self.inner.presence.memory_is_doubtful() => Err(RelayError::Unavailable),
+            None => Ok(None),
+            Some(stored) if stored.session.status_at(loaded.now) != Status::Active => Ok(None),
+            Some(stored) => Ok(Some(SessionData::of(id, &stored.session, loaded.now))),
+        }
+    }
+
+    /// Reads at most a thousand of the sessions that are alive, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError::Unavailable`] if the store cannot be reached.
+    pub async fn sessions(&self) -> Result<Vec<SessionData>, RelayError> {
+        let mut sessions = Vec::new();
+        for id in self.inner.store.list(MAX_LISTED).await.map_err(|error| self.noted(error))? {
+            sessions.extend(self.session(id).await?);
+        }
+        Ok(sessions)
+    }
+
+    /// Ends a session for good; its sockets on every node are closed. `false`: there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError::Unavailable`] if the store cannot be reached: then nothing is certain, and asking again is safe.
+    pub async fn delete_session(&self, id: SessionId) -> Result<bool, RelayError> {
+        // A tombstone is gone already.
+        if self.session(id).await?.is_none() {
+            return Ok(false);
+        }
+        match self.submit(id, Event::Delete, None).await {
+            Reply::Missing => Ok(false),
+            Reply::Unavailable => Err(RelayError::Unavailable),
+            Reply::Done | Reply::Seated(_) | Reply::Closed(_) => {
+                self.emit(RelayEvent::SessionDeleted(id));
+                Ok(true)
+            }
+        }
+    }
+
+    /// This node in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { connections: self.connections(), sessions: self.inner.hub.len() }
+    }
+
+    fn noted(&self, error: StoreError) -> RelayError {
+        self.inner.metrics.store_errors.inc();
+        tracing::warn!(%error, "a session could not be read or written");
+        error.into()
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}

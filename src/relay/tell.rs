@@ -1,0 +1,307 @@
+//! A document becomes news: the clients of this node are told what changed for them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Relay, RelayEvent};
+use crate::broker::{Body, Kind, Message};
+use crate::hub::{Driver, Room, RoomState, Seat, SeatState, View};
+use crate::ids::{ConnectionId, Epoch, Millis, SessionId};
+use crate::protocol::{CloseReason, Frame, FrameType, RELAY_CLIENT_ID, outgoing};
+use crate::reconcile::{self, Diff, Phase, Tell, is_replaced, tell};
+use crate::session::{Client, Role, Session, Status};
+
+/// A state passed so recently that a node which has just joined may have missed it.
+const RECENT: Millis = 2_000;
+
+impl Relay {
+    /// Takes a document for what is: tells this node's clients, and lets the holder drive if it is one of them. `term` is
+    /// the lease that the node held before it read the document.
+    pub(super) fn observe(&self, room: &Arc<Room>, session: &Arc<Session>, version: u64, term: Option<u64>) {
+        let mut state = room.lock();
+        if state.view.as_ref().is_some_and(|view| view.version > version) {
+            return;
+        }
+        let before = state.view.replace(View { session: session.clone(), version });
+        let before = before.as_ref().map(|view| view.session.as_ref());
+        // Read before the lease was renewed, while everything was marked to be read again: that is still to be done.
+        let current = self.inner.presence.term();
+        state.stale = current.is_some() && current != term;
+        state.due_at = self.due_at(session);
+        if let Some(reason) = ended(session.core.status) {
+            self.end(room.id, &mut state, reason);
+            return;
+        }
+        let newly_reached = self.look_elsewhere(room.id, &mut state, session, version);
+        state.term = term.or(state.term);
+        self.seat_driver(&mut state, session, term);
+        let diff = reconcile::diff(before, session);
+        self.tell_all(&mut state, &diff, session);
+        state.release = None;
+        if newly_reached && self.now().saturating_sub(state.activity.drove_at) < RECENT {
+            self.ask_driver(&state);
+        }
+        self.pass_held(&mut state);
+        let acknowledge = session.core.transfer.is_some()
+            && session.core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.node());
+        drop(state);
+        self.report(room.id, before, session, &diff);
+        if acknowledge {
+            // The holder was stopped above, so the transfer can go on.
+            self.refresh(room);
+        }
+    }
+
+    fn end(&self, id: SessionId, state: &mut RoomState, reason: CloseReason) {
+        state.driver = None;
+        for seat in &state.seats {
+            seat.outbound.close(reason);
+        }
+        let event = match reason {
+            CloseReason::SessionDeleted => RelayEvent::SessionDeleted(id),
+            _ => RelayEvent::SessionExpired(id),
+        };
+        if !state.seats.is_empty() {
+            self.emit(event);
+        }
+    }
+
+    /// Notes which other nodes have clients. `true`: one is new, and may have missed what was just sent. It may also not
+    /// know of this node yet: two first joins at the same moment do not see each other.
+    fn look_elsewhere(&self, id: SessionId, state: &mut RoomState, session: &Session, version: u64) -> bool {
+        let others = session.rosters.iter().filter(|(node, _)| *node != self.node());
+        let live = others.filter(|(_, roster)| roster.clients.iter().any(|client| client.cut_off_at.is_none()));
+        let elsewhere: Vec<_> = live.map(|(node, _)| node.clone()).collect();
+        let known = std::mem::replace(&mut state.elsewhere, elsewhere);
+        let new: Vec<_> = state.elsewhere.iter().filter(|node| !known.contains(node)).collect();
+        for node in &new {
+            self.inner.broker.publish(node, Message { session: id, body: Body::Changed { version } });
+        }
+        !new.is_empty()
+    }
+
+    fn seat_driver(&self, state: &mut RoomState, session: &Session, term: Option<u64>) {
+        let here = session.driver().filter(|holder| state.seat(holder.place.connection).is_some());
+        state.driver = here.zip(term).map(|(holder, term)| Driver {
+            connection: holder.place.connection,
+            epoch: session.core.epoch,
+            term,
+            provisional: holder.provisional,
+            suspended: false,
+        });
+        // What another node sends of an older epoch comes too late.
+        if state.fence.0 < session.core.epoch {
+            state.fence = (session.core.epoch, None);
+        }
+    }
+
+    fn tell_all(&self, state: &mut RoomState, diff: &Diff, session: &Session) {
+        let now = Instant::now();
+        let places: std::collections::HashMap<_, _> =
+            session.rosters.values().flat_map(|roster| &roster.clients).map(|c| (c.connection, c)).collect();
+        self.mute_replaced(state, session);
+        for seat in &state.seats {
+            let mut told = seat.lock();
+            if told.muted {
+                continue;
+            }
+            let Some(me) = places.get(&seat.connection).copied() else { continue };
+            if !diff.left.is_empty() && !told.told.modern {
+                seat.outbound.hush(now);
+            }
+            self.tell_one(seat, &mut told, me, diff, session, state.release.as_ref());
+        }
+    }
+
+    /// A socket whose place a newer one of the same client took gets nothing more. If it has done the handshake it is
+    /// closed; if not it stays open, and what it was sent the newer one answers for.
+    fn mute_replaced(&self, state: &mut RoomState, session: &Session) {
+        if session.core.replaced.is_empty() {
+            return;
+        }
+        let mut gates = Vec::new();
+        state.seats.retain(|seat| {
+            let mut told = seat.lock();
+            if !is_replaced(session, seat.connection) || std::mem::replace(&mut told.muted, true) {
+                return true;
+            }
+            if told.told.modern {
+                seat.outbound.close(CloseReason::Evicted);
+                return false;
+            }
+            let gate = std::mem::take(&mut told.told.gate);
+            gates.extend(told.client.as_ref().and_then(|client| client.alias.clone()).map(|alias| (alias, gate)));
+            true
+        });
+        for (alias, gate) in gates {
+            let newer = session.clients().find(|(_, client)| client.alias.as_ref() == Some(&alias));
+            if let Some(seat) = newer.and_then(|(_, client)| state.seat(client.connection)) {
+                let mut newer = seat.lock();
+                newer.told.gate += gate;
+                newer.gated_at = Some(Instant::now());
+            }
+        }
+    }
+
+    fn tell_one(
+        &self,
+        seat: &Seat,
+        state: &mut SeatState,
+        me: &Client,
+        diff: &Diff,
+        session: &Session,
+        release: Option<&(ConnectionId, Bytes)>,
+    ) {
+        let (drove, gate) = (state.told.phase == Phase::Active, state.told.gate);
+        let tells = tell(&mut state.told, me, diff, session);
+        if state.told.gate > gate {
+            state.gated_at = Some(Instant::now());
+        }
+        state.client = Some(me.clone());
+        let role = session.role(me);
+        match role {
+            Role::Active => state.initial_push = false,
+            // What it was asked as the one that drove it has no answer to any more.
+            Role::Passive | Role::Connected if drove => state.open_sync = None,
+            Role::Passive | Role::Connected => {}
+        }
+        let accepted = if tells.is_empty() { None } else { state.accepted.take() };
+        let by = session.core.holder.as_ref().map(|holder| holder.place.connection);
+        let mut accepted = accepted.filter(|(source, _)| Some(*source) == by);
+        let epoch = state.told.modern.then_some(session.core.epoch);
+        for tell in &tells {
+            if *tell == Tell::RequestSync {
+                state.ask(None, Instant::now());
+            }
+            let original = match tell {
+                Tell::AcceptControl(client) => {
+                    accepted.take().map(|(_, text)| text).filter(|t| is_from(t, client.as_str()))
+                }
+                Tell::ReleaseControl(client) => release
+                    .filter(|(source, _)| session.core.ended.as_ref().is_some_and(|e| e.connection == *source))
+                    .map(|(_, text)| text.clone())
+                    .filter(|text| is_from(text, client.as_str())),
+                _ => None,
+            };
+            let (kind, made) = self.render(tell, me, epoch);
+            let text = original.unwrap_or(made);
+            seat.tell(text, kind, tell.waits_after_a_leave(), &self.inner.settings.queue);
+        }
+        // A client with the handshake hears of its loss by its role alone; the frame that caused it follows.
+        if let (Some((_, text)), Some(epoch), false) = (accepted, epoch, role == Role::Active) {
+            let text = outgoing::with_members(&text, &[("epoch", epoch.0.into())]);
+            seat.tell(text, FrameType::AcceptControl, true, &self.inner.settings.queue);
+        }
+    }
+
+    fn render(&self, tell: &Tell, me: &Client, epoch: Option<Epoch>) -> (FrameType, Bytes) {
+        let now = self.now();
+        let (kind, client, data) = match tell {
+            Tell::Connected(client) => (FrameType::ClientConnected, client.as_str(), None),
+            Tell::Disconnected(client) => (FrameType::ClientDisconnected, client.as_str(), Some(serde_json::json!({}))),
+            Tell::Assign(role) => (FrameType::AssignSyncDirection, RELAY_CLIENT_ID, Some(assignment(*role))),
+            Tell::ConfirmTransfer => {
+                let data = serde_json::json!({ "reason": "you are in control" });
+                (FrameType::ConfirmTransfer, RELAY_CLIENT_ID, Some(data))
+            }
+            Tell::AcceptControl(client) => {
+                let data = serde_json::json!({ "fromClientId": me.name().as_str(), "timestamp": now });
+                (FrameType::AcceptControl, client.as_str(), Some(data))
+            }
+            Tell::ReleaseControl(client) => {
+                (FrameType::ReleaseControl, client.as_str(), Some(serde_json::json!({ "timestamp": now })))
+            }
+            Tell::RoleChanged(client, role) => {
+                let data = serde_json::json!({ "role": role, "timestamp": now });
+                (FrameType::RoleChanged, client.as_str(), Some(data))
+            }
+            Tell::RequestSync => (FrameType::RequestSync, RELAY_CLIENT_ID, Some(serde_json::json!({}))),
+        };
+        (kind, outgoing::numbered(kind, client, data, now, epoch))
+    }
+
+    /// Asks the driver of this node, if it has one, for the state, on behalf of those who may have missed it.
+    pub(super) fn ask_driver(&self, state: &RoomState) {
+        let Some(seat) = state.driver.and_then(|driver| state.seat(driver.connection)) else { return };
+        seat.lock().ask(None, Instant::now());
+        let data = Some(serde_json::json!({}));
+        let text = outgoing::frame(FrameType::RequestSync, RELAY_CLIENT_ID, data, self.now());
+        seat.tell(text, FrameType::RequestSync, true, &self.inner.settings.queue);
+    }
+
+    /// A frame that waited for control to come follows now, or is dropped if it did not come.
+    fn pass_held(&self, state: &mut RoomState) {
+        let moving = state.view.as_ref().is_some_and(|view| view.session.core.transfer.is_some());
+        for seat in state.seats.clone() {
+            let mut held = seat.lock();
+            let drives = self.drives(state, seat.connection);
+            if held.held.is_none() || (moving && !drives) {
+                continue;
+            }
+            match held.held.take() {
+                Some(frame) if drives && frame.kind == FrameType::StateUpdate => {
+                    held.drove(frame.data_hash());
+                    let seq = held.next_seq();
+                    drop(held);
+                    self.note_activity(state, true);
+                    self.pass(state, &seat, &frame, Kind::State, seq);
+                }
+                // An offer has to stand in the document before it can be accepted.
+                Some(frame) if drives => {
+                    drop(held);
+                    let (relay, seat) = (self.clone(), seat.clone());
+                    self.inner.tasks.spawn(async move { relay.decide_frame(seat, frame).await });
+                }
+                _ => self.inner.metrics.dropped.inc(),
+            }
+        }
+    }
+
+    /// Whether the states of this socket may pass at this moment.
+    pub(super) fn drives(&self, state: &RoomState, connection: ConnectionId) -> bool {
+        let driver = state.driver_at(connection).filter(|driver| !driver.suspended);
+        driver.is_some_and(|driver| self.inner.presence.term() == Some(driver.term))
+    }
+
+    fn report(&self, id: SessionId, before: Option<&Session>, after: &Session, diff: &Diff) {
+        for client in &diff.joined {
+            self.emit(RelayEvent::ClientConnected(id, client.clone()));
+        }
+        for client in &diff.left {
+            self.emit(RelayEvent::ClientDisconnected(id, client.clone()));
+        }
+        for (client, role) in &diff.roles {
+            self.emit(RelayEvent::RoleChanged(id, client.clone(), *role));
+        }
+        let from = before.and_then(|before| before.core.holder.as_ref());
+        if let (Some(from), Some(to)) = (from, &after.core.holder)
+            && from.client != to.client
+        {
+            let (from, to) = (from.client.clone(), to.client.clone());
+            self.emit(RelayEvent::ControlTransferred { session: id, from, to });
+        }
+    }
+}
+
+fn ended(status: Status) -> Option<CloseReason> {
+    match status {
+        Status::Active => None,
+        Status::Expired => Some(CloseReason::SessionExpired),
+        Status::Deleted => Some(CloseReason::SessionDeleted),
+    }
+}
+
+fn is_from(text: &Bytes, client: &str) -> bool {
+    Frame::parse(text.clone()).is_ok_and(|frame| frame.client_id.as_deref() == Some(client))
+}
+
+fn assignment(role: Role) -> serde_json::Value {
+    match role {
+        Role::Active => serde_json::json!({ "assignedDirection": "ACTIVE", "reason": "you are in control" }),
+        Role::Passive | Role::Connected => {
+            serde_json::json!({ "assignedDirection": "PASSIVE", "reason": "you follow" })
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What happens by the clock: this node's lease, the others', time-outs, activity reports, repairs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use super::decide::keep;
+use crate::hub::{Room, RoomState};
+use crate::ids::{Epoch, Millis, NodeId};
+use crate::presence::RenewError;
+use crate::session::{Activity, Core, Session, Status};
+use crate::store::StoreError;
+
+/// How often a node reports the activity of a busy session to the store.
+const REPORT_INTERVAL: Millis = 5_000;
+
+/// How long a node that has never held its lease waits before it tries again.
+const START_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many rooms are read again at once after a fault, and how long the next ones wait: recovery must not feed itself.
+const REFRESH_CHUNK: usize = 200;
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+
+impl Relay {
+    /// Keeps the node's lease and looks after everything that happens by the clock, until told to stop.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        // A node that starts is waited for.
+        while self.inner.presence.term().is_none() && !self.inner.started.load(Ordering::Acquire) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.on_tick() => {}
+            }
+            tokio::time::sleep(START_PAUSE).await;
+        }
+        let mut ticks = interval(self.inner.settings.timing.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.on_tick().await,
+            }
+        }
+    }
+
+    /// Renews the lease, looks after the other nodes, and starts what is due.
+    pub async fn on_tick(&self) {
+        let had_lease = self.inner.presence.term().is_some();
+        match self.inner.presence.renew().await {
+            Ok(renewed) => {
+                self.inner.started.store(true, Ordering::Release);
+                self.inner.deaf.store(false, Ordering::Release);
+                if !had_lease {
+                    tracing::info!(node = %self.node(), "the store is reached and the lease is held: serving");
+                }
+                if renewed.memory_lost {
+                    tracing::warn!("the store has lost its memory; the sessions of connected clients are restored");
+                }
+                if renewed.new_term || renewed.memory_lost {
+                    self.read_all_again(renewed.memory_lost);
+                }
+            }
+            Err(error) => {
+                self.inner.deaf.store(matches!(error, RenewError::Broker(_)), Ordering::Release);
+                let serving = self.inner.presence.term().is_some();
+                if self.inner.started.load(Ordering::Acquire) {
+                    tracing::warn!(%error, serving, "the lease could not be renewed");
+                } else {
+                    tracing::debug!(%error, "the store is not there yet");
+                }
+            }
+        }
+        self.watch_others().await;
+        self.sweep();
+    }
+
+    /// After a lapse nothing that was known is certain. A store that has lost its memory counts its writes from one
+    /// again.
+    fn read_all_again(&self, memory_lost: bool) {
+        let mut rooms = self.inner.hub.rooms();
+        for room in &rooms {
+            let mut state = room.lock();
+            state.stale = true;
+            if let Some(view) = state.view.as_mut().filter(|_| memory_lost) {
+                view.version = 0;
+            }
+        }
+        let relay = self.clone();
+        self.inner.tasks.spawn(async move {
+            while !rooms.is_empty() {
+                let rest = rooms.split_off(rooms.len().min(REFRESH_CHUNK));
+                rooms.iter().for_each(|room| relay.refresh(room));
+                rooms = rest;
+                let jitter = rand::rng().random_range(1.0..2.0);
+                tokio::time::sleep(REFRESH_PAUSE.mul_f64(jitter)).await;
+            }
+        });
+    }
+
+    async fn watch_others(&self) {
+        let rooms = self.inner.hub.rooms();
+        let mut nodes = HashSet::new();
+        for room in &rooms {
+            if let Some(view) = &room.lock().view {
+                nodes.extend(view.session.rosters.keys().cloned());
+            }
+        }
+        nodes.remove(self.node());
+        match self.inner.presence.watch(&nodes).await {
+            Ok(lapsed) => {
+                for node in lapsed {
+                    tracing::warn!(%node, "the lease of another node has lapsed; its clients are cut off");
+                    self.inner.broker.forget(&node);
+                    self.reap(&node, &rooms);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the other nodes could not be watched"),
+        }
+    }
+
+    /// Has the sessions in which a dead node had clients looked at: at once by the first living node of each, by the
+    /// others a little later, when there is usually nothing left to do.
+    fn reap(&self, dead: &NodeId, rooms: &[Arc<Room>]) {
+        let lapsed = self.inner.presence.lapsed();
+        let mut later = Vec::new();
+        for room in rooms {
+            let state = room.lock();
+            let Some(view) = &state.view else { continue };
+            let mut nodes = view.session.rosters.keys();
+            if !view.session.rosters.contains_key(dead) {
+                continue;
+            }
+            let first = nodes.find(|node| !lapsed.contains(*node)) == Some(self.node());
+            drop(state);
+            if first {
+                self.refresh(room);
+            } else {
+                later.push(room.clone());
+            }
+        }
+        let (relay, pause) = (self.clone(), self.inner.settings.timing.heartbeat);
+        self.inner.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
+            later.iter().for_each(|room| relay.refresh(room));
+        });
+    }
+
+    fn sweep(&self) {
+        let now = self.now();
+        for room in self.inner.hub.rooms() {
+            let state = room.lock();
+            let due = state.stale || now >= state.due_at;
+            let report = self.unreported(&state, now, due);
+            drop(state);
+            match (due, report) {
+                (true, Some((activity, session))) => {
+                    let relay = self.clone();
+                    self.inner.tasks.spawn(async move {
+                        relay.touch(&room, activity, &session).await;
+                        relay.refresh(&room);
+                    });
+                }
+                (true, None) => self.refresh(&room),
+                (false, Some((activity, session))) => self.report_activity(&room, activity, session),
+                (false, None) => {}
+            }
+        }
+    }
+
+    /// What the store has to hear of this node's clients by now.
+    fn unreported(&self, room: &RoomState, now: Millis, at_once: bool) -> Option<(Activity, Arc<Session>)> {
+        let (known, at) = room.reported;
+        let view = room.view.as_ref()?;
+        let interval = REPORT_INTERVAL.min(view.session.info.ttl / 4);
+        let due = at_once || now.saturating_sub(at) >= interval;
+        (due && known != room.activity).then(|| (room.activity, view.session.clone()))
+    }
+
+    /// Notes that a client of this room did something; `drove`: it drove. The first after a pause is reported at once.
+    pub(super) fn note_activity(&self, room: &mut RoomState, drove: bool) {
+        let now = self.now();
+        room.activity.seen_at = now;
+        if drove {
+            room.activity.drove_at = now;
+        }
+        let Some((activity, session)) = self.unreported(room, now, false) else { return };
+        let Some(seat) = room.seats.first() else { return };
+        room.reported = (activity, now);
+        self.report_activity(&seat.room.clone(), activity, session);
+    }
+
+    fn report_activity(&self, room: &Arc<Room>, activity: Activity, session: Arc<Session>) {
+        let (relay, room) = (self.clone(), room.clone());
+        self.inner.tasks.spawn(async move { relay.touch(&room, activity, &session).await });
+    }
+
+    async fn touch(&self, room: &Arc<Room>, activity: Activity, session: &Session) {
+        let now = self.now();
+        let mut active = session.clone();
+        active.activity.insert(self.node().clone(), activity);
+        let keep = keep(&active, now);
+        match self.inner.store.touch(room.id, self.node(), activity, keep).await {
+            Ok(true) => room.lock().reported = (activity, now),
+            Ok(false) => room.lock().stale = true,
+            Err(error) => {
+                self.inner.metrics.store_errors.inc();
+                tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; it will be again");
+                room.lock().reported.1 = now;
+            }
+        }
+    }
+
+    /// When something in this document is due next.
+    pub(super) fn due_at(&self, session: &Session) -> Millis {
+        let rules = &self.inner.settings.rules;
+        let lapsed = self.inner.presence.lapsed();
+        let pending = millis(rules.pending);
+        let claims = session.core.requests.iter().map(|request| request.at + pending);
+        let offers = session.core.offer.iter().map(|offer| offer.at + pending);
+        let ours = session.rosters.iter().filter(|(node, _)| *node == self.node() || lapsed.contains(*node));
+        let grace = ours.flat_map(|(_, roster)| roster.clients.iter().filter_map(|client| client.cut_off_at));
+        let grace = grace.map(|since| since + millis(rules.grace));
+        let ends = std::iter::once(session.expires_at());
+        claims.chain(offers).chain(grace).chain(ends).min().unwrap_or(Millis::MAX)
+    }
+
+    /// Writes the session of this room anew if the store has lost it with its memory. `false`: it has not, so the
+    /// session is over.
+    pub(super) async fn restore(&self, room: &Arc<Room>) -> Result<bool, StoreError> {
+        // The heartbeat may not have noticed yet.
+        if !self.inner.presence.memory_is_doubtful() && self.inner.presence.renew().await.is_ok_and(|r| r.memory_lost) {
+            self.read_all_again(true);
+        }
+        let view = room.lock().view.clone();
+        let Some(view) = view.filter(|_| self.inner.presence.memory_is_doubtful()) else { return Ok(false) };
+        if view.session.core.status != Status::Active {
+            return Ok(false);
+        }
+        let now = self.inner.store.time().await?;
+        let mut session = view.session.as_ref().clone();
+        // Each node answers for its own clients only.
+        session.rosters.retain(|node, _| node == self.node());
+        session.activity.retain(|node, _| node == self.node());
+        let Core { epoch, holder, everyone, .. } = session.core;
+        let holder = holder.filter(|holder| holder.place.node == *self.node());
+        let epoch = if holder.is_some() { epoch.next(now) } else { Epoch(epoch.0) };
+        session.core = Core { epoch, holder, everyone, changed_at: now, ..Core::default() };
+        let keep = keep(&session, now);
+        self.inner.store.create(room.id, &session, keep).await?;
+        tracing::info!(session = room.id.tag(), "restored after the store lost its memory");
+        Ok(true)
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
