@@ -1,0 +1,191 @@
+//! One WebSocket: its loop, its heartbeat, its end.
+
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::hub::Seat;
+use crate::ids::{ClientId, ResumeToken, SessionId};
+use crate::protocol::CloseReason;
+use crate::relay::{Handling, Relay, Ticket};
+
+use writer::Writer;
+
+/// How long a client gets to answer a close before its socket is dropped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a client said when it opened its socket.
+#[derive(Clone, Debug)]
+pub struct Knock {
+    /// The session, if it is an id that can exist.
+    pub session: Option<SessionId>,
+    /// Whether any session was named.
+    pub session_given: bool,
+    /// The client's own id.
+    pub client: Option<ClientId>,
+    /// What it resumes with.
+    pub resume: Option<ResumeToken>,
+    /// Whether its page may use the relay.
+    pub origin_allowed: bool,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The client closed it, with this code.
+    Closed(u16),
+    /// It went without a goodbye.
+    Lost,
+    /// The relay ends it.
+    Ours(CloseReason),
+}
+
+impl End {
+    /// Whether the client may come back to its place (docs/protocol.md, "Leaving and coming back").
+    fn lost(&self) -> bool {
+        match self {
+            Self::Closed(code) => !matches!(*code, 1000 | 1001 | 1005),
+            Self::Lost => true,
+            Self::Ours(reason) => match reason {
+                CloseReason::Drain | CloseReason::Silent | CloseReason::SlowReader | CloseReason::FrameTooBig => true,
+                CloseReason::StoreUnavailable | CloseReason::Overloaded | CloseReason::Internal => true,
+                CloseReason::SessionIdRequired
+                | CloseReason::SessionNotFound
+                | CloseReason::SessionExpired
+                | CloseReason::SessionDeleted
+                | CloseReason::SessionFull
+                | CloseReason::Evicted
+                | CloseReason::UnsupportedVersion
+                | CloseReason::OriginNotAllowed => false,
+            },
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Closed(_) => "client",
+            Self::Lost => "lost",
+            Self::Ours(reason) => reason.label(),
+        }
+    }
+}
+
+/// Serves one socket to its end. A shutdown of the relay waits for it.
+pub fn serve(socket: WebSocket, relay: Relay, knock: Knock) -> impl Future<Output = ()> + Send + 'static {
+    let tasks = relay.tasks().clone();
+    tasks.track_future(attend(Box::new(socket), relay, knock))
+}
+
+/// Whatever happens to the socket, it leaves its session properly. What is not waited in for long is boxed, so that it
+/// takes no memory while the socket is idle.
+async fn attend(mut socket: Box<WebSocket>, relay: Relay, knock: Knock) {
+    let Some(_admission) = relay.admit() else {
+        return Box::pin(refuse(socket, &relay, CloseReason::Overloaded)).await;
+    };
+    let admitted = match ticket(knock) {
+        Ok(ticket) => Box::pin(relay.join(ticket)).await,
+        Err(reason) => Err(reason),
+    };
+    let seat = match admitted {
+        Ok(seat) => seat,
+        Err(reason) => return Box::pin(refuse(socket, &relay, reason)).await,
+    };
+    let began = Instant::now();
+    let end = run(&mut socket, &relay, &seat).await;
+    let lost = end.lost();
+    tracing::debug!(
+        session = seat.room.id.tag(), connection = ?seat.connection, reason = end.label(),
+        seconds = began.elapsed().as_secs(), frames = seat.lock().seq.0, "connection ended"
+    );
+    Box::pin(relay.leave(&seat, lost)).await;
+    match end {
+        End::Ours(reason) => {
+            relay.metrics().close(reason);
+            Box::pin(close(socket, reason)).await;
+        }
+        // Reading on is what writes the answer to the client's close.
+        End::Closed(_) => Box::pin(drain(socket)).await,
+        End::Lost => {}
+    }
+}
+
+/// What the client shows at the door, or why it need not show it.
+fn ticket(knock: Knock) -> Result<Ticket, CloseReason> {
+    if !knock.origin_allowed {
+        return Err(CloseReason::OriginNotAllowed);
+    }
+    let missing = if knock.session_given { CloseReason::SessionNotFound } else { CloseReason::SessionIdRequired };
+    let session = knock.session.ok_or(missing)?;
+    Ok(Ticket { session, client: knock.client, resume: knock.resume })
+}
+
+/// The loop: the client's frames in, the queue out, the heartbeat. One frame is dealt with at a time, so that each
+/// client's frames keep their order; while one waits for the store, writing goes on.
+async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>) -> End {
+    let ping = relay.settings().ping_interval;
+    let (sink, mut stream) = socket.split();
+    let mut writer = Writer::new(sink, relay.metrics());
+    let mut pending: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
+    loop {
+        tokio::select! {
+            biased;
+            end = writer.run(&seat.outbound) => return end,
+            () = async { if let Some(work) = &mut pending { work.await } }, if pending.is_some() => pending = None,
+            frame = stream.next(), if pending.is_none() => {
+                heard = Instant::now();
+                match frame {
+                    Some(Ok(Message::Text(text))) => {
+                        if let Handling::Later(work) = relay.on_frame(seat, Bytes::from(text)) {
+                            pending = Some(work);
+                        }
+                    }
+                    Some(Ok(Message::Binary(_))) => relay.on_binary(seat),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(Message::Close(frame))) => return End::Closed(frame.map_or(1005, |frame| frame.code)),
+                    Some(Err(error)) => return broken(&error),
+                    None => return End::Lost,
+                }
+            }
+            () = sleep_until(next_ping) => {
+                if heard.elapsed() >= 2 * ping && pending.is_none() {
+                    return End::Ours(CloseReason::Silent);
+                }
+                next_ping += ping;
+                writer.ping();
+            }
+        }
+    }
+}
+
+/// What an error of the socket means: a frame over the limit is the client's mistake, anything else the end of the line.
+fn broken(error: &axum::Error) -> End {
+    use std::error::Error as _;
+    let text = error.source().map(ToString::to_string).unwrap_or_default();
+    if text.contains("too long") || text.contains("too big") { End::Ours(CloseReason::FrameTooBig) } else { End::Lost }
+}
+
+async fn refuse(socket: Box<WebSocket>, relay: &Relay, reason: CloseReason) {
+    relay.metrics().close(reason);
+    close(socket, reason).await;
+}
+
+/// Says goodbye and waits a little for the answer, so that the client reads the reason and not a reset.
+async fn close(mut socket: Box<WebSocket>, reason: CloseReason) {
+    debug_assert_ne!(reason.code(), close_code::NORMAL);
+    let goodbye = Message::Close(Some(CloseFrame { code: reason.code(), reason: reason.text().into() }));
+    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, socket.send(goodbye)).await {
+        drain(socket).await;
+    }
+}
+
+/// Reads what still comes, until the socket is closed or the client takes too long.
+async fn drain(mut socket: Box<WebSocket>) {
+    let _ = timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+}
