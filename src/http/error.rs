@@ -1,0 +1,140 @@
+//! How the HTTP side says no: `{"error": "<sentence>", "code": "<machine_code>"}`, always.
+
+use axum::Json;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::relay::RelayError;
+
+/// Every error that the HTTP side answers. Codes are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiError {
+    /// There is no such session, or it has ended.
+    SessionNotFound,
+    /// There is nothing at this path.
+    NotFound,
+    /// The path exists, but not for this method.
+    MethodNotAllowed,
+    /// The body is not one JSON object.
+    InvalidJson,
+    /// `expiresIn` is no duration.
+    InvalidExpiresIn,
+    /// `conflictResolution` names no strategy.
+    InvalidConflictResolution,
+    /// The body is over the limit.
+    BodyTooBig,
+    /// `metadata` is over the limit.
+    MetadataTooBig,
+    /// `metadata` nests deeper than any reader can be expected to follow.
+    MetadataTooDeep,
+    /// The body did not arrive in time or was cut off.
+    BodyIncomplete,
+    /// The operator has not opened the list of sessions.
+    ListingOff,
+    /// The list needs the admin token.
+    Unauthorized,
+    /// This path is for WebSockets.
+    UpgradeRequired,
+    /// The request asks for a WebSocket, but not as RFC 6455 says.
+    BadUpgrade,
+    /// The relay cannot reach its store.
+    StoreUnavailable,
+    /// The embedded store is full.
+    TooManySessions,
+    /// A fault of the relay's own.
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    code: &'static str,
+}
+
+impl ApiError {
+    /// Status, machine code and sentence.
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::SessionNotFound => (S::NOT_FOUND, "session_not_found", "Session not found"),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path."),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method; see Allow.")
+            }
+            Self::InvalidJson => (S::BAD_REQUEST, "invalid_json", "The body must be one JSON object, or empty."),
+            Self::InvalidExpiresIn => {
+                (S::BAD_REQUEST, "invalid_expires_in", "expiresIn must be a number of milliseconds above zero.")
+            }
+            Self::InvalidConflictResolution => (
+                S::BAD_REQUEST,
+                "invalid_conflict_resolution",
+                "conflictResolution must be first_come_first_served, user_choice or deny_both.",
+            ),
+            Self::BodyTooBig => (S::PAYLOAD_TOO_LARGE, "body_too_big", "The body is larger than this relay accepts."),
+            Self::MetadataTooBig => {
+                (S::PAYLOAD_TOO_LARGE, "metadata_too_big", "The metadata is larger than this relay accepts.")
+            }
+            Self::MetadataTooDeep => {
+                (S::BAD_REQUEST, "metadata_too_deep", "The metadata nests deeper than 128 levels.")
+            }
+            Self::BodyIncomplete => {
+                (S::REQUEST_TIMEOUT, "body_incomplete", "The body did not arrive whole and in time.")
+            }
+            Self::ListingOff => (S::FORBIDDEN, "listing_off", "Listing sessions is switched off on this relay."),
+            Self::Unauthorized => {
+                (S::UNAUTHORIZED, "unauthorized", "Listing sessions needs the admin token as a bearer token.")
+            }
+            Self::UpgradeRequired => {
+                (S::UPGRADE_REQUIRED, "upgrade_required", "This path is for WebSockets; open it as one.")
+            }
+            Self::BadUpgrade => (S::BAD_REQUEST, "bad_upgrade", "This is not a WebSocket handshake of version 13."),
+            Self::StoreUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "store_unavailable", "The relay cannot reach its store; try again later.")
+            }
+            Self::TooManySessions => {
+                (S::SERVICE_UNAVAILABLE, "too_many_sessions", "The relay has as many sessions as it may have.")
+            }
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The relay failed to answer this."),
+        }
+    }
+
+    /// The headers that tell a client what to do about it.
+    const fn headers(self) -> &'static [(&'static str, &'static str)] {
+        const RETRY: &[(&str, &str)] = &[("retry-after", "2")];
+        const TOKEN: &[(&str, &str)] = &[("www-authenticate", "Bearer realm=\"gitorial-relay\"")];
+        const VERSION: &[(&str, &str)] = &[("sec-websocket-version", "13")];
+        const SOCKET: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "upgrade"), VERSION[0]];
+        match self {
+            Self::StoreUnavailable | Self::TooManySessions => RETRY,
+            Self::Unauthorized => TOKEN,
+            Self::UpgradeRequired => SOCKET,
+            Self::BadUpgrade => VERSION,
+            _ => &[],
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, error) = self.parts();
+        let mut response = (status, Json(Body { error, code })).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in self.headers() {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+impl From<RelayError> for ApiError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Unavailable => Self::StoreUnavailable,
+            RelayError::TooManySessions => Self::TooManySessions,
+            RelayError::Internal => Self::Internal,
+        }
+    }
+}

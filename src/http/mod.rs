@@ -1,0 +1,132 @@
+//! The HTTP side: the sessions API, the door for WebSockets, health and metrics. It translates and decides nothing.
+
+mod error;
+mod ops;
+mod serve;
+mod sessions;
+mod upgrade;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method};
+use axum::response::Response;
+use axum::routing::get;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::config::{Origins, Secret};
+use crate::relay::Relay;
+
+pub use error::ApiError;
+pub use serve::serve;
+
+/// How long a browser may remember that it may call the API: the most that any of them grants is a day.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who may list all sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// Nobody.
+    Off,
+    /// Who presents this token.
+    Admin(Secret),
+    /// Anybody.
+    Public,
+}
+
+/// What the HTTP side needs to know of the settings.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Who may list all sessions.
+    pub listing: Listing,
+    /// Which web origins may use API and WebSockets.
+    pub origins: Origins,
+    /// The paths that accept WebSockets, each once.
+    pub ws_paths: Vec<String>,
+    /// The largest frame that a client may send, in bytes.
+    pub max_frame_bytes: usize,
+    /// The largest metadata of a session, in bytes.
+    pub max_metadata_bytes: usize,
+    /// The longest `expiresIn`; a longer one is cut to it.
+    pub session_max_lifetime: Duration,
+    /// Whether a plain `GET /` shows a page.
+    pub landing_page: bool,
+    /// Whether /healthz, /readyz and /metrics are served here too.
+    pub serve_ops: bool,
+}
+
+/// What every handler is given.
+#[derive(Clone, Debug)]
+struct App {
+    relay: Relay,
+    settings: Arc<HttpSettings>,
+}
+
+/// All that clients use, and the ops endpoints unless they have a port of their own.
+pub fn router(relay: Relay, settings: HttpSettings) -> Router {
+    let cors = cors(&settings.origins);
+    let app = App { relay: relay.clone(), settings: Arc::new(settings) };
+    // The fallback inside makes errors of unknown API paths readable to browsers too.
+    let api = sessions::routes().fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(cors);
+    let mut router = Router::new().nest("/api", api);
+    for path in &app.settings.ws_paths {
+        router = router.route(path, get(upgrade::open));
+    }
+    let mut router = router.with_state(app.clone());
+    if app.settings.serve_ops {
+        router = router.merge(ops::routes(relay));
+    }
+    finish(router)
+}
+
+/// The ops endpoints alone, for a port of their own.
+pub fn ops_router(relay: Relay) -> Router {
+    finish(ops::routes(relay))
+}
+
+fn finish(router: Router) -> Router {
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::map_response(with_security_headers))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::NotFound
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// Session ids stand in addresses, so no other site is told an address; and nothing is taken for what it is not.
+async fn with_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+fn cors(origins: &Origins) -> CorsLayer {
+    const EXPOSED: [HeaderName; 2] = [LOCATION, RETRY_AFTER];
+    let origin = match origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::List(_) => {
+            let origins = origins.clone();
+            AllowOrigin::predicate(move |origin, _| origins.allow(origin.as_bytes()))
+        }
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([CONTENT_TYPE, AUTHORIZATION])
+        .expose_headers(EXPOSED)
+        .max_age(PREFLIGHT_MAX_AGE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! For those who operate a node: is it alive, does it serve, what does it count.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::relay::{Readiness, Relay};
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+pub(super) fn routes(relay: Relay) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(relay)
+}
+
+/// The process lives. Never asks the store: a restart mends no Redis.
+async fn healthz() -> impl IntoResponse {
+    ([(CACHE_CONTROL, "no-store")], Json(Health { status: "ok", reason: None }))
+}
+
+/// Whether to send clients here.
+async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
+    let readiness = relay.readiness();
+    let (code, status) = match readiness {
+        Readiness::Ready => (StatusCode::OK, "ready"),
+        Readiness::Starting | Readiness::Draining | Readiness::StoreUnavailable | Readiness::Deaf => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+        }
+    };
+    (code, [(CACHE_CONTROL, "no-store")], Json(Health { status, reason: Some(readiness.reason()) }))
+}
+
+async fn metrics(State(relay): State<Relay>) -> impl IntoResponse {
+    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    (headers, relay.metrics().render())
+}

@@ -1,0 +1,140 @@
+//! The door for WebSockets. Every upgrade is accepted; what is wrong with it is said by a close frame afterwards, since
+//! a browser cannot read a failed upgrade's status and some old clients crash on it (docs/protocol.md, "WebSocket").
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, UPGRADE};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::{ApiError, App};
+use crate::connection::{self, Knock};
+use crate::ids::{ClientId, ResumeToken, SessionId};
+
+/// What a socket reads into, allocated for as long as it is open, and the most that one read takes. A usual state fits.
+/// Never below 1 KiB: from there on the buffer forgets how large it was and grows back by a few bytes a read.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
+
+/// How much is gathered before it is written without a flush. Allocated when first needed.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+
+/// The page for people who open the relay's address in a browser.
+const LANDING_PAGE: &str = include_str!("landing.html");
+
+/// What the page may do: show itself. The hash is that of its one `<style>`.
+const LANDING_POLICY: &str = "default-src 'none'; style-src 'sha256-CJqUdYPvOCXiBM5TNmX71d48A/IXpTwGbczy8OmZYA0='; base-uri 'none'; form-action 'none'; \
+                              frame-ancestors 'none'";
+
+/// `GET` on a path that accepts WebSockets.
+pub(super) async fn open(
+    State(app): State<App>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let Ok(upgrade) = upgrade else { return plain(&app, &uri, &headers) };
+    let origin_allowed = headers.get(ORIGIN).is_none_or(|origin| app.settings.origins.allow(origin.as_bytes()));
+    let knock = knock(&uri, origin_allowed);
+    upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(app.settings.max_frame_bytes)
+        .max_frame_size(app.settings.max_frame_bytes)
+        // The client is gone before it began; there is nobody to tell.
+        .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"))
+        .on_upgrade(move |socket| connection::serve(socket, app.relay, knock))
+}
+
+/// A request that is no handshake: somebody with a browser, or a client that does it wrong.
+fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
+    let asks = headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if asks {
+        return ApiError::BadUpgrade.into_response();
+    }
+    if uri.path() != "/" || !app.settings.landing_page {
+        return ApiError::UpgradeRequired.into_response();
+    }
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, LANDING_POLICY),
+        (CACHE_CONTROL, "max-age=300"),
+    ];
+    (headers, LANDING_PAGE).into_response()
+}
+
+/// Reads the query as leniently as it can be: of a repeated key the first counts, an empty value is none, and what
+/// cannot be an id is left for the connection to refuse. Never logged: a session id is a secret.
+fn knock(uri: &Uri, origin_allowed: bool) -> Knock {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).unwrap_or_default();
+    let first = |key: &str| {
+        let value = pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.trim());
+        value.filter(|value| !value.is_empty())
+    };
+    let session = first("session");
+    Knock {
+        session: session.and_then(SessionId::parse),
+        session_given: session.is_some(),
+        client: first("client").and_then(ClientId::parse),
+        resume: first("resume").map(ResumeToken::presented),
+        origin_allowed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    fn asked(query: &str) -> Knock {
+        knock(&format!("/ws?{query}").parse().unwrap(), true)
+    }
+
+    #[test]
+    fn a_query_is_read_leniently() {
+        let (one, other) = (SessionId::random(), SessionId::random());
+        let knock =
+            asked(&format!("x&&session={}&session={}&client=a%20b%C3%A9&resume=t", one.reveal(), other.reveal()));
+        assert_eq!(knock.session, Some(one));
+        assert_eq!(knock.client, ClientId::parse("a bé"));
+        assert_eq!(knock.resume.unwrap().reveal(), "t");
+        let escaped = one.reveal().replace('-', "%2D");
+        assert_eq!(asked(&format!("session={escaped}")).session, Some(one));
+    }
+
+    #[test]
+    fn a_wrong_session_differs_from_none() {
+        for none in ["", "session", "session=", "session=%20", "Session=x"] {
+            assert!(!asked(none).session_given, "{none}");
+        }
+        for wrong in ["session=abc", "session=%FF%zz"] {
+            let knock = asked(wrong);
+            assert!(knock.session_given && knock.session.is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_client_id_that_cannot_be_one_counts_as_none() {
+        assert_eq!(asked("client=%00").client, None);
+        assert_eq!(asked(&format!("client={}", "x".repeat(200))).client, None);
+    }
+
+    #[test]
+    fn the_pages_policy_allows_its_own_style_only() {
+        let style = LANDING_PAGE.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next()).unwrap();
+        let hash = base64(&Sha256::digest(style));
+        assert!(LANDING_POLICY.contains(&format!("'sha256-{hash}'")), "the style's hash is {hash}");
+        assert!(!LANDING_PAGE.contains("<script") && !LANDING_PAGE.contains("style="));
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let group = |chunk: &[u8]| {
+            let bits = (0..3).fold(0_u32, |bits, i| (bits << 8) | u32::from(*chunk.get(i).unwrap_or(&0)));
+            let letter = |i: usize| LETTERS[(bits >> (18 - 6 * i)) as usize & 63] as char;
+            (0..4).map(|i| if i <= chunk.len() { letter(i) } else { '=' }).collect::<String>()
+        };
+        bytes.chunks(3).map(group).collect()
+    }
+}
