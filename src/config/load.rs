@@ -1,0 +1,210 @@
+//! From flags, environment and file to a [`Config`].
+//!
+//! clap reads the flags and checks every value. What the environment or the file says takes the place of a setting's
+//! default before that, so all three sources go through one check and a flag beats them by itself.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command, FromArgMatches};
+
+use super::error::env_name;
+use super::{Config, ConfigError};
+
+/// Settings whose values no message repeats.
+const SECRET: [&str; 2] = ["admin-token", "redis-url"];
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Run a relay.
+    Serve(Box<Config>),
+    /// Print this (help or version) and exit.
+    Print(String),
+}
+
+/// Tells the settings file that a setting's value stands in, if it does.
+type Source<'f, 'p> = &'f dyn Fn(&str) -> Option<&'p Path>;
+
+/// The command line, of which the settings are one half.
+#[derive(clap::Args)]
+struct Cli {
+    #[command(flatten)]
+    config: Config,
+
+    /// A TOML file with settings, by the names of the flags without the dashes.
+    #[arg(long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Reads the command line (`arguments`, the program's name first), the environment (`env`) and the settings file.
+///
+/// # Errors
+///
+/// One sentence about the first thing that is wrong; nothing has been opened but the settings file.
+pub fn read<I>(arguments: I, env: impl Fn(&str) -> Option<String>) -> Result<Invocation, ConfigError>
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // The first pass sees nothing but the flags: help shows the real defaults, never what a secret is set to.
+    let flags = match parse(command(), &arguments) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Invocation::Print(error.to_string()));
+        }
+        Err(error) => return Err(sentence(&error, None)),
+    };
+    let from_env = |name: &str| env(&env_name(name)).filter(|value| !value.is_empty());
+    let file = flags.file.or_else(|| from_env("config").map(PathBuf::from));
+    let mut values = match &file {
+        Some(path) => read_file(path)?,
+        None => HashMap::new(),
+    };
+    let in_file = values.clone();
+    for name in names() {
+        // `RELAY_LOG` is a short form that people know from other programs.
+        let short = || (name == "log-level").then(|| from_env("log")).flatten();
+        if let Some(value) = from_env(&name).or_else(short) {
+            values.insert(name, value);
+        }
+    }
+    let source = |name: &str| file.as_deref().filter(|_| in_file.get(name) == values.get(name));
+    let cli = parse(with_defaults(command(), &values), &arguments).map_err(|error| sentence(&error, Some(&source)))?;
+    cli.config.validate()?;
+    Ok(Invocation::Serve(Box::new(cli.config)))
+}
+
+/// Every setting at its default.
+pub(super) fn defaults() -> Config {
+    parse(command(), &["gitorial-relay".into()]).map(|cli| cli.config).expect("defaults are valid settings")
+}
+
+/// The names of all settings, as flags without the dashes.
+pub(super) fn names() -> Vec<String> {
+    let settings = Config::augment_args(Command::new("settings"));
+    settings.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+}
+
+fn command() -> Command {
+    let settings = |command: Command| {
+        Cli::augment_args(command).mut_args(|arg| {
+            let (Some(name), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
+            let help = format!("{help} [env: {}]", env_name(name));
+            arg.help(help)
+        })
+    };
+    let about = "Keeps websites and editors on the same step of a tutorial: a WebSocket relay with exactly one controller \
+                 per session.";
+    let serve = settings(Command::new("serve")).about("Runs a relay; the default");
+    settings(Command::new("gitorial-relay"))
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .override_usage("gitorial-relay [serve] [OPTIONS]")
+        .after_help(
+            "A flag beats the environment, the environment the file, the file the default. An empty variable is none.",
+        )
+        .subcommand(serve.override_usage("gitorial-relay [serve] [OPTIONS]"))
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+}
+
+fn parse(mut command: Command, arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    match matches.subcommand() {
+        Some((_, matches)) => Cli::from_arg_matches(matches),
+        None => Cli::from_arg_matches(&matches),
+    }
+}
+
+fn with_defaults(command: Command, values: &HashMap<String, String>) -> Command {
+    let layer = |command: Command| {
+        command.mut_args(|arg| match arg.get_long().and_then(|name| values.get(name)) {
+            Some(value) => arg.default_value(value.clone()),
+            None => arg,
+        })
+    };
+    layer(command).mut_subcommand("serve", layer)
+}
+
+/// The settings in a TOML file, as text.
+fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+    let fail = |problem: String| ConfigError::File { path: path.to_owned(), problem };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fail(format!("cannot be read ({error}); check --config (environment RELAY_CONFIG)")))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        fail(format!("line {line} is not valid TOML ({})", one_line(error.message())))
+    })?;
+    let known = names();
+    table
+        .into_iter()
+        .map(|(name, value)| {
+            if !known.contains(&name) {
+                return Err(fail(format!("there is no setting {name:?}; --help lists them all")));
+            }
+            let problem = || fail(format!("{name} must be text in quotes, a number, true, false or a list of texts"));
+            Ok((name.clone(), as_text(value).ok_or_else(problem)?))
+        })
+        .collect()
+}
+
+fn as_text(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(switch) => Some(switch.to_string()),
+        toml::Value::Array(items) => {
+            let texts: Option<Vec<_>> = items.iter().map(|item| item.as_str()).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+/// Says in one sentence what clap says in a paragraph. `source` tells the file that a value came from, if one did.
+fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError {
+    let context = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
+    let name = argument.strip_prefix("--").and_then(|rest| rest.split([' ', '=', '[']).next()).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation if !name.is_empty() => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            let shown = if SECRET.contains(&name) { "the value".to_owned() } else { format!("{value:?}") };
+            let file = source.and_then(|source| source(name));
+            let place = file.map(|path| format!(" in {}", path.display())).unwrap_or_default();
+            let why = match (std::error::Error::source(error), context(ContextKind::ValidValue)) {
+                (Some(why), _) => why.to_string(),
+                (None, Some(valid)) if !value.is_empty() => format!("is none of {valid}"),
+                (None, _) => return ConfigError::setting(name, "needs a value"),
+            };
+            ConfigError::setting(name, format!("{shown}{place} {}", one_line(&why)))
+        }
+        ErrorKind::UnknownArgument => {
+            let similar = context(ContextKind::SuggestedArg);
+            let hint = similar.map(|similar| format!(", but there is {similar}")).unwrap_or_default();
+            // After `=` may stand a secret.
+            let flag = argument.split('=').next().unwrap_or_default();
+            ConfigError::Arguments(format!("there is no option {flag:?}{hint}"))
+        }
+        ErrorKind::ArgumentConflict if !name.is_empty() => ConfigError::setting(name, "is given twice; give it once"),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            ConfigError::Arguments(line.strip_prefix("error: ").unwrap_or(line).to_owned())
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Every setting of a node: one doc comment, one default, one unit.
+//!
+//! A setting comes from its flag, else its environment variable (`RELAY_` and the name in capitals), else the TOML file
+//! that `--config` names (same name), else its default. Only `node` sees the whole [`Config`]; the parts below it get
+//! small structs of their own.
+
+mod error;
+mod load;
+mod parts;
+mod validate;
+mod values;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub use load::{Invocation, read};
+pub use values::{LogFilter, LogFormat, NodeName, Origins, RedisUrl, Secret, SessionListing, WsPaths};
+
+use crate::http::{HttpSettings, Listing};
+use crate::session::Strategy;
+pub(crate) use values::strategy;
+use values::{duration, number, switch};
+
+/// The settings of one node, checked. Its `Debug` shows no secret.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct Config {
+    /// Address and port to serve clients on; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_parser = values::address, value_name = "ADDR:PORT")]
+    #[arg(help_heading = "Network")]
+    pub listen: SocketAddr,
+
+    /// Address and port for /healthz, /readyz and /metrics alone; without it they are served with the rest.
+    #[arg(long, value_parser = values::address, value_name = "ADDR:PORT", help_heading = "Network")]
+    pub ops_listen: Option<SocketAddr>,
+
+    /// Web origins that may use the relay, with commas between them; `*` is any. Counts for the HTTP API (CORS) and for
+    /// WebSocket upgrades that carry an Origin header.
+    #[arg(long, default_value = "*", value_name = "ORIGINS", help_heading = "Network")]
+    pub allowed_origins: Origins,
+
+    /// Paths that accept WebSockets, with commas between them; `/` and `/ws` always do.
+    #[arg(long, default_value = "/,/ws", value_name = "PATHS", help_heading = "Network")]
+    pub ws_paths: WsPaths,
+
+    /// Whether a browser that opens `/` sees a page that says what this is: on or off.
+    #[arg(long, default_value = "on", value_parser = switch, value_name = "ON|OFF", help_heading = "Network")]
+    #[arg(action = clap::ArgAction::Set)]
+    pub landing_page: bool,
+
+    /// Where the sessions live and the nodes meet: redis://, rediss:// (TLS), redis-sentinel://, rediss-sentinel://,
+    /// redis-cluster:// or rediss-cluster://. Without it one node keeps everything in its own memory.
+    #[arg(long, value_name = "URL", help_heading = "Redis")]
+    pub redis_url: Option<RedisUrl>,
+
+    /// How many replicas must have a write before the relay builds on it.
+    #[arg(long, default_value = "0", value_parser = number::<0, 16>, value_name = "COUNT", help_heading = "Redis")]
+    pub redis_wait_replicas: usize,
+
+    /// Give up with exit code 1 when Redis cannot be reached at the start, instead of waiting for it.
+    #[arg(long, default_value = "false", value_parser = switch, value_name = "ON|OFF", help_heading = "Redis")]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub redis_fail_fast: bool,
+
+    /// How long making a connection to Redis may take, as in 5s.
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Redis")]
+    pub redis_connect_timeout: Duration,
+
+    /// How long one Redis command may take, as in 2s.
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION", help_heading = "Redis")]
+    pub redis_command_timeout: Duration,
+
+    /// Start even if Redis may evict keys to save memory, and with them living sessions.
+    #[arg(long, default_value = "false", value_parser = switch, value_name = "ON|OFF", help_heading = "Redis")]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_evicting_redis: bool,
+
+    /// How long a session lives after the last activity in it, as in 30m.
+    #[arg(long, default_value = "30m", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
+    pub session_ttl: Duration,
+
+    /// How long a session lives at most, however busy it is, as in 12h.
+    #[arg(long, default_value = "12h", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
+    pub session_max_lifetime: Duration,
+
+    /// Who may list all sessions, and so learn their ids: nobody, who has the admin token, or anybody.
+    #[arg(long, default_value = "off", value_enum, value_name = "WHO", help_heading = "Sessions")]
+    pub session_listing: SessionListing,
+
+    /// The bearer token for listing sessions, 16 characters or more. Better set in the environment than as a flag.
+    #[arg(long, value_name = "TOKEN", help_heading = "Sessions")]
+    pub admin_token: Option<Secret>,
+
+    /// What happens to a claim while somebody has control, if the session's creator says nothing:
+    /// first_come_first_served, user_choice or deny_both.
+    #[arg(long, default_value = "first_come_first_served", value_parser = strategy, value_name = "STRATEGY")]
+    #[arg(help_heading = "Sessions")]
+    pub conflict_resolution: Strategy,
+
+    /// How long an ACTIVE client that lost its connection keeps control, as in 15s.
+    #[arg(long, default_value = "15s", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
+    pub grace_period: Duration,
+
+    /// Largest frame that a client may send, in bytes.
+    #[arg(long, default_value = "262144", value_parser = number::<1024, 16_777_216>, value_name = "BYTES")]
+    #[arg(help_heading = "Limits")]
+    pub max_frame_bytes: usize,
+
+    /// Largest metadata of a session, in bytes.
+    #[arg(long, default_value = "16384", value_parser = number::<0, 1_048_576>, value_name = "BYTES")]
+    #[arg(help_heading = "Limits")]
+    pub max_metadata_bytes: usize,
+
+    /// Clients in one session, over all nodes.
+    #[arg(long, default_value = "256", value_parser = number::<1, 100_000>, value_name = "COUNT")]
+    #[arg(help_heading = "Limits")]
+    pub max_clients_per_session: usize,
+
+    /// Open sockets on this node.
+    #[arg(long, default_value = "100000", value_parser = number::<1, 10_000_000>, value_name = "COUNT")]
+    #[arg(help_heading = "Limits")]
+    pub max_connections: usize,
+
+    /// Sessions that the node keeps in its own memory when there is no Redis.
+    #[arg(long, default_value = "100000", value_parser = number::<1, 100_000_000>, value_name = "COUNT")]
+    #[arg(help_heading = "Limits")]
+    pub max_sessions: usize,
+
+    /// The node's name in logs and in Redis; the host's name by default.
+    #[arg(long, value_name = "NAME", help_heading = "Node")]
+    pub node_id: Option<NodeName>,
+
+    /// How long the node has to hand its clients over when it is told to stop, as in 25s; they are closed in waves spread
+    /// evenly over it.
+    #[arg(long, default_value = "25s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
+    pub drain_timeout: Duration,
+
+    /// How often each socket is pinged, as in 30s; one that is silent for two intervals is closed.
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
+    pub ping_interval: Duration,
+
+    /// How often the node tells the others that it lives, as in 1s.
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
+    pub heartbeat_interval: Duration,
+
+    /// How long after its last heartbeat the node's clients may still drive, as in 5s.
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
+    pub lease_ttl: Duration,
+
+    /// The safety margin between nodes that is taken off a lease here and added to it elsewhere, as in 1s.
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
+    pub lease_margin: Duration,
+
+    /// How log lines on standard error look.
+    #[arg(long, default_value = "text", value_enum, value_name = "FORMAT", help_heading = "Node")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace or off, also per module as in `info,gitorial_relay::http=debug`.
+    #[arg(long, default_value = "info", value_name = "FILTER", help_heading = "Node")]
+    pub log_level: LogFilter,
+}
+
+impl Config {
+    /// The node's name: the one that was set, else the host's, else `node`.
+    #[must_use]
+    pub fn node_name(&self) -> NodeName {
+        self.node_id.clone().unwrap_or_else(NodeName::of_host)
+    }
+
+    /// What the HTTP side needs to know.
+    #[must_use]
+    pub fn http(&self) -> HttpSettings {
+        let listing = match (self.session_listing, &self.admin_token) {
+            (SessionListing::Public, _) => Listing::Public,
+            (SessionListing::Admin, Some(token)) => Listing::Admin(token.clone()),
+            // `validate` refuses `admin` without a token; should it ever be forgotten, nobody lists.
+            (SessionListing::Admin, None) | (SessionListing::Off, _) => Listing::Off,
+        };
+        HttpSettings {
+            listing,
+            origins: self.allowed_origins.clone(),
+            ws_paths: self.ws_paths.as_slice().to_vec(),
+            max_frame_bytes: self.max_frame_bytes,
+            max_metadata_bytes: self.max_metadata_bytes,
+            session_max_lifetime: self.session_max_lifetime,
+            landing_page: self.landing_page,
+            serve_ops: self.ops_listen.is_none(),
+        }
+    }
+}
+
+impl Default for Config {
+    /// Every setting at its default.
+    fn default() -> Self {
+        load::defaults()
+    }
+}

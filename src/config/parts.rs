@@ -1,0 +1,54 @@
+//! The small structs that the parts are given: none of them sees the whole configuration.
+
+use super::Config;
+use crate::control::Rules;
+use crate::hub::QueueLimits;
+use crate::node::NodeSettings;
+use crate::presence::Timing;
+use crate::redis::RedisSettings;
+use crate::relay::RelaySettings;
+
+impl Config {
+    /// What the node is made of.
+    #[must_use]
+    pub fn node(&self) -> NodeSettings {
+        NodeSettings {
+            name: self.node_name().as_str().to_owned(),
+            redis: self.redis(),
+            max_sessions: self.max_sessions,
+            relay: self.relay(),
+        }
+    }
+
+    /// How Redis is reached, if there is one.
+    #[must_use]
+    pub fn redis(&self) -> Option<RedisSettings> {
+        self.redis_url.as_ref().map(|url| RedisSettings {
+            url: url.reveal().to_owned(),
+            command_timeout: self.redis_command_timeout,
+            connect_timeout: self.redis_connect_timeout,
+            replicas: u32::try_from(self.redis_wait_replicas).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Where the sessions live, for the log.
+    #[must_use]
+    pub fn store_kind(&self) -> &'static str {
+        if self.redis_url.is_some() { "redis" } else { "embedded" }
+    }
+
+    fn relay(&self) -> RelaySettings {
+        let rules = Rules { grace: self.grace_period, max_clients: self.max_clients_per_session, ..Rules::default() };
+        let timing = Timing { heartbeat: self.heartbeat_interval, lease: self.lease_ttl, margin: self.lease_margin };
+        RelaySettings {
+            rules,
+            timing,
+            queue: QueueLimits::for_frames_of(self.max_frame_bytes),
+            session_ttl: self.session_ttl,
+            session_max_lifetime: self.session_max_lifetime,
+            strategy: self.conflict_resolution,
+            ping_interval: self.ping_interval,
+            max_connections: self.max_connections,
+        }
+    }
+}

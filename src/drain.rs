@@ -1,0 +1,50 @@
+//! Emptying a node: sockets are closed with 1012 in waves, so that their clients do not all come back elsewhere at once,
+//! and ACTIVE clients last, so that nobody follows a client that is just moving.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::protocol::CloseReason;
+use crate::relay::Relay;
+
+/// How many waves a drain has at most.
+const WAVES: usize = 20;
+
+/// Fewer sockets than this go in one wave: to spread them would only take longer.
+const SMALLEST_WAVE: usize = 50;
+
+/// How much of the time is for the waves; the rest is for the last clients to go.
+const WAVE_SHARE: f64 = 0.8;
+
+/// How often it is looked whether everybody has gone.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Closes all sockets of `relay`, at the latest within `timeout`, and lets no new ones in. Returns how many were still
+/// open at the deadline.
+pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
+    relay.begin_drain();
+    let deadline = Instant::now() + timeout;
+    let seats = relay.seats_to_drain();
+    let wave = seats.len().div_ceil(WAVES).max(SMALLEST_WAVE);
+    let waves = u32::try_from(seats.len().div_ceil(wave)).unwrap_or(1).max(1);
+    let pause = timeout.mul_f64(WAVE_SHARE) / waves;
+    tracing::info!(sockets = seats.len(), waves, "draining");
+    let mut chunks = seats.chunks(wave).peekable();
+    while let Some(chunk) = chunks.next() {
+        for seat in chunk {
+            seat.outbound.close(CloseReason::Drain);
+        }
+        if chunks.peek().is_some() {
+            sleep(pause).await;
+        }
+    }
+    while relay.connections() > 0 && Instant::now() < deadline {
+        // Whoever was just joining when the drain began.
+        for seat in relay.seats_to_drain() {
+            seat.outbound.close(CloseReason::Drain);
+        }
+        sleep_until((Instant::now() + POLL).min(deadline)).await;
+    }
+    relay.connections()
+}

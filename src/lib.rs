@@ -1,0 +1,60 @@
+//! gitorial-relay keeps websites and editors on the same step of a tutorial: one client of a session is ACTIVE and
+//! drives, the others are PASSIVE and follow, and control moves between them. This is the library; the binary of the
+//! same name is a thin shell around [`run`].
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use gitorial_relay::relay::NewSession;
+//! use gitorial_relay::{Node, NodeSettings};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A node with the embedded store; with `redis: Some(..)` it shares its sessions with others.
+//! let node = Node::start(NodeSettings::default()).await?;
+//! assert!(node.ready(Duration::from_secs(5)).await);
+//! let session = node.relay().create_session(NewSession::default()).await?;
+//! assert!(node.relay().session(session.id()).await?.is_some());
+//! // Mount `http::router(node.relay().clone(), ..)` in an axum application, or attach upgraded sockets by
+//! // `connection::serve`: examples/embed.rs shows both.
+//! node.stop(Duration::from_secs(1)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! An arrow points from a part to those it may name; tests/layering.rs holds them.
+//!
+//! ```text
+//! main -> node -> http, connection, drain -> relay -> hub, presence, store, broker -> control, session, reconcile,
+//!                                                                                     protocol, ids
+//! ```
+//!
+//! The right end is pure: no clock, no I/O, nothing async. [`control`] decides who may drive, [`reconcile`] what to tell
+//! whom, [`session`] is the document that both work on. ARCHITECTURE.md says the rest.
+
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod drain;
+pub mod http;
+pub mod hub;
+pub mod ids;
+mod listen;
+pub mod metrics;
+pub mod node;
+pub mod presence;
+pub mod protocol;
+pub mod reconcile;
+mod redis;
+pub mod relay;
+pub mod session;
+pub mod store;
+pub mod telemetry;
+
+pub use listen::{BindError, Listeners, Shutdown};
+pub use node::{Node, NodeSettings, RunError, run};
+pub use redis::{Evicts, RedisSettings, RedisSettingsError};

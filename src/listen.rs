@@ -1,0 +1,91 @@
+//! The ports of a node, and the wish that it stops: both come from outside, so that a test can bring its own.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Connections that the kernel keeps until they are accepted: after a restart everybody comes at once.
+const BACKLOG: u32 = 4096;
+
+/// A port that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (--{setting}): {error}; choose another address or free this one")]
+pub struct BindError {
+    address: SocketAddr,
+    setting: &'static str,
+    error: io::Error,
+}
+
+/// The bound ports of one node.
+pub struct Listeners {
+    /// Where clients come in.
+    pub main: TcpListener,
+    /// Where /healthz, /readyz and /metrics are, if not there too.
+    pub ops: Option<TcpListener>,
+    /// Called once, when the node serves, with the address of `main`.
+    pub on_ready: Box<dyn FnOnce(SocketAddr) + Send>,
+}
+
+impl Listeners {
+    /// Binds the configured ports. Needs a runtime.
+    ///
+    /// # Errors
+    ///
+    /// One of the ports cannot be had.
+    pub fn bind(config: &Config, on_ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, BindError> {
+        let main = listen(config.listen, "listen")?;
+        let ops = config.ops_listen.map(|address| listen(address, "ops-listen")).transpose()?;
+        Ok(Self { main, ops, on_ready: Box::new(on_ready) })
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listeners").field("main", &self.main).field("ops", &self.ops).finish_non_exhaustive()
+    }
+}
+
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restarted node gets its port back though old connections linger on it.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|error| BindError { address, setting, error })
+}
+
+/// The wish that a node drains and ends. Clones are one and the same wish.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    /// Nobody has asked yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks. More than once is the same as once.
+    pub fn request(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether somebody has asked.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until somebody asks.
+    pub async fn requested(&self) {
+        self.0.cancelled().await;
+    }
+}

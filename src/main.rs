@@ -1,0 +1,86 @@
+//! The life of a relay process. Exit codes: 0 ended in good order, 1 could not run, 2 a setting is wrong; a second
+//! signal ends it at once with 128 and the signal's number (130 for SIGINT, 143 for SIGTERM).
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use gitorial_relay::config::{self, Config, Invocation};
+use gitorial_relay::{Listeners, Shutdown, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+const COULD_NOT_RUN: u8 = 1;
+const WRONG_SETTING: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match config::read(std::env::args_os(), variable) {
+        Ok(Invocation::Serve(config)) => *config,
+        Ok(Invocation::Print(text)) => {
+            print(text.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(WRONG_SETTING, &error),
+    };
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(COULD_NOT_RUN, &format!("{error:#}")),
+    }
+}
+
+/// What is not Unicode is kept as far as it is, so that the check of the setting says what is wrong.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::init(config.log_format, &config.log_level)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start worker threads")?;
+    runtime.block_on(async {
+        let listeners = Listeners::bind(&config, announce)?;
+        let shutdown = on_signals().context("cannot listen for signals")?;
+        gitorial_relay::run(config, listeners, shutdown).await?;
+        Ok(())
+    })
+}
+
+/// The one line on standard output, for whoever started the process and waits for it.
+fn announce(address: SocketAddr) {
+    print(&format!("listening on http://{address}"));
+}
+
+/// The first signal asks the node to drain. The second is from somebody who will not wait.
+fn on_signals() -> std::io::Result<Shutdown> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let shutdown = Shutdown::new();
+    let wish = shutdown.clone();
+    tokio::spawn(async move {
+        let first = either(&mut interrupt, &mut terminate).await;
+        tracing::info!(signal = first.as_raw_value(), "draining; a second signal stops at once");
+        wish.request();
+        let second = either(&mut interrupt, &mut terminate).await;
+        tracing::warn!(signal = second.as_raw_value(), "stopping at once");
+        std::process::exit(128 + second.as_raw_value());
+    });
+    Ok(shutdown)
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
+    tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+    }
+}
+
+/// A closed standard output is no reason to stop.
+fn print(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "gitorial-relay: {error}");
+    ExitCode::from(code)
+}
