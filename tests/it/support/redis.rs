@@ -1,0 +1,177 @@
+//! A Redis for tests, of whatever kind this machine has.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage};
+
+use super::eventually;
+
+/// How long a Redis may take to start or to stop answering.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis that lives as long as this value, unless it was there before.
+///
+/// In this order: the one that `RELAY_TEST_REDIS_URL` names, a container (if Docker answers and has the image that
+/// `RELAY_TEST_REDIS_IMAGE` names, `redis:7` by default; nothing is ever pulled), a `redis-server` of this machine.
+pub struct RedisFixture {
+    url: String,
+    kind: Kind,
+}
+
+enum Kind {
+    External,
+    Container { _container: Box<ContainerAsync<GenericImage>> },
+    Local(Local),
+}
+
+struct Local {
+    port: u16,
+    folder: TempDir,
+    server: Option<Child>,
+}
+
+impl RedisFixture {
+    /// A Redis to talk to. It may be shared with others, so that tests must use keys of their own.
+    pub async fn any() -> Self {
+        if let Ok(url) = std::env::var("RELAY_TEST_REDIS_URL") {
+            return Self { url, kind: Kind::External };
+        }
+        match Self::container().await {
+            Some(fixture) => fixture,
+            None => Self::local().await,
+        }
+    }
+
+    /// A Redis of this test alone that can be stopped, paused and started again: always a local process.
+    pub async fn local() -> Self {
+        // RUST_LOG shows what happened in a test that failed.
+        let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+        let _ = logs.with_test_writer().try_init();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut local = Local { port: 0, folder, server: None };
+        let started = async || {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+            local.port = free.expect("a free port").port();
+            local.start().await.then_some(())
+        };
+        eventually(PATIENCE, started).await;
+        Self { url: format!("redis://127.0.0.1:{}", local.port), kind: Kind::Local(local) }
+    }
+
+    async fn container() -> Option<Self> {
+        let image = std::env::var("RELAY_TEST_REDIS_IMAGE").unwrap_or_else(|_| "redis:7".to_owned());
+        let (name, tag) = image.rsplit_once(':')?;
+        let mut inspect = Command::new("docker");
+        inspect.args(["image", "inspect", &image]).stdout(Stdio::null()).stderr(Stdio::null());
+        inspect.status().ok().filter(std::process::ExitStatus::success)?;
+        let container = GenericImage::new(name, tag)
+            .with_exposed_port(6379.tcp())
+            .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
+            .start()
+            .await
+            .expect("docker starts an image that it has");
+        let port = container.get_host_port_ipv4(6379).await.expect("the port is mapped");
+        Some(Self {
+            url: format!("redis://127.0.0.1:{port}"),
+            kind: Kind::Container { _container: Box::new(container) },
+        })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills it, as a crash would.
+    pub async fn stop(&mut self) {
+        self.own().kill();
+    }
+
+    /// Starts it again at the same address, with nothing in it.
+    pub async fn restart(&mut self) {
+        let local = self.own();
+        local.kill();
+        eventually(PATIENCE, async || local.start().await.then_some(())).await;
+    }
+
+    /// Stops it from running while its connections stay open, as an overloaded machine would.
+    pub fn pause(&mut self) {
+        self.own().signal("-STOP");
+    }
+
+    /// Lets it run on after [`RedisFixture::pause`].
+    pub fn resume(&mut self) {
+        self.own().signal("-CONT");
+    }
+
+    /// Sends it one command, given as words, and returns the start of its answer as it stands on the wire.
+    pub fn command(&mut self, words: &[&str]) -> String {
+        self.own().command(words).expect("redis answers")
+    }
+
+    fn own(&mut self) -> &mut Local {
+        match &mut self.kind {
+            Kind::Local(local) => local,
+            Kind::External | Kind::Container { .. } => panic!("this test needs RedisFixture::local()"),
+        }
+    }
+}
+
+impl Local {
+    /// `false`: another took the port in the meantime.
+    async fn start(&mut self) -> bool {
+        let mut server = Command::new("redis-server");
+        server.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        server.arg("--dir").arg(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let server = server.spawn().unwrap_or_else(|error| {
+            panic!("no redis for the tests ({error}): install redis-server, or name one in RELAY_TEST_REDIS_URL")
+        });
+        let process = format!("process_id:{}\r", server.id());
+        self.server = Some(server);
+        eventually(PATIENCE, async || {
+            let ended =
+                self.server.as_mut().is_none_or(|server| server.try_wait().is_ok_and(|status| status.is_some()));
+            let mine = self.command(&["INFO", "server"]).is_some_and(|info| info.contains(&process));
+            if mine || ended { Some(mine) } else { None }
+        })
+        .await
+    }
+
+    fn command(&self, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    fn signal(&self, signal: &str) {
+        let server = self.server.as_ref().expect("it runs");
+        let status = Command::new("kill").args([signal, &server.id().to_string()]).status().expect("kill is there");
+        assert!(status.success(), "the signal was sent");
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
