@@ -1,0 +1,28 @@
+//! What the tests share.
+
+pub mod client;
+pub mod cluster;
+pub mod old_client;
+pub mod old_script;
+pub mod redis;
+pub mod stage;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Asks again and again, until there is an answer. Tests wait for what they want to see, never for a time.
+///
+/// # Panics
+///
+/// If there is none within `deadline`.
+pub async fn eventually<T>(deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {deadline:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
