@@ -1,0 +1,246 @@
+//! Rows of the table of frames: handshake and presence (docs/protocol.md, "Frames").
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::client::RawClient;
+use super::support::cluster::Kind;
+use super::support::stage::{Stage, assigned, demoted, meet, on_both, state};
+
+on_both! {
+    a_handshake_of_version_1_is_acknowledged,
+    a_handshake_of_version_2_is_refused_and_the_socket_closed,
+    the_handshake_is_the_first_frame_once,
+    a_join_is_announced_to_both_sides_by_one_id_for_each,
+    two_who_join_at_once_hear_of_each_other,
+    the_id_in_the_url_is_the_id_that_is_announced,
+    an_id_that_is_taken_is_not_announced_twice,
+    a_leave_is_announced_by_the_id_of_the_join,
+    a_broken_socket_is_announced_as_a_leave,
+    a_joiner_is_in_no_role,
+    a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges,
+    after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment,
+    a_client_on_a_second_socket_takes_its_own_place,
+    a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere,
+    a_resume_evicts_the_older_socket,
+    without_a_token_nobody_resumes,
+}
+
+async fn a_handshake_of_version_1_is_acknowledged(stage: &Stage) {
+    let (_a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
+    assert_eq!((&ack["accepted"], &ack["protocol_version"]), (&json!(true), &json!(1)), "{ack}");
+    assert!(ack["timestamp"].is_u64() && ack["error"].is_null(), "{ack}");
+    assert!(ack["capabilities"].is_array() && ack["resume"].is_string(), "{ack}");
+}
+
+async fn a_handshake_of_version_2_is_refused_and_the_socket_closed(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    a.send(json!({ "type": "protocol_handshake", "protocol_version": 2, "timestamp": 1 })).await;
+    let ack = a.expect("protocol_ack").await;
+    assert_eq!(ack["accepted"], false, "{ack}");
+    assert!(ack["error"].is_string() && ack["protocol_version"] == 1, "{ack}");
+    assert_eq!(a.expect_close().await, (1008, "Protocol version not supported".to_owned()));
+}
+
+async fn the_handshake_is_the_first_frame_once(stage: &Stage) {
+    let again = json!({ "type": "protocol_handshake", "protocol_version": 1, "timestamp": 1 });
+    let a = stage.modern_near("client_a").await;
+    a.send(again.clone()).await;
+    assert_eq!(a.expect_rejected("protocol_handshake").await, "handshake_refused");
+    let b = stage.far("client_b").await;
+    meet(&[&a], &b).await;
+    b.barrier(&a).await;
+    b.send(again).await;
+    assert_eq!(b.expect_rejected("protocol_handshake").await, "handshake_refused");
+    assert!(a.frames_of("protocol_handshake").is_empty(), "a handshake is never forwarded");
+}
+
+async fn a_join_is_announced_to_both_sides_by_one_id_for_each(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    let b = stage.far("client_b").await;
+    let (of_b, of_a) = (a.expect("client_connected").await, b.expect("client_connected").await);
+    let c = stage.near("client_c").await;
+    let known = [c.expect("client_connected").await, c.expect("client_connected").await];
+    let mut ids = known.each_ref().map(|frame| frame["clientId"].as_str().expect("an id"));
+    let mut announced = [&of_a, &of_b].map(|frame| frame["clientId"].as_str().expect("an id"));
+    ids.sort_unstable();
+    announced.sort_unstable();
+    assert_eq!(ids, announced, "each client has one id for all");
+    for frame in [&of_a, &of_b] {
+        assert!(
+            frame.get("data").is_none() && frame["timestamp"].is_u64() && frame["protocol_version"] == 1,
+            "{frame}"
+        );
+    }
+    c.barrier(&a).await;
+    c.barrier(&b).await;
+    let counts = [&a, &b, &c].map(|client| client.frames_of("client_connected").len());
+    assert_eq!(counts, [2, 2, 2], "everybody about everybody else, once");
+}
+
+async fn two_who_join_at_once_hear_of_each_other(stage: &Stage) {
+    for _ in 0..20 {
+        let session = stage.another_session(json!({})).await;
+        let (a, b) = tokio::join!(
+            RawClient::join(stage.cluster.near(), &session, "client_a"),
+            RawClient::join(stage.cluster.far(), &session, "client_b"),
+        );
+        a.expect("client_connected").await;
+        b.expect("client_connected").await;
+        a.barrier(&b).await;
+        b.barrier(&a).await;
+    }
+}
+
+async fn the_id_in_the_url_is_the_id_that_is_announced(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    let (_b, ack) = RawClient::join_modern(stage.cluster.far(), &stage.session, "client_b").await;
+    assert_eq!(a.expect("client_connected").await["clientId"], "client_b");
+    assert_eq!(ack["clientId"], "client_b");
+}
+
+async fn an_id_that_is_taken_is_not_announced_twice(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    let _b = stage.modern_far("client_b").await;
+    let (_thief, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_b").await;
+    let ids = [a.expect("client_connected").await, a.expect("client_connected").await];
+    assert_ne!(ids[0]["clientId"], ids[1]["clientId"]);
+    assert_eq!(ack["clientId"], ids[1]["clientId"]);
+}
+
+async fn a_leave_is_announced_by_the_id_of_the_join(stage: &Stage) {
+    let (a, b, c) = stage.three().await;
+    // By now b and c have another name than the one they were announced by.
+    b.barrier(&a).await;
+    b.barrier(&c).await;
+    let first = a.frames_of("client_connected")[0]["clientId"].clone();
+    b.leave().await;
+    for client in [&a, &c] {
+        let gone = client.expect("client_disconnected").await;
+        assert_eq!((&gone["clientId"], &gone["data"]), (&first, &json!({})), "{gone}");
+    }
+}
+
+async fn a_broken_socket_is_announced_as_a_leave(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    let id = a.frames_of("client_connected")[0]["clientId"].clone();
+    b.cut();
+    assert_eq!(a.expect("client_disconnected").await["clientId"], id);
+    assert_eq!(stage.cluster.far().get_session(&stage.session).await.1["clientCount"], 1);
+}
+
+async fn a_joiner_is_in_no_role(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    a.barrier(&b).await;
+    b.barrier(&a).await;
+    for client in [&a, &b] {
+        for kind in ["assign_sync_direction", "confirm_transfer", "accept_control", "role_changed"] {
+            assert!(client.frames_of(kind).is_empty(), "{kind}");
+        }
+    }
+    assert_eq!(stage.active().await, Value::Null);
+}
+
+async fn a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    let c = stage.far("client_c").await;
+    meet(&[&a, &b], &c).await;
+    assert_eq!(c.expect("accept_control").await["clientId"], "client_a");
+    // It may still believe to drive: what it sends was under way.
+    c.say("state_update", state(66)).await;
+    c.say("release_control", json!({ "timestamp": 1 })).await;
+    c.barrier(&a).await;
+    assert!(a.frames_of("state_update").is_empty() && a.frames_of("release_control").is_empty());
+    assert!(c.frames_of("rejected").is_empty() && c.frames_of("assign_sync_direction").is_empty());
+    assert_eq!(stage.active().await, "client_a");
+    c.say("confirm_transfer", json!({ "toClientId": "client_a", "timestamp": 1 })).await;
+    c.say("state_update", state(67)).await;
+    assert_eq!(a.expect("state_update").await["data"], state(67), "now it is a take");
+}
+
+async fn after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment(stage: &Stage) {
+    let (a, b, c) = stage.driven_with_a_third().await;
+    a.leave().await;
+    c.expect("release_control").await;
+    c.say("state_update", state(1)).await;
+    let left = b.expect_raw("client_disconnected").await.at;
+    demoted(&b, "client_c").await;
+    let told = b.expect_raw("state_update").await.at;
+    // 100 ms by the relay's clock; what the test sees may be late at either end.
+    assert!(told.duration_since(left) > Duration::from_millis(50), "{:?}", told.duration_since(left));
+}
+
+async fn a_client_on_a_second_socket_takes_its_own_place(stage: &Stage) {
+    let (old, b) = stage.driven().await;
+    old.say("state_update", state(1)).await;
+    b.expect("state_update").await;
+    let new = stage.far("client_a").await;
+    new.expect("accept_control").await;
+    new.say("confirm_transfer", json!({ "toClientId": "client_a", "timestamp": 1 })).await;
+    new.expect("assign_sync_direction").await;
+    new.say("state_update", state(2)).await;
+    assert_eq!(b.expect("state_update").await["data"], state(2));
+    old.say("state_update", state(3)).await;
+    new.barrier(&b).await;
+    assert!(old.quiet(Duration::from_millis(100)).await.is_empty() && old.is_open(), "it gets nothing, and stays");
+    assert_eq!(b.frames_of("state_update").len(), 2, "the older socket is ignored");
+    let (_, session) = stage.cluster.near().get_session(&stage.session).await;
+    assert_eq!((&session["clientCount"], &session["activeClientId"]), (&json!(2), &json!("client_a")));
+}
+
+/// A modern `client_a` on the first node that drives, and its token; `client_b` on the last node.
+async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
+    let (a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
+    let b = stage.modern_far("client_b").await;
+    a.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "pull" })).await;
+    a.expect("assign_sync_direction").await;
+    b.expect("assign_sync_direction").await;
+    (a, ack["resume"].as_str().expect("a token").to_owned(), b)
+}
+
+async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
+    let (ws, session) = (stage.cluster.far().ws(), &stage.session);
+    let url = format!("{ws}/ws?session={session}&client=client_a&resume={token}");
+    let client = RawClient::connect(&url, "client_a").await;
+    client.send(json!({ "type": "protocol_handshake", "protocol_version": 1, "timestamp": 1 })).await;
+    let ack = client.expect("protocol_ack").await;
+    (client, ack)
+}
+
+async fn a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere(stage: &Stage) {
+    let (a, token, b) = modern_driver(stage).await;
+    a.cut();
+    super::support::eventually(super::support::cluster::PATIENCE, async || {
+        let (_, session) = stage.cluster.near().get_session(&stage.session).await;
+        (session["clientCount"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(stage.active().await, "client_a", "its place is kept");
+    let (a, ack) = resume(stage, &token).await;
+    assert_eq!((&ack["clientId"], &ack["role"]), (&json!("client_a"), &json!("active")), "{ack}");
+    assert_ne!(ack["resume"], token.as_str(), "a token is used once");
+    assigned(&a, "ACTIVE").await;
+    a.say("state_update", state(4)).await;
+    assert_eq!(b.expect("state_update").await["data"], state(4));
+    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+}
+
+async fn a_resume_evicts_the_older_socket(stage: &Stage) {
+    let (old, token, b) = modern_driver(stage).await;
+    let (new, _) = resume(stage, &token).await;
+    assert_eq!(old.expect_close().await, (1008, "Evicted: the client resumed on another connection".to_owned()));
+    assigned(&new, "ACTIVE").await;
+    new.say("state_update", state(5)).await;
+    assert_eq!(b.expect("state_update").await["data"], state(5));
+    assert_eq!(stage.active().await, "client_a");
+}
+
+async fn without_a_token_nobody_resumes(stage: &Stage) {
+    let (a, _token, _b) = modern_driver(stage).await;
+    let (_thief, ack) = resume(stage, "00000000000000000000000000000000").await;
+    assert_ne!(ack["clientId"], "client_a");
+    assert_ne!(ack["role"], "active");
+    assert!(a.is_open());
+    assert_eq!(stage.active().await, "client_a");
+}

@@ -1,0 +1,251 @@
+//! Rows of the table of frames: who is given which role, and told so how.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::client::RawClient;
+use super::support::cluster::Kind;
+use super::support::stage::{Stage, assigned, demoted, drive, granted, meet, on_both, state};
+
+on_both! {
+    coordinate_active_is_granted_when_nobody_drives,
+    coordinate_active_again_is_told_again,
+    coordinate_active_is_refused_when_somebody_drives,
+    coordinate_passive_makes_a_follower_when_somebody_drives,
+    coordinate_passive_of_the_driver_gives_the_role_up,
+    a_driver_by_chance_is_the_one_connected_longest_that_has_spoken,
+    a_driver_by_chance_gives_way_to_any_claim,
+    nobody_drives_by_chance_who_has_never_spoken,
+    every_change_of_role_is_announced_to_every_client,
+    release_control_of_the_driver_is_forwarded_and_frees_the_role,
+    release_control_of_a_follower_is_refused_and_not_forwarded,
+    confirm_transfer_of_a_client_is_never_forwarded,
+    a_client_with_the_handshake_is_told_by_assign_sync_direction_alone,
+    of_two_claims_at_once_one_is_granted,
+    the_leave_of_the_driver_frees_the_role,
+    a_new_follower_makes_the_relay_ask_the_driver_once_for_its_state,
+}
+
+fn active() -> Value {
+    json!({ "preferredDirection": "ACTIVE", "reason": "pull" })
+}
+
+fn passive() -> Value {
+    json!({ "preferredDirection": "PASSIVE", "reason": "push" })
+}
+
+async fn coordinate_active_is_granted_when_nobody_drives(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    a.say("coordinate_sync_direction", active()).await;
+    let told = a.expect("assign_sync_direction").await;
+    assert_eq!(told["data"]["assignedDirection"], "ACTIVE");
+    assert!(told["data"]["reason"].is_string() && told["timestamp"].is_u64(), "{told}");
+    let confirmed = a.expect("confirm_transfer").await;
+    assert!(confirmed["data"]["reason"].is_string() && confirmed["data"]["toClientId"].is_null(), "{confirmed}");
+    demoted(&b, "client_a").await;
+    assert_eq!(stage.active().await, "client_a");
+    b.barrier(&a).await;
+    assert!(a.frames_of("coordinate_sync_direction").is_empty() && a.frames_of("rejected").is_empty());
+    a.barrier(&b).await;
+    assert!(b.frames_of("coordinate_sync_direction").is_empty(), "a choice is for the relay only");
+}
+
+async fn coordinate_active_again_is_told_again(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("coordinate_sync_direction", active()).await;
+    granted(&a).await;
+    a.say("state_update", state(1)).await;
+    b.expect("state_update").await;
+    assert_eq!(b.frames_of("accept_control").len(), 1, "nothing changed for the others");
+}
+
+async fn coordinate_active_is_refused_when_somebody_drives(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    drive(&a, &[]).await;
+    let b = stage.far("client_b").await;
+    assert_eq!(b.expect("accept_control").await["clientId"], "client_a");
+    b.say("confirm_transfer", json!({})).await;
+    b.say("coordinate_sync_direction", active()).await;
+    // *Refuse*: in one go, so that no phase of an old client is left out.
+    assigned(&b, "ACTIVE").await;
+    demoted(&b, "client_a").await;
+    assert_eq!(b.expect_rejected("coordinate_sync_direction").await, "control_held");
+    a.expect("request_sync").await;
+    assert_eq!(stage.active().await, "client_a");
+    assert!(b.frames_of("confirm_transfer").is_empty(), "it never was the driver");
+}
+
+async fn coordinate_passive_makes_a_follower_when_somebody_drives(stage: &Stage) {
+    let a = stage.near("client_a").await;
+    drive(&a, &[]).await;
+    let b = stage.far("client_b").await;
+    b.expect("accept_control").await;
+    b.say("coordinate_sync_direction", passive()).await;
+    assigned(&b, "PASSIVE").await;
+    a.expect("request_sync").await;
+    a.say("state_update", state(1)).await;
+    b.expect("state_update").await;
+    assert_eq!(b.frames_of("accept_control").len(), 1, "it asked to follow, so it is just told so");
+}
+
+async fn coordinate_passive_of_the_driver_gives_the_role_up(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("coordinate_sync_direction", passive()).await;
+    // b has spoken, so somebody drives after all.
+    b.expect("release_control").await;
+    granted(&b).await;
+    assigned(&a, "PASSIVE").await;
+    assert_eq!(stage.active().await, "client_b");
+}
+
+async fn a_driver_by_chance_is_the_one_connected_longest_that_has_spoken(stage: &Stage) {
+    let (a, b, c) = stage.three().await;
+    let d = stage.far("client_d").await;
+    meet(&[&a, &b, &c], &d).await;
+    c.barrier(&d).await;
+    b.barrier(&d).await;
+    d.say("coordinate_sync_direction", passive()).await;
+    assigned(&d, "PASSIVE").await;
+    granted(&b).await;
+    demoted(&a, "client_b").await;
+    demoted(&c, "client_b").await;
+    assert_eq!(stage.active().await, "client_b");
+}
+
+async fn a_driver_by_chance_gives_way_to_any_claim(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    a.barrier(&b).await;
+    b.say("coordinate_sync_direction", passive()).await;
+    granted(&a).await;
+    assigned(&b, "PASSIVE").await;
+    b.say("request_control", json!({ "requestingClientId": "client_b" })).await;
+    granted(&b).await;
+    demoted(&a, "client_b").await;
+    assert_eq!(stage.active().await, "client_b");
+}
+
+async fn nobody_drives_by_chance_who_has_never_spoken(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    b.say("coordinate_sync_direction", passive()).await;
+    assigned(&b, "PASSIVE").await;
+    b.barrier(&a).await;
+    assert_eq!(stage.active().await, Value::Null);
+    assert!(a.frames_of("assign_sync_direction").is_empty());
+}
+
+async fn every_change_of_role_is_announced_to_every_client(stage: &Stage) {
+    let (a, b, c) = stage.driven_with_a_third().await;
+    for client in [&a, &b, &c] {
+        client.expect_role("client_a", "active").await;
+    }
+    b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
+    for client in [&a, &b, &c] {
+        client.expect_role("client_b", "active").await;
+        client.expect_role("client_a", "passive").await;
+    }
+    b.say("release_control", json!({ "timestamp": 1 })).await;
+    for client in [&a, &b, &c] {
+        client.expect_role("client_b", "connected").await;
+    }
+}
+
+async fn release_control_of_the_driver_is_forwarded_and_frees_the_role(stage: &Stage) {
+    let (a, b, c) = stage.driven_with_a_third().await;
+    a.say("release_control", json!({ "timestamp": 1 })).await;
+    for client in [&b, &c] {
+        assert_eq!(client.expect("release_control").await["clientId"], "client_a");
+    }
+    assert_eq!(stage.active().await, Value::Null);
+    b.say("coordinate_sync_direction", active()).await;
+    granted(&b).await;
+    demoted(&a, "client_b").await;
+    demoted(&c, "client_b").await;
+    for client in [&b, &c] {
+        assert_eq!(client.frames_of("release_control").len(), 1, "once");
+    }
+}
+
+async fn release_control_of_a_follower_is_refused_and_not_forwarded(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    b.say("release_control", json!({ "timestamp": 1 })).await;
+    assert_eq!(b.expect_rejected("release_control").await, "not_active");
+    b.barrier(&a).await;
+    assert!(a.frames_of("release_control").is_empty());
+    assert_eq!(stage.active().await, "client_a");
+}
+
+async fn confirm_transfer_of_a_client_is_never_forwarded(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    let before = a.frames_of("confirm_transfer").len();
+    for _ in 0..3 {
+        b.say("confirm_transfer", json!({ "toClientId": "client_a", "timestamp": 1 })).await;
+    }
+    b.barrier(&a).await;
+    assert_eq!(a.frames_of("confirm_transfer").len(), before);
+    assert!(b.frames_of("rejected").is_empty(), "an automatic answer is no fault");
+    assert_eq!(stage.active().await, "client_a");
+}
+
+async fn a_client_with_the_handshake_is_told_by_assign_sync_direction_alone(stage: &Stage) {
+    let a = stage.modern_near("client_a").await;
+    let b = stage.modern_far("client_b").await;
+    a.say("coordinate_sync_direction", active()).await;
+    let told = a.expect("assign_sync_direction").await;
+    assert_eq!(told["data"]["assignedDirection"], "ACTIVE");
+    assigned(&b, "PASSIVE").await;
+    b.send(json!({ "type": "accept_control", "clientId": "client_b", "data": {}, "epoch": told["epoch"] })).await;
+    let next = b.expect("assign_sync_direction").await;
+    assert_eq!(next["data"]["assignedDirection"], "ACTIVE", "the present epoch is as good as the holder's name");
+    assigned(&a, "PASSIVE").await;
+    assert!(next["epoch"].as_u64() > told["epoch"].as_u64() && told["epoch"].as_u64() > Some(0), "{told} {next}");
+    for client in [&a, &b] {
+        let told = [client.frames_of("confirm_transfer"), client.frames_of("release_control")].concat();
+        assert!(told.is_empty(), "{told:?}");
+    }
+    let forwarded = a.frames_of("accept_control");
+    assert!(forwarded.len() <= 1 && b.frames_of("accept_control").is_empty(), "{forwarded:?}");
+}
+
+async fn of_two_claims_at_once_one_is_granted(stage: &Stage) {
+    let (a, b) = stage.two().await;
+    tokio::join!(a.say("coordinate_sync_direction", active()), b.say("coordinate_sync_direction", active()),);
+    let refused = async |client: &RawClient| client.expect_rejected("coordinate_sync_direction").await;
+    let (code, winner, loser) = tokio::select! {
+        code = refused(&a) => (code, &b, &a),
+        code = refused(&b) => (code, &a, &b),
+    };
+    assert!(["control_held", "control_pending"].contains(&code.as_str()), "{code}");
+    granted(winner).await;
+    let told = loser.expect("accept_control").await;
+    assert_eq!(told["clientId"], winner.id.as_str());
+    assert_eq!(stage.active().await, winner.id.as_str());
+    loser.barrier(winner).await;
+    assert!(winner.frames_of("rejected").is_empty() && loser.frames_of("confirm_transfer").is_empty());
+}
+
+async fn the_leave_of_the_driver_frees_the_role(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.leave().await;
+    b.expect("client_disconnected").await;
+    b.expect("release_control").await;
+    assert_eq!(stage.active().await, Value::Null);
+    b.say("state_update", state(1)).await;
+    granted(&b).await;
+    assert_eq!(stage.active().await, "client_b");
+}
+
+async fn a_new_follower_makes_the_relay_ask_the_driver_once_for_its_state(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("state_update", state(1)).await;
+    b.expect("state_update").await;
+    let c = stage.modern_far("client_c").await;
+    c.say("coordinate_sync_direction", passive()).await;
+    assigned(&c, "PASSIVE").await;
+    a.expect("request_sync").await;
+    a.say("state_update", state(1)).await;
+    assert_eq!(c.expect("state_update").await["data"], state(1));
+    let more = a.quiet(Duration::from_millis(100)).await;
+    assert!(more.iter().all(|frame| frame["type"] != "request_sync"), "{more:?}");
+    assert!(b.frames_of("request_sync").is_empty(), "a follower is not asked by the relay");
+}
