@@ -1,0 +1,25 @@
+//! The product as its users meet it: real processes, real sockets, real Redis. One binary, so that it is linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test stops at the first surprise; its helpers are nobody's API"
+)]
+
+mod broker_contract;
+mod existing_clients;
+mod frames_control;
+mod frames_presence;
+mod frames_refused;
+mod frames_roles;
+mod frames_state;
+mod frames_wire;
+mod life;
+mod load;
+mod nodes;
+mod racing;
+mod sessions;
+mod sessions_http;
+mod slow_reader;
+mod store_contract;
+mod support;
