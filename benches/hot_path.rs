@@ -1,0 +1,121 @@
+//! The hot path: a frame comes in, its sender's role is checked, it is wrapped once and queued for every receiver.
+//! And the slow one: control goes from one client to the other.
+//!
+//! `make bench`, or `cargo bench --bench hot_path`. No sockets and no Redis: what is measured is the relay itself.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gitorial_relay::hub::{Next, Seat};
+use gitorial_relay::relay::{Handling, NewSession, Relay, Ticket};
+use gitorial_relay::{Node, NodeSettings};
+use tokio::runtime::Runtime;
+
+/// A tutorial state of some 400 bytes, as clients send it.
+fn state(client: &str) -> Bytes {
+    let data = serde_json::json!({
+        "tutorialId": "react-basics", "tutorialTitle": "React Fundamentals", "totalSteps": 10,
+        "isShowingSolution": false, "repoUrl": "https://github.com/example/react-basics-tutorial",
+        "stepContent": { "id": "step-5", "title": "useState Hook", "commitHash":
+            "0123456789abcdef0123456789abcdef01234567", "type": "action", "index": 4 },
+    });
+    frame(client, "state_update", &data)
+}
+
+fn frame(client: &str, kind: &str, data: &serde_json::Value) -> Bytes {
+    let frame = serde_json::json!({
+        "type": kind, "clientId": client, "data": data, "timestamp": 1_760_000_000_000_u64, "protocol_version": 1,
+    });
+    frame.to_string().into()
+}
+
+async fn send(relay: &Relay, seat: &Arc<Seat>, text: Bytes) {
+    if let Handling::Later(work) = relay.on_frame(seat, text) {
+        work.await;
+    }
+}
+
+fn drain(seat: &Seat) -> usize {
+    let now = Instant::now();
+    std::iter::from_fn(|| match seat.outbound.next(now) {
+        Next::Write(item) => Some(item.text.len()),
+        Next::Wait(_) | Next::Close(_) => None,
+    })
+    .count()
+}
+
+/// A session with one driver and so many followers, all settled.
+async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Seat>> {
+    let session = relay.create_session(NewSession::default()).await.expect("embedded store").id();
+    let mut seats = Vec::new();
+    for _ in 0..=followers {
+        let ticket = Ticket { session, client: None, resume: None };
+        seats.push(relay.join(ticket).await.expect("a seat"));
+    }
+    let ask = serde_json::json!({ "preferredDirection": "ACTIVE", "reason": "bench" });
+    send(relay, &seats[0], frame("client_0", "coordinate_sync_direction", &ask)).await;
+    for (index, seat) in seats.iter().enumerate().skip(1) {
+        let name = format!("client_{index}");
+        send(relay, seat, frame(&name, "confirm_transfer", &serde_json::json!({}))).await;
+        drain(seat);
+    }
+    seats
+}
+
+fn start() -> (Runtime, Node) {
+    let runtime = Runtime::new().expect("a runtime");
+    let node = runtime.block_on(async {
+        let node = Node::start(NodeSettings::default()).await.expect("an embedded node");
+        assert!(node.ready(Duration::from_secs(5)).await);
+        node
+    });
+    (runtime, node)
+}
+
+fn fan_out(c: &mut Criterion) {
+    let (runtime, node) = start();
+    let _guard = runtime.enter();
+    let mut group = c.benchmark_group("state_update");
+    for receivers in [1, 4, 64] {
+        let seats = runtime.block_on(session(node.relay(), receivers));
+        let text = state("client_0");
+        group.throughput(Throughput::Elements(receivers as u64));
+        group.bench_function(BenchmarkId::new("receivers", receivers), |bench| {
+            bench.iter(|| {
+                assert!(matches!(node.relay().on_frame(&seats[0], text.clone()), Handling::Done));
+                let delivered: usize = seats[1..].iter().map(|seat| drain(seat)).sum();
+                assert_eq!(black_box(delivered), receivers);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn control(c: &mut Criterion) {
+    let (runtime, node) = start();
+    let seats = runtime.block_on(session(node.relay(), 1));
+    let names = ["client_0", "client_1"];
+    let mut holder = 0;
+    c.bench_function("control/take_over", |bench| {
+        bench.iter(|| {
+            runtime.block_on(async {
+                let (old, new) = (holder, 1 - holder);
+                let take = serde_json::json!({ "fromClientId": names[old], "timestamp": 1 });
+                send(node.relay(), &seats[new], frame(names[new], "accept_control", &take)).await;
+                send(node.relay(), &seats[old], frame(names[old], "confirm_transfer", &serde_json::json!({}))).await;
+                holder = new;
+            });
+            assert!(drain(&seats[0]) > 0 && drain(&seats[1]) > 0);
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30).measurement_time(Duration::from_secs(3));
+    targets = fan_out, control
+}
+criterion_main!(benches);
