@@ -1,0 +1,98 @@
+//! The arrows of ARCHITECTURE.md, held: which part may name which, and what must stay absent.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test stops at the first surprise; its helpers are nobody's API"
+)]
+
+use std::path::{Path, PathBuf};
+
+fn sources(under: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.path().is_dir() {
+                open.push(entry.path());
+            } else if entry.path().extension().is_some_and(|kind| kind == "rs") {
+                let name = entry.path().strip_prefix(&root).unwrap().to_path_buf();
+                // What stands after the unit tests begin is no part of the product.
+                let text = std::fs::read_to_string(entry.path()).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
+                found.push((name, text));
+            }
+        }
+    }
+    found.retain(|(name, _)| name.starts_with(under) || name.with_extension("").starts_with(under));
+    assert!(!found.is_empty(), "there is no src/{under}");
+    found
+}
+
+/// Asserts that no line of code in `parts` names any of `words`. Comments may.
+fn never(parts: &[&str], words: &[&str]) {
+    for (name, text) in parts.iter().flat_map(|part| sources(part)) {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for word in words {
+                assert!(!line.contains(word), "src/{}: {word:?} does not belong here: {line}", name.display());
+            }
+        }
+    }
+}
+
+const PURE: &[&str] = &["ids", "protocol", "control", "session", "reconcile"];
+
+#[test]
+fn the_pure_parts_know_no_io_and_read_no_clock() {
+    never(PURE, &["tokio", "axum", "fred", "async ", "Instant::now", "SystemTime", "parking_lot"]);
+}
+
+#[test]
+fn the_pure_parts_know_no_other_part() {
+    never(PURE, &["crate::relay", "crate::hub", "crate::store", "crate::broker", "crate::http", "crate::metrics"]);
+}
+
+#[test]
+fn store_and_broker_know_nobody_above_them() {
+    let above = ["crate::hub", "crate::connection", "crate::relay", "crate::http", "crate::node", "crate::config"];
+    never(&["store", "broker"], &above);
+}
+
+#[test]
+fn the_hub_never_waits() {
+    never(&["hub"], &[".await", "async "]);
+}
+
+#[test]
+fn fred_is_named_only_where_redis_is_spoken() {
+    let all: Vec<_> = sources("").into_iter().map(|(name, _)| name).collect();
+    let may = ["redis.rs", "store/redis.rs", "broker/redis.rs"];
+    for name in all.iter().filter(|name| !may.iter().any(|may| name == &Path::new(may))) {
+        never(&[name.with_extension("").to_str().unwrap()], &["fred::"]);
+    }
+}
+
+#[test]
+fn axum_is_named_only_where_clients_are_spoken_to() {
+    for part in ["relay", "hub", "store", "broker", "presence", "node", "drain", "config", "metrics", "clock"] {
+        never(&[part], &["axum::"]);
+    }
+}
+
+#[test]
+fn no_part_below_the_node_sees_the_whole_config() {
+    never(&["relay", "hub", "store", "broker", "presence", "connection", "drain"], &["config::Config", "Config,"]);
+}
+
+#[test]
+fn nothing_is_global() {
+    for (name, text) in sources("") {
+        let global = ["static ", "LazyLock", "OnceLock", "thread_local!"];
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let declares =
+                global.iter().any(|word| line.trim_start().starts_with(word) || line.contains(&format!("pub {word}")));
+            assert!(!declares, "src/{}: {line}", name.display());
+        }
+    }
+}
