@@ -1,0 +1,16 @@
+/**
+ * The client of a gitorial relay: keeps a website and an editor on the same step of a tutorial.
+ *
+ * @packageDocumentation
+ */
+import { WebSocket } from 'ws';
+import { RelayClient as PlatformClient, type RelayClientConfig } from './client';
+
+export * from './api';
+
+/** The client. In Node.js it brings the WebSocket of `ws`. */
+export class RelayClient extends PlatformClient {
+  constructor(config: RelayClientConfig) {
+    super({ ...config, WebSocket: config.WebSocket ?? WebSocket });
+  }
+}

@@ -1,0 +1,101 @@
+/** What goes over the wire: the envelope of every frame, and the data that users see. Section "Frames" of docs/protocol.md. */
+
+/** The version of the protocol that this client speaks. */
+export const PROTOCOL_VERSION = 1;
+
+/** Where a tutorial stands: what is kept the same on both sides. */
+export interface TutorialSyncState {
+  /** The tutorial's own id. */
+  tutorialId: string;
+  /** Its title, for people. */
+  tutorialTitle: string;
+  /** How many steps it has. */
+  totalSteps: number;
+  /** Whether the solution of the step is shown. */
+  isShowingSolution: boolean;
+  /** The step that is shown. */
+  stepContent: {
+    id: string;
+    title: string;
+    commitHash: string;
+    type: 'section' | 'action' | 'template';
+    /** Its position, from 0. */
+    index: number;
+  };
+  /** Where the tutorial comes from. */
+  repoUrl?: string;
+}
+
+/** A session as the relay's HTTP API describes it. Times are RFC 3339, UTC. */
+export interface SessionData {
+  /** The session's id, its only secret: whoever has it may join. Goes into URLs as it is. */
+  id: string;
+  createdAt: string;
+  expiresAt: string;
+  lastActivity: string;
+  /** Clients that are connected now, on all nodes of the relay. */
+  clientCount: number;
+  /** Who drives, if anybody. */
+  activeClientId: string | null;
+  status: 'active' | 'expired' | 'deleted';
+  /** What the creator of the session gave. */
+  metadata?: unknown;
+}
+
+/** A client's role in its session. */
+export type Role = 'connected' | 'active' | 'passive';
+
+/** The frame types that this client sends or understands. */
+export type FrameType =
+  | 'protocol_handshake'
+  | 'protocol_ack'
+  | 'protocol_ping'
+  | 'protocol_pong'
+  | 'client_connected'
+  | 'client_disconnected'
+  | 'coordinate_sync_direction'
+  | 'assign_sync_direction'
+  | 'state_update'
+  | 'request_sync'
+  | 'request_control'
+  | 'offer_control'
+  | 'accept_control'
+  | 'decline_control'
+  | 'confirm_transfer'
+  | 'release_control'
+  | 'role_changed'
+  | 'rejected';
+
+/** A frame that came in. Only `type` is certain; `data` is what the sender made of it. */
+export interface Frame {
+  type: FrameType;
+  clientId?: string;
+  data?: unknown;
+  epoch?: number;
+}
+
+/** The relay's answer to the handshake. */
+export interface Ack extends Frame {
+  accepted: boolean;
+  error?: string;
+  resume?: string;
+  resumed?: boolean;
+  role?: Role;
+  capabilities?: string[];
+}
+
+/** Reads a frame; `undefined` if it is none. */
+export function parse(text: unknown): Frame | undefined {
+  try {
+    const frame: unknown = JSON.parse(String(text));
+    return typeof (frame as Frame | null)?.type === 'string' ? (frame as Frame) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A member of a frame's `data`, if it is there and a string. */
+export function text(frame: Frame, member: string): string | undefined {
+  const value = (frame.data as Record<string, unknown> | null | undefined)?.[member];
+  return typeof value === 'string' ? value : undefined;
+}
