@@ -1,0 +1,45 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { closedForGood, whenToReturn } from '../src/codes';
+
+const protocol = readFileSync(new URL('../../docs/protocol.md', import.meta.url), 'utf8');
+
+/** The rows of the table of close codes: code, reason, what a client does. */
+function closeCodes(): [code: number, reason: string, action: string][] {
+  const section = protocol.split('### Close codes')[1]!.split('\n## ')[0]!;
+  return [...section.matchAll(/^\| (\d{4}) \| `(.+?)` \| (.+?) \|$/gm)].map(([, code, reason, action]) => [
+    Number(code),
+    reason!,
+    action!,
+  ]);
+}
+
+describe('the close codes of the protocol', () => {
+  it('are read from the document', () => {
+    expect(closeCodes().length).toBeGreaterThan(10);
+  });
+
+  for (const [code, reason, action] of closeCodes()) {
+    it(`are obeyed: ${code} ${reason}`, () => {
+      const when = whenToReturn(code);
+      if (/^(gives up|nothing)/.test(action)) expect(when).toBe('never');
+      else if (action.includes('at once')) expect(when).toBe('at-once');
+      else if (action.includes('after a while')) expect(when).toBe('later');
+      else expect(when).toBe('soon');
+    });
+
+    it(`have an error of their own: ${reason}`, () => {
+      expect(closedForGood({ code, reason }).code).toBe(reason);
+    });
+  }
+});
+
+describe('the frame types of the protocol', () => {
+  it('that this client sends and understands are all documented', () => {
+    const source = readFileSync(new URL('../src/protocol.ts', import.meta.url), 'utf8');
+    const union = source.split('export type FrameType =')[1]!.split(';')[0]!;
+    const types = [...union.matchAll(/'(\w+)'/g)].map(([, type]) => type);
+    expect(types.length).toBeGreaterThan(15);
+    expect(types.filter((type) => !protocol.includes(`| \`${type}\` |`))).toEqual([]);
+  });
+});
