@@ -249,6 +249,7 @@ export class Roles {
 
   private _assigned(direction: string | undefined, reason = 'the relay decided so'): void {
     if (direction === 'ACTIVE') return this._told('active', reason);
+    if (direction !== 'PASSIVE') return;
     this._told('passive', reason);
     // Relays of before say no more than this.
     if (this._place.legacy) this._decisions.refuse((decision) => decision.wants === 'active', refused('another client drives'));

@@ -1,0 +1,191 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ASK_MS } from '../src/decisions';
+import { failure, FakeRelay, record, step, tasks } from './support/fake-relay';
+
+let relay: FakeRelay;
+beforeEach(() => {
+  vi.useFakeTimers();
+  relay = new FakeRelay();
+});
+afterEach(() => vi.useRealTimers());
+
+const at = (index: number): object => ({ stepContent: { index } });
+
+describe('a state of the ACTIVE client', () => {
+  it('is sent at once, with the epoch it belongs to', async () => {
+    const client = await relay.active();
+    client.sendTutorialState(step(1));
+    expect(relay.socket.last('state_update')).toMatchObject({ epoch: 2, clientId: client.getClientId(), data: at(1) });
+    expect(client.getLastTutorialState()).toEqual(step(1));
+  });
+
+  it('is taken as it is then, whatever its owner does with it afterwards', async () => {
+    const client = await relay.active();
+    const state = step(1);
+    client.sendTutorialState(state);
+    state.stepContent.index = 7;
+    expect(client.getLastTutorialState()).toMatchObject(at(1));
+  });
+
+  it('that JSON cannot carry is refused', async () => {
+    const client = await relay.active();
+    const round: { self?: unknown } = {};
+    round.self = round;
+    for (const state of [undefined, round]) {
+      expect(await failure(() => client.sendTutorialState(state as never))).toMatchObject({ type: 'invalid_state' });
+    }
+  });
+
+  it('that the relay refuses is an error event', async () => {
+    const client = await relay.active();
+    const errors = record(client, 'error');
+    client.sendTutorialState(step(1));
+    relay.socket.reject('state_update', 'stale_epoch');
+    await tasks();
+    expect(errors).toMatchObject([{ type: 'state_not_sent', code: 'stale_epoch' }]);
+  });
+});
+
+describe('a state that is given while control is being decided', () => {
+  it('is kept, the newest only, and sent when control is granted', async () => {
+    const client = await relay.passive();
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(1));
+    client.sendTutorialState(step(2));
+    expect(relay.socket.all('state_update')).toEqual([]);
+    relay.socket.assign('ACTIVE', 3);
+    expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(2) }]);
+  });
+
+  it('is reported when control is refused', async () => {
+    const client = await relay.passive();
+    const errors = record(client, 'error');
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(1));
+    relay.socket.reject('accept_control', 'stale_epoch');
+    await tasks();
+    expect(errors.map((error) => error.type)).toEqual(['control_refused', 'state_not_sent']);
+    expect(relay.socket.all('state_update')).toEqual([]);
+  });
+
+  it('is reported when nobody decides', async () => {
+    const client = await relay.passive();
+    const errors = record(client, 'error');
+    const asking = failure(() => client.requestControl());
+    client.sendTutorialState(step(1));
+    await vi.advanceTimersByTimeAsync(ASK_MS);
+    expect(await asking).toMatchObject({ type: 'timeout' });
+    await tasks();
+    expect(errors.map((error) => error.type)).toEqual(['state_not_sent']);
+  });
+
+  it('is sent in the new role even by a client that could still begin with one', async () => {
+    const client = await relay.connected();
+    const pushing = client.pushStateToPeer();
+    relay.socket.assign('PASSIVE', 2);
+    await pushing;
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(1));
+    expect(relay.socket.all('state_update')).toEqual([]);
+    relay.socket.assign('ACTIVE', 3);
+    expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(1) }]);
+  });
+
+  it('is what a follower begins with when it was given before the relay had answered', async () => {
+    const client = await relay.connected();
+    void client.pushStateToPeer();
+    client.sendTutorialState(step(1));
+    relay.socket.assign('PASSIVE', 2);
+    expect(relay.socket.all('state_update')).toMatchObject([{ data: at(1) }]);
+  });
+
+  it('is reported when disconnect() comes first', async () => {
+    const client = await relay.passive();
+    const errors = record(client, 'error');
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(1));
+    client.disconnect();
+    await tasks();
+    expect(errors.map((error) => error.type)).toEqual(['state_not_sent']);
+  });
+});
+
+describe('a state of a client that does not drive', () => {
+  it('is refused with what to do instead', async () => {
+    for (const client of [await relay.connected(), await relay.passive()]) {
+      const error = await failure(() => client.sendTutorialState(step(1)));
+      expect(error).toMatchObject({ type: 'not_active', message: expect.stringContaining('requestControl()') as string });
+    }
+    expect(await failure(() => relay.client().sendTutorialState(step(1)))).toMatchObject({ type: 'invalid_operation' });
+  });
+});
+
+describe('a state of another', () => {
+  it('comes as an event, and is the last state from then on', async () => {
+    const client = await relay.passive();
+    const states = record(client, 'tutorialStateUpdated');
+    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 });
+    await tasks();
+    expect(states).toEqual([step(4)]);
+    expect(client.getLastTutorialState()).toEqual(step(4));
+  });
+
+  it('of an epoch that is over is none any more', async () => {
+    const client = await relay.passive();
+    const states = record(client, 'tutorialStateUpdated');
+    relay.socket.say('role_changed', { role: 'active' }, { clientId: 'bob', epoch: 3 });
+    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 });
+    await tasks();
+    expect(states).toEqual([]);
+  });
+
+  it('that came before the client was let in is not lost', async () => {
+    const client = relay.client();
+    const states = record(client, 'tutorialStateUpdated');
+    void client.connectToSession('session-1');
+    relay.socket.open().say('state_update', step(4), { clientId: 'ann', epoch: 1 }).ack();
+    await tasks();
+    expect(states).toEqual([step(4)]);
+  });
+});
+
+describe('a question for the state', () => {
+  it('is answered with the last one, sent or received', async () => {
+    const client = await relay.passive();
+    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 }).say('request_sync', {}, { clientId: 'bob' });
+    expect(relay.socket.last('state_update').data).toMatchObject(at(4));
+    expect(client.isPassive()).toBe(true);
+  });
+
+  it('is not answered by a client that knows none', async () => {
+    await relay.connected();
+    relay.socket.say('request_sync', {}, { clientId: 'bob' });
+    expect(relay.socket.all('state_update')).toEqual([]);
+  });
+
+  it('may be answered too late without anybody being told', async () => {
+    const client = await relay.passive();
+    const errors = record(client, 'error');
+    relay.socket.say('request_sync', {}, { clientId: 'bob' }).reject('state_update', 'not_active');
+    await tasks();
+    expect(errors).toEqual([]);
+  });
+
+  it('leaves a kept state where it is', async () => {
+    const client = await relay.passive();
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(8));
+    relay.socket.say('request_sync', {}, { clientId: 'bob' });
+    expect(relay.socket.last('state_update').data).toMatchObject(at(0));
+    relay.socket.assign('ACTIVE', 3);
+    expect(relay.socket.last('state_update').data).toMatchObject(at(8));
+  });
+
+  it('is asked by the ACTIVE client only', async () => {
+    const active = await relay.active();
+    active.requestTutorialState();
+    relay.socket.last('request_sync');
+    const passive = await relay.passive();
+    expect(await failure(() => passive.requestTutorialState())).toMatchObject({ type: 'not_active' });
+  });
+});

@@ -1,0 +1,121 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { AT_ONCE_MS } from '../src/backoff';
+import { HANDSHAKE_MS, URGENT_PONG_MS } from '../src/link';
+import { FakeRelay, tasks } from './support/fake-relay';
+
+/** As much of a browser as tells of sleep and of the network. */
+class Page extends EventTarget {
+  visibilityState = 'visible';
+}
+
+let relay: FakeRelay;
+let page: Page;
+let network: EventTarget;
+const say = (target: EventTarget, event: string): void => void target.dispatchEvent(new Event(event));
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  [relay, page, network] = [new FakeRelay(), new Page(), new EventTarget()];
+  vi.stubGlobal('document', page);
+  vi.stubGlobal('addEventListener', network.addEventListener.bind(network));
+  vi.stubGlobal('removeEventListener', network.removeEventListener.bind(network));
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+describe('a browser that says the network is back, or that the page is seen again', () => {
+  for (const [event, target] of [['online', () => network], ['visibilitychange', () => page]] as const) {
+    it(`makes a waiting client try at once: ${event}`, async () => {
+      await relay.connected({ reconnectDelay: 30_000 });
+      vi.spyOn(Math, 'random').mockReturnValueOnce(1);
+      relay.socket.drop();
+      await vi.advanceTimersByTimeAsync(1_000);
+      expect(relay.sockets.length).toBe(1);
+      say(target(), event);
+      await vi.advanceTimersByTimeAsync(AT_ONCE_MS);
+      expect(relay.sockets.length).toBe(2);
+    });
+
+    it(`makes a connected client ask whether its link is alive: ${event}`, async () => {
+      const client = await relay.connected();
+      say(target(), event);
+      relay.socket.last('protocol_ping');
+      await vi.advanceTimersByTimeAsync(URGENT_PONG_MS);
+      expect(client.getConnectionStatus()).toBe('reconnecting');
+    });
+  }
+
+  it('does nothing to a client whose link answers', async () => {
+    const client = await relay.connected();
+    say(network, 'offline');
+    relay.socket.say('protocol_pong');
+    await vi.advanceTimersByTimeAsync(URGENT_PONG_MS);
+    expect(client.isConnected()).toBe(true);
+  });
+
+  it('does nothing when the page is hidden', async () => {
+    await relay.connected();
+    page.visibilityState = 'hidden';
+    say(page, 'visibilitychange');
+    expect(relay.socket.all('protocol_ping')).toEqual([]);
+  });
+});
+
+describe('a network that was away', () => {
+  it('takes the link to an old relay with it, which cannot be asked', async () => {
+    const client = relay.client();
+    const connecting = client.connectToSession('session-1');
+    relay.socket.open();
+    await vi.advanceTimersByTimeAsync(HANDSHAKE_MS);
+    await connecting;
+    say(network, 'online');
+    expect(client.isConnected()).toBe(true);
+    say(network, 'offline');
+    say(network, 'online');
+    expect(client.getConnectionStatus()).toBe('reconnecting');
+  });
+});
+
+describe('after disconnect()', () => {
+  it('no timer and no listener is left, in whatever phase it was', async () => {
+    const left = (): number => adds.mock.calls.length - removes.mock.calls.length;
+    const adds = vi.spyOn(network, 'addEventListener');
+    const removes = vi.spyOn(network, 'removeEventListener');
+    vi.stubGlobal('addEventListener', network.addEventListener.bind(network));
+    vi.stubGlobal('removeEventListener', network.removeEventListener.bind(network));
+    const opening = relay.client();
+    opening.connectToSession('session-1').catch(() => {});
+    const asking = await relay.passive();
+    asking.requestControl().catch(() => {});
+    const waiting = await relay.active();
+    relay.socket.drop();
+    const pinging = await relay.connected();
+    say(network, 'offline');
+    const ended = await relay.connected();
+    ended.on('error', () => {});
+    relay.socket.drop(1008, 'Session deleted');
+    expect(vi.getTimerCount()).toBeGreaterThan(0);
+    expect(left()).toBeGreaterThan(0);
+    for (const client of [opening, asking, waiting, pinging, ended]) client.disconnect();
+    await tasks();
+    expect(vi.getTimerCount()).toBe(0);
+    expect(left()).toBe(0);
+    const sockets = relay.sockets.length;
+    say(network, 'online');
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(relay.sockets.length).toBe(sockets);
+  });
+
+  it('undecided calls are rejected, and nothing that comes late is heard', async () => {
+    const client = await relay.passive();
+    const failing = client.requestControl().catch((error: { type: string }) => error.type);
+    const socket = relay.socket;
+    client.disconnect();
+    expect(await failing).toBe('disconnected');
+    expect(socket.closedBy).toBe(1000);
+    socket.assign('ACTIVE', 9).drop();
+    expect(client.getCurrentSyncPhase()).toBe('disconnected');
+  });
+});
