@@ -24,7 +24,7 @@ run:
 	./target/release/gitorial-relay serve --listen $(ADDRESS)
 
 test: install-test-tools
-	$(CARGO) test --locked --lib --bins --tests --examples
+	RUST_BACKTRACE=0 $(CARGO) test --locked --lib --bins --tests --examples
 	$(CARGO) test --locked --doc
 
 # Redis for the tests that run over it: Debian's package, unless one is named or installed.

@@ -66,8 +66,8 @@ pub struct RoomState {
     pub term: Option<u64>,
     /// The document has to be read again before anything else.
     pub stale: bool,
-    /// A refresh is waiting in the queue.
-    pub refreshing: bool,
+    /// A refresh waits in the queue and has not read the document yet.
+    pub to_be_read: bool,
 }
 
 impl Room {

@@ -224,12 +224,6 @@ impl Relay {
                     None if session.core.status != Status::Active => Reply::Closed(CloseReason::SessionNotFound),
                     None => Reply::Closed(CloseReason::SessionFull),
                 },
-                Event::Tick => {
-                    if let Some(room) = room {
-                        room.lock().refreshing = false;
-                    }
-                    Reply::Done
-                }
                 Event::Delete if session.core.status == Status::Expired => Reply::Missing,
                 Event::Frame { intent: Intent::Speak, .. } => {
                     if let Some((seat, frame)) = &cause {

@@ -66,7 +66,7 @@ impl Relay {
 
     /// Has what is due in a session applied, and this node's clients told of what changed. Does not wait for it.
     pub(super) fn refresh(&self, room: &Room) {
-        if !std::mem::replace(&mut room.lock().refreshing, true) {
+        if !std::mem::replace(&mut room.lock().to_be_read, true) {
             let (reply, _) = oneshot::channel();
             self.enqueue(room.id, Job { event: Event::Tick, cause: None, reply });
         }
@@ -122,9 +122,7 @@ impl Relay {
     fn fail(&self, id: SessionId, jobs: &mut VecDeque<Job>) {
         let room = self.inner.hub.find(id);
         if let Some(room) = &room {
-            let mut state = room.lock();
-            state.stale = true;
-            state.refreshing = false;
+            room.lock().stale = true;
         }
         for job in jobs.drain(..) {
             if let (Event::Leave { connection, .. }, Some(room)) = (&job.event, &room) {
@@ -141,6 +139,7 @@ impl Relay {
         for attempt in 0..MAX_ATTEMPTS {
             // What is decided counts under the lease that was held before the document was read.
             let term = self.inner.presence.term();
+            self.begin_reading(id);
             let loaded = self.timed(self.inner.store.load(id)).await?;
             self.inner.clock.set(loaded.now);
             let Some(stored) = loaded.found else {
@@ -180,6 +179,13 @@ impl Relay {
             self.back_off(attempt).await;
         }
         Err(StoreError::Unavailable("too many other writes to the same session".to_owned()))
+    }
+
+    /// What is announced from now on may not be in what is read, so it has to be read again.
+    fn begin_reading(&self, id: SessionId) {
+        if let Some(room) = self.inner.hub.find(id) {
+            room.lock().to_be_read = false;
+        }
     }
 
     /// Nobody new is let drive while this node has no lease, nor while the store may not know yet who drives.

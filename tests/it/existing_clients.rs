@@ -73,7 +73,7 @@ impl Pair<'_> {
         let b = self.join_second("b").await;
         push(&b).await;
         // Asked on b's behalf, a has nothing to say yet: otherwise its answer could cross what b does next.
-        eventually(PATIENCE, async || (a.count("request_sync") > 0).then_some(())).await;
+        a.has_got("request_sync").await;
         a.send_state(1);
         b.state_is(1).await;
         (a, b)

@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise; its helpers are nobody's API"
 )]
 
+mod announced;
 mod broker_contract;
 mod existing_clients;
 mod frames_control;

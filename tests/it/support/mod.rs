@@ -7,6 +7,7 @@ pub mod old_script;
 pub mod redis;
 pub mod stage;
 
+use std::panic::Location;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,14 +16,18 @@ use tokio::time::Instant;
 ///
 /// # Panics
 ///
-/// If there is none within `deadline`.
-pub async fn eventually<T>(deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + deadline;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
+/// If there is none within `deadline`, naming who asked.
+#[track_caller]
+pub fn eventually<T>(deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
+    let asked_at = Location::caller();
+    async move {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            assert!(Instant::now() < end, "not within {deadline:?}: {asked_at}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(Instant::now() < end, "not within {deadline:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -191,6 +191,11 @@ impl OldClient {
         self.until(code, refused).await;
     }
 
+    /// Waits until it has got a frame of this type.
+    pub async fn has_got(&self, kind: &str) {
+        self.until(kind, |_| self.count(kind) > 0).await;
+    }
+
     /// How many frames of this type it got.
     pub fn count(&self, kind: &str) -> usize {
         let frames = self.shared.frames.lock();

@@ -1,0 +1,143 @@
+//! What one node announces another reads, also if the announcement comes while it is reading already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gitorial_relay::broker::{Delivery, MemoryBus};
+use gitorial_relay::hub::Seat;
+use gitorial_relay::ids::{Millis, NodeId, SessionId};
+use gitorial_relay::metrics::Metrics;
+use gitorial_relay::relay::{Handling, NewSession, Relay, RelayEvent, RelaySettings, Ticket};
+use gitorial_relay::session::{Activity, Role, Session};
+use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, Write};
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::support::cluster::PATIENCE;
+
+/// A store whose answers to reads are as old as the test wants: each read waits for a permit once it has read.
+#[derive(Debug)]
+struct SlowReads {
+    store: MemoryStore,
+    /// How many reads may return.
+    permits: Semaphore,
+    /// How many reads have read.
+    begun: Semaphore,
+}
+
+#[async_trait]
+impl Store for SlowReads {
+    async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
+        let loaded = self.store.load(id).await;
+        self.begun.add_permits(1);
+        self.permits.acquire().await.expect("it stays open").forget();
+        loaded
+    }
+
+    async fn create(&self, id: SessionId, session: &Session, keep: Duration) -> Result<Millis, StoreError> {
+        self.store.create(id, session, keep).await
+    }
+
+    async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
+        self.store.commit(id, write).await
+    }
+
+    async fn touch(&self, id: SessionId, node: &NodeId, done: Activity, keep: Duration) -> Result<bool, StoreError> {
+        self.store.touch(id, node, done, keep).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
+        self.store.list(limit).await
+    }
+
+    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
+        self.store.beat(node, count, keep).await
+    }
+
+    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.store.beats(nodes).await
+    }
+
+    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.store.retire(node).await
+    }
+
+    async fn time(&self) -> Result<Millis, StoreError> {
+        self.store.time().await
+    }
+}
+
+/// A node whose inbox the test empties by hand.
+struct ByHand {
+    relay: Relay,
+    inbox: mpsc::Receiver<Delivery>,
+}
+
+impl ByHand {
+    /// A node that holds its lease.
+    async fn start(name: &str, bus: &MemoryBus, store: Arc<dyn Store>) -> Self {
+        let id = NodeId::boot(name);
+        let (broker, mut inbox) = bus.join(id.clone());
+        let relay = Relay::new(id, store, broker, Arc::new(Metrics::new()), RelaySettings::default());
+        let ticking = relay.clone();
+        let mut tick = std::pin::pin!(ticking.on_tick());
+        loop {
+            tokio::select! {
+                () = &mut tick => break,
+                Some(delivery) = inbox.recv() => relay.on_delivery(delivery),
+            }
+        }
+        Self { relay, inbox }
+    }
+
+    fn deliver(&mut self) -> usize {
+        let deliveries: Vec<_> = std::iter::from_fn(|| self.inbox.try_recv().ok()).collect();
+        let count = deliveries.len();
+        deliveries.into_iter().for_each(|delivery| self.relay.on_delivery(delivery));
+        count
+    }
+
+    async fn join(&self, session: SessionId) -> Arc<Seat> {
+        self.relay.join(Ticket { session, client: None, resume: None }).await.expect("there is a seat")
+    }
+
+    async fn chooses(&self, seat: &Arc<Seat>, direction: &str) {
+        let data = json!({ "preferredDirection": direction });
+        let frame = json!({ "type": "coordinate_sync_direction", "clientId": "client_x", "data": data });
+        if let Handling::Later(work) = self.relay.on_frame(seat, Bytes::from(frame.to_string())) {
+            work.await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_announced_while_the_document_is_read_is_read_too() {
+    let (bus, memory) = (MemoryBus::new(), MemoryStore::new());
+    let slow = SlowReads { store: memory.clone(), permits: Semaphore::new(1_000), begun: Semaphore::new(0) };
+    let slow = Arc::new(slow);
+    let mut near = ByHand::start("near", &bus, slow.clone()).await;
+    let far = ByHand::start("far", &bus, Arc::new(memory)).await;
+    let session = near.relay.create_session(NewSession::default()).await.expect("a session").id();
+    let _seen = near.join(session).await;
+    let mut events = near.relay.events();
+
+    slow.permits.forget_permits(1_000);
+    slow.begun.forget_permits(1_000);
+    let seat = far.join(session).await;
+    assert!(near.deliver() > 0, "the join is announced");
+    slow.begun.acquire().await.expect("it reads").forget();
+    far.chooses(&seat, "PASSIVE").await;
+    assert!(near.deliver() > 0, "the choice is announced while the join is read");
+    slow.permits.add_permits(1_000);
+
+    let told = async { while events.recv().await.expect("an event") != follows(session, &seat) {} };
+    timeout(PATIENCE, told).await.expect("the choice is told");
+}
+
+fn follows(session: SessionId, seat: &Seat) -> RelayEvent {
+    let name = seat.lock().name().cloned().expect("it has joined");
+    RelayEvent::RoleChanged(session, name, Role::Passive)
+}
