@@ -73,7 +73,7 @@ impl Pair<'_> {
         let b = self.join_second("b").await;
         push(&b).await;
         // Asked on b's behalf, a has nothing to say yet: otherwise its answer could cross what b does next.
-        a.has_got("request_sync").await;
+        a.has_got("request_sync", 1).await;
         a.send_state(1);
         b.state_is(1).await;
         (a, b)
@@ -328,8 +328,11 @@ async fn a_third_and_a_fourth_client_follow_and_drive(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     let (c, d) = (pair.join_first("c").await, pair.join_second("d").await);
     settle(&[(&a, Phase::Active), (&b, Phase::Passive), (&c, Phase::Idle), (&d, Phase::Idle)]).await;
-    push(&c).await;
-    push(&d).await;
+    // As in `start`: what is asked on their behalf is answered before they do anything.
+    for (follower, asked) in [(&c, 2), (&d, 3)] {
+        push(follower).await;
+        a.has_got("request_sync", asked).await;
+    }
     a.send_state(30);
     for follower in [&b, &c, &d] {
         follower.state_is(30).await;

@@ -191,9 +191,9 @@ impl OldClient {
         self.until(code, refused).await;
     }
 
-    /// Waits until it has got a frame of this type.
-    pub async fn has_got(&self, kind: &str) {
-        self.until(kind, |_| self.count(kind) > 0).await;
+    /// Waits until it has got so many frames of this type.
+    pub async fn has_got(&self, kind: &str, times: usize) {
+        self.until(kind, |_| self.count(kind) >= times).await;
     }
 
     /// How many frames of this type it got.
