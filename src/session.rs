@@ -214,6 +214,9 @@ pub struct Client {
     /// The digest of the token it may resume with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// The digest of the token that it came back with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_before: Option<String>,
     /// When its socket opened.
     pub joined_at: Millis,
     /// It has sent a frame.
@@ -231,6 +234,20 @@ impl Client {
     #[must_use]
     pub fn name(&self) -> &ClientId {
         self.alias.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Whether its place is kept for it when its socket is lost.
+    #[must_use]
+    pub const fn may_return(&self) -> bool {
+        self.resume.is_some() || self.resume_before.is_some()
+    }
+
+    /// Whether this proof is that of this client. A token is used once; should the socket that it was used for be lost,
+    /// its client may never have read the next one.
+    #[must_use]
+    pub fn resumes_with(&self, proof: &str) -> bool {
+        let before = self.resume_before.as_ref().filter(|_| self.cut_off_at.is_some());
+        [self.resume.as_ref(), before].into_iter().flatten().any(|digest| digest == proof)
     }
 
     /// Whether a frame that names `name` means this client.

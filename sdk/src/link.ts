@@ -27,6 +27,9 @@ export const PONG_MS = 10_000;
 /** How long it may take when there is reason to believe that the link is dead, ms. */
 export const URGENT_PONG_MS = 3_000;
 
+/** What a browser's socket is closed with when it is given up for dead. */
+const LOST_CODE = 4000;
+
 /** What a link tells its owner. After {@link LinkEvents.closed} it says nothing more. */
 export interface LinkEvents {
   /** The relay has let it in. No `ack`: it is a relay that does not know the handshake. */
@@ -86,7 +89,8 @@ export class Link {
     // Of a dead link no close can be awaited; `ws` can let go at once.
     const socket = this._socket as Socket & { terminate?: () => void };
     if (socket.terminate) socket.terminate();
-    else socket.close();
+    // A code of our own: without one the relay would take it for a leave, should it still hear it.
+    else socket.close(LOST_CODE);
     this._end({ code: 1006, reason });
   }
 

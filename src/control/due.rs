@@ -39,7 +39,7 @@ impl Step<'_> {
         let now = self.context.now;
         for node in self.context.lapsed {
             let Some(roster) = self.session.rosters.get_mut(node) else { continue };
-            roster.clients.retain(|client| client.resume.is_some());
+            roster.clients.retain(|client| client.may_return());
             for client in &mut roster.clients {
                 client.cut_off_at.get_or_insert(now);
             }

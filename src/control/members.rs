@@ -43,6 +43,7 @@ impl Step<'_> {
             alias: None,
             modern: false,
             resume: None,
+            resume_before: join.resume.clone().filter(|_| back.is_some()),
             joined_at: self.context.now,
             spoke: false,
             given,
@@ -58,7 +59,7 @@ impl Step<'_> {
     /// The place that the client of this join had, if it proves to be that client.
     fn comes_back(&self, join: &Join) -> Option<Client> {
         let (id, proof) = (join.wants.as_ref()?, join.resume.as_ref()?);
-        let same = |client: &&Client| client.id == *id && client.resume.as_ref() == Some(proof);
+        let same = |client: &&Client| client.id == *id && client.resumes_with(proof);
         self.session.clients().map(|(_, client)| client).find(same).cloned()
     }
 
@@ -106,7 +107,7 @@ impl Step<'_> {
         let now = self.context.now;
         let replaced = self.session.core.replaced.contains(&connection);
         let Some(client) = self.own_client(connection) else { return };
-        if lost && client.resume.is_some() && !replaced {
+        if lost && client.may_return() && !replaced {
             client.cut_off_at.get_or_insert(now);
             // A transfer that waited for this socket to stop need not wait any more.
             if self.session.holds(connection) {

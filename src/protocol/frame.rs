@@ -80,6 +80,10 @@ frame_types! {
     ProtocolHandshake = "protocol_handshake",
     /// The relay's answer to it.
     ProtocolAck = "protocol_ack",
+    /// Asks the relay whether it is there; optional.
+    ProtocolPing = "protocol_ping",
+    /// The relay's answer to it.
+    ProtocolPong = "protocol_pong",
     /// A client joined.
     ClientConnected = "client_connected",
     /// A client left.

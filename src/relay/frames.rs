@@ -13,7 +13,7 @@ use crate::broker::{Body, Kind, Message, Route, RoutedFrame, Target};
 use crate::control::{Direction, Event, Intent, StateClaim};
 use crate::hub::{Parcel, RoomState, Seat};
 use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
-use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, outgoing};
+use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
 use crate::session::{Place, Role};
 
 /// What became of a frame.
@@ -58,10 +58,12 @@ impl Relay {
             | FrameType::ClientConnected
             | FrameType::ClientDisconnected
             | FrameType::ProtocolAck
+            | FrameType::ProtocolPong
             | FrameType::Rejected
             | FrameType::Error => self.reject_frame(seat, ErrorCode::ReservedType, &frame),
             FrameType::ProtocolHandshake if spoke => self.reject_frame(seat, ErrorCode::HandshakeRefused, &frame),
             FrameType::ProtocolHandshake => self.handshake(seat, frame),
+            FrameType::ProtocolPing => self.pong(seat),
             FrameType::ConfirmTransfer => self.confirmed(seat, frame, spoke),
             FrameType::StateUpdate
             | FrameType::RequestControl
@@ -132,6 +134,14 @@ impl Relay {
         }))
     }
 
+    /// Says that it is there. A page sees no pings of the socket itself, and asks in this way. Asking is no activity: a
+    /// session does not live on because its clients are idle in it.
+    fn pong(&self, seat: &Seat) -> Handling {
+        let text = outgoing::frame(FrameType::ProtocolPong, RELAY_CLIENT_ID, None, self.now());
+        seat.tell(text, FrameType::ProtocolPong, false, &self.inner.settings.queue);
+        Handling::Done
+    }
+
     fn acknowledge(&self, seat: &Arc<Seat>, token: &ResumeToken) {
         let role = {
             let room = seat.room.lock();
@@ -140,12 +150,14 @@ impl Relay {
             view.zip(client).map(|(view, (_, client))| view.session.role(client))
         };
         let mut state = seat.lock();
+        // Only a place that was taken over has done the handshake before this one.
+        let resumed = state.told.modern;
         (state.spoke, state.told.modern, state.told.gate) = (true, true, 0);
         let ack = serde_json::json!({
             "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
             "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
-            "epoch": state.told.epoch, "role": role.unwrap_or_default(),
-            "capabilities": ["resume", "epoch", "seq"],
+            "resumed": resumed, "epoch": state.told.epoch, "role": role.unwrap_or_default(),
+            "capabilities": ["resume", "epoch", "seq", "ping"],
         });
         drop(state);
         seat.tell(ack.to_string().into(), FrameType::ProtocolAck, false, &self.inner.settings.queue);

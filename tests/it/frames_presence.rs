@@ -24,6 +24,8 @@ on_both! {
     a_client_on_a_second_socket_takes_its_own_place,
     a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere,
     a_resume_evicts_the_older_socket,
+    a_resume_that_breaks_before_or_after_its_answer_is_tried_again,
+    a_protocol_ping_is_answered_and_is_nobody_elses_business,
     without_a_token_nobody_resumes,
 }
 
@@ -199,27 +201,37 @@ async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
     (a, ack["resume"].as_str().expect("a token").to_owned(), b)
 }
 
-async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
+/// The socket of a client that says to be `client_a`, before its first frame.
+async fn knock(stage: &Stage, token: &str) -> RawClient {
     let (ws, session) = (stage.cluster.far().ws(), &stage.session);
-    let url = format!("{ws}/ws?session={session}&client=client_a&resume={token}");
-    let client = RawClient::connect(&url, "client_a").await;
+    RawClient::connect(&format!("{ws}/ws?session={session}&client=client_a&resume={token}"), "client_a").await
+}
+
+async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
+    let client = knock(stage, token).await;
     client.send(json!({ "type": "protocol_handshake", "protocol_version": 1, "timestamp": 1 })).await;
     let ack = client.expect("protocol_ack").await;
     (client, ack)
 }
 
-async fn a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere(stage: &Stage) {
-    let (a, token, b) = modern_driver(stage).await;
-    a.cut();
+/// Of the two clients one is cut off, and the relay knows.
+async fn is_cut_off(stage: &Stage) {
     super::support::eventually(super::support::cluster::PATIENCE, async || {
         let (_, session) = stage.cluster.near().get_session(&stage.session).await;
         (session["clientCount"] == 1).then_some(())
     })
     .await;
+}
+
+async fn a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere(stage: &Stage) {
+    let (a, token, b) = modern_driver(stage).await;
+    a.cut();
+    is_cut_off(stage).await;
     assert_eq!(stage.active().await, "client_a", "its place is kept");
     let (a, ack) = resume(stage, &token).await;
     assert_eq!((&ack["clientId"], &ack["role"]), (&json!("client_a"), &json!("active")), "{ack}");
-    assert_ne!(ack["resume"], token.as_str(), "a token is used once");
+    assert_ne!(ack["resume"], token.as_str(), "each return gives a new token");
+    assert_eq!(ack["resumed"], true, "{ack}");
     assigned(&a, "ACTIVE").await;
     a.say("state_update", state(4)).await;
     assert_eq!(b.expect("state_update").await["data"], state(4));
@@ -236,10 +248,48 @@ async fn a_resume_evicts_the_older_socket(stage: &Stage) {
     assert_eq!(stage.active().await, "client_a");
 }
 
+async fn a_resume_that_breaks_before_or_after_its_answer_is_tried_again(stage: &Stage) {
+    let (a, token, b) = modern_driver(stage).await;
+    a.cut();
+    // Its socket is there, and gone before it could say anything.
+    let again = knock(stage, &token).await;
+    again.expect("client_connected").await;
+    again.cut();
+    is_cut_off(stage).await;
+    // It is let in, but never reads the answer with its new token.
+    let (again, _) = resume(stage, &token).await;
+    again.cut();
+    is_cut_off(stage).await;
+    let (a, ack) = resume(stage, &token).await;
+    assert_eq!((&ack["role"], &ack["resumed"]), (&json!("active"), &json!(true)), "{ack}");
+    assigned(&a, "ACTIVE").await;
+    a.say("state_update", state(6)).await;
+    assert_eq!(b.expect("state_update").await["data"], state(6));
+    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+}
+
+async fn a_protocol_ping_is_answered_and_is_nobody_elses_business(stage: &Stage) {
+    let (a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
+    assert!(ack["capabilities"].as_array().is_some_and(|all| all.contains(&json!("ping"))), "{ack}");
+    let b = stage.far("client_b").await;
+    meet(&[&a], &b).await;
+    let (_, before) = stage.cluster.near().get_session(&stage.session).await;
+    a.send(json!({ "type": "protocol_ping", "protocol_version": 1, "timestamp": 1 })).await;
+    let pong = a.expect("protocol_pong").await;
+    assert_eq!((&pong["clientId"], &pong["protocol_version"]), (&json!("relay-server"), &json!(1)), "{pong}");
+    a.send(json!({ "type": "protocol_pong", "clientId": "client_a", "timestamp": 1 })).await;
+    assert_eq!(a.expect_rejected("protocol_pong").await, "reserved_type");
+    let (_, after) = stage.cluster.near().get_session(&stage.session).await;
+    assert_eq!(before["expiresAt"], after["expiresAt"], "to be there is no activity");
+    b.barrier(&a).await;
+    assert!(b.frames_of("protocol_ping").is_empty() && b.frames_of("protocol_pong").is_empty());
+}
+
 async fn without_a_token_nobody_resumes(stage: &Stage) {
     let (a, _token, _b) = modern_driver(stage).await;
     let (_thief, ack) = resume(stage, "00000000000000000000000000000000").await;
     assert_ne!(ack["clientId"], "client_a");
+    assert_eq!(ack["resumed"], false, "{ack}");
     assert_ne!(ack["role"], "active");
     assert!(a.is_open());
     assert_eq!(stage.active().await, "client_a");

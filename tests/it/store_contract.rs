@@ -46,6 +46,7 @@ fn a_roster(number: u128) -> Roster {
             alias: None,
             modern: true,
             resume: None,
+            resume_before: None,
             joined_at: 7,
             spoke: false,
             given,

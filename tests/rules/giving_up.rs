@@ -148,6 +148,20 @@ fn a_resume_on_another_node_is_a_new_grant_and_uses_its_token_once() {
 }
 
 #[test]
+fn a_token_is_good_once_more_if_the_socket_it_was_used_for_is_lost() {
+    let mut scene = modern(Strategy::FirstComeFirstServed);
+    scene.leave(1, true);
+    scene.come_back(12, Some(1));
+    scene.leave(12, true);
+    scene.come_back(13, Some(1));
+    assert!(scene.drives(13), "before the handshake");
+    scene.handshake(13);
+    scene.leave(13, true);
+    scene.come_back(14, Some(1));
+    assert!(scene.drives(14) && scene.client(14).id == name(1), "before the answer was read");
+}
+
+#[test]
 fn a_resume_evicts_the_older_socket_first() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     let effects = scene.come_back(12, Some(1));
