@@ -43,6 +43,18 @@ describe('connectToSession', () => {
     expect(client.isConnectedIdle()).toBe(true);
   });
 
+  it('goes by the answer to the handshake, not by what was said to a client without one', async () => {
+    const client = relay.client();
+    const connecting = client.connectToSession('session-1');
+    const socket = relay.socket.open();
+    // The three that tell an old client that it follows.
+    socket.say('accept_control', {}, { clientId: 'ann' }).assign('ACTIVE').say('confirm_transfer', {});
+    socket.ack({ role: 'connected' });
+    await connecting;
+    expect(client.isConnectedIdle()).toBe(true);
+    expect(socket.sent.map(({ type }) => type)).toEqual(['protocol_handshake']);
+  });
+
   it('goes by the name that the relay gave it', async () => {
     const client = relay.client();
     const connecting = client.connectToSession('session-1');

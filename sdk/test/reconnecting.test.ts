@@ -194,6 +194,14 @@ describe('a client that comes back', () => {
     expect(relay.socket.all('accept_control')).toEqual([]);
   });
 
+  it('leaves behind who asked for control before', async () => {
+    const client = await relay.active();
+    relay.socket.say('request_control', {}, { clientId: 'ann' });
+    relay.socket.drop();
+    (await relay.again()).open().ack({ role: 'active', epoch: 3, resumed: true });
+    expect(await failure(() => client.declineControl())).toMatchObject({ type: 'nothing_pending' });
+  });
+
   it('after a frame that was too big does not send it again', async () => {
     const client = await relay.active();
     const errors = record(client, 'error');

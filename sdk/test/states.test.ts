@@ -57,6 +57,16 @@ describe('a state that is given while control is being decided', () => {
     expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(2) }]);
   });
 
+  it('is sent once, however often control comes', async () => {
+    const client = await relay.passive();
+    void client.acceptControlTransfer();
+    client.sendTutorialState(step(4));
+    relay.socket.assign('ACTIVE', 3).assign('PASSIVE', 4);
+    void client.acceptControlTransfer();
+    relay.socket.assign('ACTIVE', 5);
+    expect(relay.socket.all('state_update')).toHaveLength(1);
+  });
+
   it('is reported when control is refused', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
