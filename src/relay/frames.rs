@@ -143,12 +143,8 @@ impl Relay {
     }
 
     fn acknowledge(&self, seat: &Arc<Seat>, token: &ResumeToken) {
-        let role = {
-            let room = seat.room.lock();
-            let view = room.view.as_ref();
-            let client = view.and_then(|view| view.session.client(seat.connection));
-            view.zip(client).map(|(view, (_, client))| view.session.role(client))
-        };
+        let role = self.role_of(seat);
+        let epoch = seat.room.lock().view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let mut state = seat.lock();
         // Only a place that was taken over has done the handshake before this one.
         let resumed = state.told.modern;
@@ -156,7 +152,7 @@ impl Relay {
         let ack = serde_json::json!({
             "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
             "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
-            "resumed": resumed, "epoch": state.told.epoch, "role": role.unwrap_or_default(),
+            "resumed": resumed, "epoch": epoch, "role": role,
             "capabilities": ["resume", "epoch", "seq", "ping"],
         });
         drop(state);
