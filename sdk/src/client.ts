@@ -101,8 +101,8 @@ export class RelayClient {
     return sessions.list(this._api, options);
   }
 
-  /** Enters a session. Settles when the relay has let this client in. */
-  async connectToSession(sessionId: string, options: ConnectOptions = {}): Promise<void> {
+  /** Enters a session. Settles when the relay has let this client in. `null`, as a query may be, is refused. */
+  async connectToSession(sessionId: string | null, options: ConnectOptions = {}): Promise<void> {
     this._mustBeDisconnected('connectToSession');
     const { signal } = options;
     if (typeof sessionId !== 'string' || sessionId === '') {
@@ -149,14 +149,18 @@ export class RelayClient {
   }
 
   /**
-   * Chooses to drive, and asks the others for their state. Only in CONNECTED_IDLE. Rejects with `control_refused` if
-   * another drives and does not let go; the client then follows.
+   * Chooses to drive, and asks the others for their state. Only in CONNECTED_IDLE, or in a role that the relay gave
+   * because another client chose first. Rejects with `control_refused` if another drives and does not let go; the client
+   * then follows.
    */
   async pullStateFromPeer(): Promise<void> {
     await this._inSession().roles.pull();
   }
 
-  /** Chooses to follow; one state may then be sent to begin with. Only in CONNECTED_IDLE. */
+  /**
+   * Chooses to follow; one state may then be sent to begin with. Only in CONNECTED_IDLE, or in a role that the relay gave
+   * because another client chose first.
+   */
   async pushStateToPeer(): Promise<void> {
     await this._inSession().roles.push();
   }

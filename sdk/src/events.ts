@@ -78,7 +78,7 @@ export interface RelayClientEvents {
   disconnected: [event: DisconnectedEvent];
   /** The connection has come, gone, or is being tried again. */
   connectionStatusChanged: [status: ConnectionStatus];
-  /** The phase has changed. */
+  /** The phase has changed, or was chosen by `pullStateFromPeer()` or `pushStateToPeer()` when it was that already. */
   syncPhaseChanged: [event: SyncPhaseChangeEvent];
   /** Another client's state has come in. */
   tutorialStateUpdated: [state: TutorialSyncState];

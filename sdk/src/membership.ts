@@ -69,10 +69,10 @@ export class Membership implements Place {
     this._finish(error, { code: 1000, reason: error.message });
   }
 
-  move(cause: Cause, reason: string): void {
+  move(cause: Cause, reason: string, anew = false): void {
     const oldPhase = this.phase;
     const newPhase = next(oldPhase, cause);
-    if (newPhase === oldPhase) return;
+    if (newPhase === oldPhase && !anew) return;
     this.phase = newPhase;
     this._noteStatus();
     this._events.emit('syncPhaseChanged', { oldPhase, previousPhase: oldPhase, newPhase, reason });

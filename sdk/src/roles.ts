@@ -29,7 +29,8 @@ export interface Place {
   /** The relay does not know the handshake, so roles are told as of old. */
   readonly legacy: boolean;
   readonly peers: Peers;
-  move(cause: Cause, reason: string): void;
+  /** `anew`: an event even if the phase stays. */
+  move(cause: Cause, reason: string, anew?: boolean): void;
   send(type: FrameType, data: unknown, epoch?: number): void;
 }
 
@@ -47,6 +48,8 @@ export class Roles {
   private _held: TutorialSyncState | undefined;
   /** Whether the one state that a follower may begin with is still to be sent. */
   private _mayPush = false;
+  /** Whether the role is of this client's own choice: the relay gives one, too, when another client chooses. */
+  private _chosen = false;
   /** The phase before the connection was lost, while it is. */
   private _before: SyncPhase | undefined;
 
@@ -63,13 +66,13 @@ export class Roles {
 
   /** Asks to drive, and for the state of the others. */
   pull(): Promise<void> {
-    this._mustBe([SyncPhase.CONNECTED_IDLE], 'pullStateFromPeer', 'a role is chosen already: use requestControl() or acceptControlTransfer()');
+    this._mayChoose('pullStateFromPeer', 'a role is chosen already: use requestControl() or acceptControlTransfer()');
     return this._coordinate('pullStateFromPeer', SyncPhase.ACTIVE);
   }
 
   /** Asks to follow; may then begin with one state. */
   push(): Promise<void> {
-    this._mustBe([SyncPhase.CONNECTED_IDLE], 'pushStateToPeer', 'a role is chosen already: releaseControl() gives control up');
+    this._mayChoose('pushStateToPeer', 'a role is chosen already: releaseControl() gives control up');
     return this._coordinate('pushStateToPeer', SyncPhase.PASSIVE);
   }
 
@@ -168,18 +171,18 @@ export class Roles {
   /** The connection is there, and with it what the relay says is true now. */
   entered(role: Role, epoch: number, resumed: boolean): void {
     const before = this._before;
+    const onItsWay = before === SyncPhase.ACTIVE && resumed && epoch === this._epoch;
     this._before = undefined;
     this._epoch = epoch;
+    if (role === 'connected') this._chosen = false;
     const undecided = this._decisions.all().length > 0;
     this._decisions.reached(role);
     for (const { type, data } of this._decisions.all()) this._send(type, data);
-    if (role === 'active') {
-      // What was written last may have been lost with the connection.
-      const state = this._held ?? this.last;
-      if (state) this._write(state);
-    } else if (!resumed && role === 'connected' && !undecided) {
-      this._restore(before);
-    }
+    // What was written last may have been lost with the connection.
+    if (role === 'active' || onItsWay) this._held ??= this.last;
+    if (role === 'active' && this._held) this._write(this._held);
+    // Control that was kept may still be on its way from a node that died: to ask for it is to wait for it.
+    else if (role === 'connected' && !undecided && (onItsWay || !resumed)) this._restore(before);
     this._dropHeld();
   }
 
@@ -259,7 +262,8 @@ export class Roles {
   private _told(role: 'active' | 'passive', reason: string): void {
     const pulled = this._decisions.has('pullStateFromPeer');
     const pushed = this._decisions.has('pushStateToPeer');
-    this._place.move(role === 'active' ? 'granted' : 'followed', reason);
+    // Who has just chosen hears so, even if the relay had given it that role before.
+    this._place.move(role === 'active' ? 'granted' : 'followed', reason, pulled || pushed);
     this._mayPush = role === 'passive' && (pushed || this._mayPush);
     if (role === 'active') this._holder = this._place.name;
     this._decisions.reached(role);
@@ -296,7 +300,7 @@ export class Roles {
   private _freed(by: string): void {
     if (by === this._place.name) return;
     this._holder = this._offer = undefined;
-    this._mayPush = false;
+    this._mayPush = this._chosen = false;
     this._place.move('freed', 'control was given up');
   }
 
@@ -342,6 +346,7 @@ export class Roles {
     announced = true,
   ): Promise<void> {
     const patience = wants === 'active' ? ASK_MS : DECISION_MS;
+    this._chosen = true;
     const asked = this._decisions.add({ call, wants, type, data, patience, announced });
     asked.catch(() => this._dropHeld());
     this._send(type, data);
@@ -375,6 +380,12 @@ export class Roles {
 
   private _send(type: FrameType, data: unknown): void {
     this._place.send(type, data, OF_AN_EPOCH.has(type) && this._epoch > 0 ? this._epoch : undefined);
+  }
+
+  /** Idle, or in a role that it has not chosen: whoever chooses at the same time as another must not be thrown at. */
+  private _mayChoose(call: Call, why: string): void {
+    const { CONNECTED_IDLE, ACTIVE, PASSIVE } = SyncPhase;
+    this._mustBe(this._chosen ? [CONNECTED_IDLE] : [CONNECTED_IDLE, ACTIVE, PASSIVE], call, why);
   }
 
   private _mustBe(phases: SyncPhase[], call: string, why: string, type: SyncErrorType = SyncErrorType.INVALID_OPERATION): void {

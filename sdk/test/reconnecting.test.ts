@@ -150,6 +150,36 @@ describe('a client that comes back', () => {
     expect(relay.socket.last('state_update').data).toMatchObject(at(2));
   });
 
+  it('whose control is still on its way keeps what it is given until it comes', async () => {
+    const client = await relay.active();
+    relay.socket.drop();
+    client.sendTutorialState(step(3));
+    (await relay.again()).open().ack({ role: 'connected', epoch: 2, resumed: true });
+    expect(relay.socket.last('coordinate_sync_direction').data).toMatchObject({ preferredDirection: 'ACTIVE' });
+    expect(client.isConnectedIdle()).toBe(true);
+    client.sendTutorialState(step(4));
+    await vi.advanceTimersByTimeAsync(7_000);
+    relay.socket.assign('ACTIVE', 3);
+    expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(4) }]);
+  });
+
+  it('whose control is still on its way repeats its last state when it comes', async () => {
+    const client = await relay.active();
+    client.sendTutorialState(step(3));
+    relay.socket.drop();
+    (await relay.again()).open().ack({ role: 'connected', epoch: 2, resumed: true });
+    relay.socket.assign('ACTIVE', 3);
+    expect(relay.socket.last('state_update').data).toMatchObject(at(3));
+  });
+
+  it('to a session in which another has driven meanwhile does not overwrite its state', async () => {
+    const client = await relay.active();
+    client.sendTutorialState(step(3));
+    relay.socket.drop();
+    (await relay.again()).open().ack({ role: 'connected', epoch: 4, resumed: true });
+    expect(relay.socket.sent.map(({ type }) => type)).toEqual(['protocol_handshake']);
+  });
+
   it('without its role, which another has now, follows and says what was not sent', async () => {
     const client = await relay.active();
     const errors = record(client, 'error');

@@ -9,6 +9,51 @@ beforeEach(() => {
 });
 afterEach(() => vi.useRealTimers());
 
+describe('a role that the relay gave because another client chose first', () => {
+  it('may still be chosen: to follow, with a state to begin with and an event', async () => {
+    const client = await relay.connected();
+    relay.socket.assign('PASSIVE', 2);
+    await tasks();
+    const pushing = client.pushStateToPeer();
+    expect(relay.socket.last('coordinate_sync_direction').data).toMatchObject({ preferredDirection: 'PASSIVE' });
+    relay.socket.assign('PASSIVE', 2);
+    await pushing;
+    const phases = record(client, 'syncPhaseChanged');
+    await tasks();
+    expect(phases).toMatchObject([{ oldPhase: 'passive', newPhase: 'passive' }]);
+    client.sendTutorialState(step(1));
+    expect(relay.socket.last('state_update').data).toMatchObject({ stepContent: { index: 1 } });
+    expect(await failure(() => client.pushStateToPeer())).toMatchObject({ type: 'invalid_operation' });
+  });
+
+  it('may still be chosen: to drive, and asks for the state', async () => {
+    const client = await relay.connected();
+    relay.socket.assign('ACTIVE', 2);
+    const pulling = client.pullStateFromPeer();
+    relay.socket.assign('ACTIVE', 2);
+    await pulling;
+    expect(relay.socket.last('request_sync').epoch).toBeUndefined();
+    expect(await failure(() => client.pullStateFromPeer())).toMatchObject({ type: 'invalid_operation' });
+  });
+
+  it('may be asked against, and is kept when that is refused', async () => {
+    const client = await relay.connected();
+    relay.socket.assign('PASSIVE', 2);
+    const failing = failure(() => client.pullStateFromPeer());
+    relay.socket.reject('coordinate_sync_direction', 'control_held');
+    expect(await failing).toMatchObject({ type: 'control_refused', code: 'control_held' });
+    expect(client.isPassive()).toBe(true);
+  });
+
+  it('counts as not chosen again when the role before it was given up', async () => {
+    const client = await relay.passive();
+    relay.socket.say('release_control', {}, { clientId: 'ann' }).assign('PASSIVE', 3);
+    const pushing = client.pushStateToPeer();
+    relay.socket.assign('PASSIVE', 3);
+    await pushing;
+  });
+});
+
 describe('pullStateFromPeer', () => {
   it('settles when the relay has made the client ACTIVE, and asks the others for their state', async () => {
     const client = await relay.connected();
