@@ -1,0 +1,16 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+const FILE = 'todo.json';
+
+/** The tasks; none if nothing was ever saved. */
+export function load() {
+  try {
+    return JSON.parse(readFileSync(FILE, 'utf8'));
+  } catch {
+    return [];
+  }
+}
+
+export function save(tasks) {
+  writeFileSync(FILE, JSON.stringify(tasks, null, 2));
+}

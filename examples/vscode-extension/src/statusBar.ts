@@ -1,0 +1,55 @@
+/** What the status bar says about a session, and what can be done in each phase. Pure; `extension.ts` shows it. */
+import { SyncPhase } from '@gitorial/sync';
+import type { Session } from './session';
+
+export interface Status {
+  text: string;
+  tooltip: string;
+}
+
+/** A command of this extension, without its prefix. */
+export type Action =
+  | 'createSession'
+  | 'joinSession'
+  | 'nextStep'
+  | 'previousStep'
+  | 'takeControl'
+  | 'offerControl'
+  | 'releaseControl'
+  | 'copySessionLink'
+  | 'leaveSession';
+
+const IN_A_SESSION: readonly Action[] = ['copySessionLink', 'leaveSession'];
+
+/** What is possible in each phase. The `enablement`s in package.json say the same to the command palette. */
+export const POSSIBLE: Readonly<Record<SyncPhase, readonly Action[]>> = {
+  [SyncPhase.DISCONNECTED]: ['createSession', 'joinSession'],
+  [SyncPhase.CONNECTING]: IN_A_SESSION,
+  [SyncPhase.CONNECTED_IDLE]: ['takeControl', ...IN_A_SESSION],
+  [SyncPhase.PASSIVE]: ['takeControl', ...IN_A_SESSION],
+  [SyncPhase.ACTIVE]: ['nextStep', 'previousStep', 'offerControl', 'releaseControl', ...IN_A_SESSION],
+};
+
+/** What the status bar shows of this session, or of none. */
+export function statusOf(session: Session | undefined): Status {
+  if (!session) return OUTSIDE;
+  const { tutorial, place } = session;
+  const step = `${place.index + 1}/${tutorial.steps.length}`;
+  const about = `${tutorial.title}: ${tutorial.steps[place.index]?.title ?? ''}`;
+  switch (session.phase) {
+    case SyncPhase.DISCONNECTED:
+      return OUTSIDE;
+    case SyncPhase.CONNECTING:
+      return session.isReconnecting
+        ? { text: '$(sync~spin) Reconnecting', tooltip: 'The connection to the relay was lost. It is being tried again.' }
+        : { text: '$(sync~spin) Connecting', tooltip: 'Entering the session.' };
+    case SyncPhase.CONNECTED_IDLE:
+      return { text: `$(circle-outline) Nobody drives ${step}`, tooltip: `${about}\nTake control to drive.` };
+    case SyncPhase.ACTIVE:
+      return { text: `$(broadcast) Driving ${step}`, tooltip: `${about}\nThe others follow your steps.` };
+    case SyncPhase.PASSIVE:
+      return { text: `$(eye) Following ${step}`, tooltip: `${about}\nYou follow the steps of whoever drives.` };
+  }
+}
+
+const OUTSIDE: Status = { text: '$(plug) Gitorial', tooltip: 'Create or join a session to share this tutorial.' };
