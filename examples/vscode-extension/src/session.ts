@@ -21,6 +21,8 @@ export class Session {
   /** Where the user is: the driver's place when following. */
   place: Place = { index: 0, showsSolution: false };
   private readonly client: RelayClient;
+  /** Ends an entry that is still under way when the user leaves. */
+  private readonly left = new AbortController();
 
   constructor(
     readonly tutorial: Tutorial,
@@ -46,13 +48,13 @@ export class Session {
 
   /** Creates a session and drives it. */
   async create(): Promise<void> {
-    await this.client.createSessionAndConnect({ tutorial: this.tutorial.title });
+    await this.client.createSessionAndConnect({ tutorial: this.tutorial.title }, this.left);
     await this.client.pullStateFromPeer();
   }
 
   /** Enters a session and follows whoever drives it. */
   async join(sessionId: string): Promise<void> {
-    await this.client.connectToSession(sessionId);
+    await this.client.connectToSession(sessionId, this.left);
     await this.client.pushStateToPeer();
   }
 
@@ -79,6 +81,7 @@ export class Session {
   }
 
   leave(): void {
+    this.left.abort();
     this.client.disconnect();
   }
 
@@ -126,6 +129,7 @@ export class Session {
 const ADVICE: Partial<Record<SyncErrorType, string>> = {
   [SyncErrorType.CONNECTION_FAILED]: 'The relay cannot be reached: start it, or correct its address in the settings.',
   [SyncErrorType.TIMEOUT]: 'There was no answer in time: try again.',
+  [SyncErrorType.ABORTED]: 'The session was left before it was entered.',
   [SyncErrorType.SESSION_NOT_FOUND]: 'This session does not exist or is over: ask for a new link, or create a session.',
   [SyncErrorType.SESSION_ENDED]: 'The session is over: create a new one to go on together.',
   [SyncErrorType.SESSION_FULL]: 'The session is full: try again when somebody has left.',

@@ -1,0 +1,68 @@
+/** The tutorial of this page, and how a place in it becomes a state and back. */
+import type { TutorialSyncState } from '@gitorial/sync';
+
+export interface Step {
+  title: string;
+  text: string;
+  code?: string;
+  /** The code of the step's solution. */
+  solution?: string;
+}
+
+/** Where somebody is in the tutorial. */
+export interface Place {
+  /** The step, from 0. */
+  index: number;
+  showsSolution: boolean;
+}
+
+/** What both sides know the tutorial by: the `tutorial.json` of an editor's folder has the same. */
+const ID = 'todo-list';
+export const TITLE = 'A to-do list for the terminal';
+
+export const STEPS: readonly Step[] = [
+  {
+    title: 'What you will build',
+    text: 'A small program that remembers what you want to do, in two files. It needs Node.js and nothing else. Open the folder in your editor, and both stay on the same step.',
+  },
+  {
+    title: 'Keep the list in a file',
+    text: 'A program forgets everything when it ends, so the list lives in a file. The first time there is none, and the list is empty.',
+    code: "export function load() {\n  try {\n    return JSON.parse(readFileSync(FILE, 'utf8'));\n  } catch {\n    return [];\n  }\n}",
+  },
+  {
+    title: 'Read the command',
+    text: 'What you type after “node todo.mjs” is in process.argv, after two entries of its own. The first word is the command, the second what it is about.',
+    code: "const [command = 'list', subject = ''] = process.argv.slice(2);\nconst tasks = load();",
+  },
+  {
+    title: 'Mark a task as done',
+    text: 'Your turn: make “done 1” mark the first task. People count from 1, lists from 0. Do not forget to save.',
+    code: "case 'done':\n  // your code",
+    solution: "case 'done':\n  save(tasks.map((task, at) =>\n    at + 1 === Number(subject) ? { ...task, done: true } : task));\n  break;",
+  },
+  {
+    title: 'Try it',
+    text: 'Add something, list it, and mark it as done. Then end the program and list again: it is still there.',
+    code: 'node todo.mjs add "Read the first step"\nnode todo.mjs list\nnode todo.mjs done 1',
+  },
+];
+
+/** What the others are told about a place. The steps are no commits here, so there is no hash to tell. */
+export function toState({ index, showsSolution }: Place): TutorialSyncState {
+  const title = STEPS[index]?.title ?? '';
+  return {
+    tutorialId: ID,
+    tutorialTitle: TITLE,
+    totalSteps: STEPS.length,
+    isShowingSolution: showsSolution,
+    stepContent: { id: `step-${index + 1}`, title, commitHash: '', type: 'action', index },
+  };
+}
+
+/** The place that a state tells of; `undefined` if this tutorial has none such. States come from others: do not trust them. */
+export function toPlace(state: Partial<TutorialSyncState>): Place | undefined {
+  const index = state.stepContent?.index;
+  if (state.tutorialId !== ID || index === undefined || !(index in STEPS)) return undefined;
+  return { index, showsSolution: state.isShowingSolution === true };
+}
