@@ -106,6 +106,7 @@ export class Session {
       const client = new RelayClient({ baseUrl: relay, wsUrl: relay.replace(/^http/, 'ws'), sessionEndpoint: '/api/sessions' });
       this.relay = relay;
       this.client = client;
+      this.driver = null;
       this.listen(client);
       await how(client);
     });
@@ -133,7 +134,10 @@ export class Session {
 
   /** Who drives when this client comes in; later `roleChanged` tells. */
   private async findDriver(client: RelayClient): Promise<void> {
-    this.driver = (await client.getSession())?.activeClientId ?? null;
+    const before = this.driver;
+    const found = (await client.getSession())?.activeClientId ?? null;
+    // What `roleChanged` told meanwhile is newer.
+    if (this.driver === before) this.driver = found;
   }
 
   private entered(phase: SyncPhase): void {
