@@ -72,7 +72,12 @@ export class Session {
 
   /** Asks whoever drives. Settles when they have answered. */
   askForControl(): Promise<void> {
-    return this.attempt(() => this.client?.requestControl());
+    return this.attempt(async () => {
+      const answered = this.client?.requestControl();
+      this.tell('You asked for control: waiting for the answer.');
+      await answered;
+      this.tell('');
+    });
   }
 
   // These are not awaited: a refusal comes as an `error` event, too, and is to be shown once.
