@@ -13,7 +13,6 @@ const { chromium } = createRequire(new URL('../../sdk/package.json', import.meta
 let server;
 let address;
 let browser;
-let context;
 
 before(async () => {
   const script = fileURLToPath(new URL('../website/serve.mjs', import.meta.url));
@@ -27,7 +26,7 @@ after(async () => {
   await browser?.close();
   server?.kill();
 });
-afterEach(() => context.close());
+afterEach(() => Promise.all(browser.contexts().map((context) => context.close())));
 
 test('a second window joins by the link and follows each step', async () => {
   const { driver, follower } = await twoWindows();
@@ -84,7 +83,6 @@ test('the editor is opened by a deep link; a reload comes back; leaving forgets 
 });
 
 test('what goes wrong is told in words', async () => {
-  context = await browser.newContext();
   const page = await open(`${address}?relay=http://127.0.0.1:9`);
   await page.click('#create');
   await sees(page, '#notice', 'relay cannot be reached');
@@ -94,7 +92,6 @@ test('what goes wrong is told in words', async () => {
 
 /** A window that has created a session and drives, and one that was opened by its link and follows. */
 async function twoWindows() {
-  context = await browser.newContext();
   const driver = await open(`${address}?relay=${relay}`);
   await driver.click('#create');
   await sees(driver, '#role', 'You drive');
@@ -104,8 +101,9 @@ async function twoWindows() {
   return { driver, follower };
 }
 
+/** A window of its own: a browser draws only the tab in front, and clicks wait for that. */
 async function open(url) {
-  const page = await context.newPage();
+  const page = await browser.newPage();
   page.setDefaultTimeout(20_000);
   await page.goto(url);
   return page;
