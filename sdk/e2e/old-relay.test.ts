@@ -1,0 +1,61 @@
+/** The same client on a relay that knows nothing of what ours adds. */
+import type { RelayClient } from '@gitorial/sync';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { OldRelay } from './support/old-relay';
+import { until } from './support/process';
+import { clientAt, isAt, next, step } from './support/tutorial';
+
+let relay: OldRelay;
+let extension: RelayClient;
+let website: RelayClient;
+beforeEach(async () => {
+  relay = await OldRelay.start();
+  extension = clientAt(relay.address);
+  website = clientAt(relay.address);
+  const { id } = await extension.createSessionAndConnect();
+  await extension.pullStateFromPeer();
+  await website.connectToSession(id);
+  await website.pushStateToPeer();
+  website.sendTutorialState(step(0));
+  await isAt(extension, 0);
+});
+afterEach(() => relay.stop());
+
+describe('on a relay of before, two clients', () => {
+  it('stay on the same step', async () => {
+    extension.sendTutorialState(step(1));
+    await isAt(website, 1);
+    expect([extension.isActive(), website.isPassive()]).toEqual([true, true]);
+  });
+
+  it('pass control by offer, request and take', async () => {
+    const offered = next(website, 'controlOffered');
+    extension.offerControlToPeer();
+    await (await offered).accept();
+    await until('the loss of control', () => extension.isPassive());
+    website.sendTutorialState(step(2));
+    await isAt(extension, 2);
+
+    const requested = next(website, 'controlRequested');
+    const request = extension.requestControl();
+    await (await requested).accept();
+    await request;
+    extension.sendTutorialState(step(3));
+    await isAt(website, 3);
+
+    void website.acceptControlTransfer();
+    website.sendTutorialState(step(4));
+    await isAt(extension, 4);
+    await until('the change of control', () => website.isActive() && extension.isPassive());
+  });
+
+  it('come back after a loss, and the driver drives again', async () => {
+    const back = [next(extension, 'connected'), next(website, 'connected')];
+    relay.cut();
+    extension.sendTutorialState(step(5));
+    expect(await Promise.all(back)).toMatchObject([{ reconnected: true, resumed: false }, { reconnected: true }]);
+    await until('the roles of before', () => extension.isActive() && website.isPassive());
+    extension.sendTutorialState(step(6));
+    await isAt(website, 6);
+  });
+});
