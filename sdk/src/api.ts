@@ -1,6 +1,6 @@
 /** What the package offers, on every platform. */
 export type { ConnectOptions, RelayClientConfig } from './client';
-export { SyncClientError, SyncErrorType } from './errors';
+export { SyncClientError, type SyncErrorDetails, SyncErrorType } from './errors';
 export type {
   ConnectedEvent,
   ConnectionStatus,

@@ -1,4 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { closedForGood, whenToReturn } from '../src/codes';
 
@@ -42,4 +44,14 @@ describe('the frame types of the protocol', () => {
     expect(types.length).toBeGreaterThan(15);
     expect(types.filter((type) => !protocol.includes(`| \`${type}\` |`))).toEqual([]);
   });
+});
+
+describe('what is committed although it is made from sources', () => {
+  for (const [what, script] of [['the demo page', 'build-demo'], ['the API reference', 'api-reference']]) {
+    it(`is of today: ${what}`, { timeout: 60_000 }, () => {
+      const path = fileURLToPath(new URL(`../scripts/${script}.mjs`, import.meta.url));
+      const { status, stderr } = spawnSync(process.execPath, [path, '--check'], { encoding: 'utf8' });
+      expect([status, stderr]).toEqual([0, '']);
+    });
+  }
 });

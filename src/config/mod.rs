@@ -43,10 +43,10 @@ pub struct Config {
     #[arg(long, default_value = "/,/ws", value_name = "PATHS", help_heading = "Network")]
     pub ws_paths: WsPaths,
 
-    /// Whether a browser that opens `/` sees a page that says what this is: on or off.
+    /// Whether a browser that opens `/` sees the demo page: on or off.
     #[arg(long, default_value = "on", value_parser = switch, value_name = "ON|OFF", help_heading = "Network")]
     #[arg(action = clap::ArgAction::Set)]
-    pub landing_page: bool,
+    pub demo_page: bool,
 
     /// Where the sessions live and the nodes meet: redis://, rediss:// (TLS), redis-sentinel://, rediss-sentinel://,
     /// redis-cluster:// or rediss-cluster://. Without it one node keeps everything in its own memory.
@@ -183,7 +183,7 @@ impl Config {
             max_frame_bytes: self.max_frame_bytes,
             max_metadata_bytes: self.max_metadata_bytes,
             session_max_lifetime: self.session_max_lifetime,
-            landing_page: self.landing_page,
+            demo_page: self.demo_page,
             serve_ops: self.ops_listen.is_none(),
         }
     }

@@ -53,8 +53,8 @@ pub struct HttpSettings {
     pub max_metadata_bytes: usize,
     /// The longest `expiresIn`; a longer one is cut to it.
     pub session_max_lifetime: Duration,
-    /// Whether a plain `GET /` shows a page.
-    pub landing_page: bool,
+    /// Whether a plain `GET /` shows the demo page.
+    pub demo_page: bool,
     /// Whether /healthz, /readyz and /metrics are served here too.
     pub serve_ops: bool,
 }

@@ -146,13 +146,12 @@ async fn the_list_asks_for_the_token() {
 async fn a_browser_sees_a_page_unless_it_is_switched_off() {
     let answer = ask("GET", "/?session=x", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/html; charset=utf-8"));
-    assert!(
-        answer.header("content-security-policy").starts_with("default-src 'none'")
-            && !answer.text.contains("?session=x")
-    );
+    assert_eq!(answer.header("content-security-policy"), "frame-ancestors 'none'");
+    assert!(answer.text.contains("http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'"));
+    assert!(!answer.text.contains("?session=x"));
     let head = ask("HEAD", "/", &[], "").await;
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
-    let off = HttpSettings { landing_page: false, ..Config::default().http() };
+    let off = HttpSettings { demo_page: false, ..Config::default().http() };
     assert_eq!(ask_with(off, request("GET", "/", &[], "")).await.code(), "upgrade_required");
 }
 

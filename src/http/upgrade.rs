@@ -19,12 +19,11 @@ const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// How much is gathered before it is written without a flush. Allocated when first needed.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
-/// The page for people who open the relay's address in a browser.
-const LANDING_PAGE: &str = include_str!("landing.html");
+/// The page for people who open the relay's address in a browser, built from sdk/demo. What it may do it says itself.
+const DEMO_PAGE: &str = include_str!("demo.html");
 
-/// What the page may do: show itself. The hash is that of its one `<style>`.
-const LANDING_POLICY: &str = "default-src 'none'; style-src 'sha256-CJqUdYPvOCXiBM5TNmX71d48A/IXpTwGbczy8OmZYA0='; base-uri 'none'; form-action 'none'; \
-                              frame-ancestors 'none'";
+/// What a page cannot say of itself.
+const DEMO_POLICY: &str = "frame-ancestors 'none'";
 
 /// `GET` on a path that accepts WebSockets.
 pub(super) async fn open(
@@ -52,15 +51,15 @@ fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
     if asks {
         return ApiError::BadUpgrade.into_response();
     }
-    if uri.path() != "/" || !app.settings.landing_page {
+    if uri.path() != "/" || !app.settings.demo_page {
         return ApiError::UpgradeRequired.into_response();
     }
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, LANDING_POLICY),
+        (CONTENT_SECURITY_POLICY, DEMO_POLICY),
         (CACHE_CONTROL, "max-age=300"),
     ];
-    (headers, LANDING_PAGE).into_response()
+    (headers, DEMO_PAGE).into_response()
 }
 
 /// Reads the query as leniently as it can be: of a repeated key the first counts, an empty value is none, and what
@@ -121,11 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_policy_allows_its_own_style_only() {
-        let style = LANDING_PAGE.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next()).unwrap();
-        let hash = base64(&Sha256::digest(style));
-        assert!(LANDING_POLICY.contains(&format!("'sha256-{hash}'")), "the style's hash is {hash}");
-        assert!(!LANDING_PAGE.contains("<script") && !LANDING_PAGE.contains("style="));
+    fn the_pages_policy_allows_its_own_script_and_style_only() {
+        let policy = between(DEMO_PAGE, "Content-Security-Policy\" content=\"", "\"");
+        for (kind, tag) in [("script", "script"), ("style", "style")] {
+            let own = between(DEMO_PAGE, &format!("<{tag}>"), &format!("</{tag}>"));
+            let hash = base64(&Sha256::digest(own));
+            assert!(policy.contains(&format!("{kind}-src 'sha256-{hash}'; ")), "the hash of its {tag} is {hash}");
+            assert_eq!(DEMO_PAGE.matches(&format!("<{tag}")).count(), 1);
+        }
+        assert!(policy.starts_with("default-src 'none'; ") && !DEMO_PAGE.contains("style=\""), "{policy}");
+    }
+
+    fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+        text.split_once(start).and_then(|(_, rest)| rest.split_once(end)).unwrap().0
     }
 
     fn base64(bytes: &[u8]) -> String {

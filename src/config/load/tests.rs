@@ -66,11 +66,11 @@ fn the_log_filter_has_a_short_variable_too() {
 #[test]
 fn a_file_may_use_tomls_own_numbers_switches_and_lists() {
     let (_file, path) = file(
-        "max-frame-bytes = 4096\nredis-fail-fast = false\nlanding-page = false\nlog-format = \"json\"\n\
+        "max-frame-bytes = 4096\nredis-fail-fast = false\ndemo-page = false\nlog-format = \"json\"\n\
          allowed-origins = [\"https://a.example\", \"vscode-webview://b\"]",
     );
     let config = config(&["--config", &path], &NO_ENV);
-    assert_eq!((config.max_frame_bytes, config.landing_page, config.log_format), (4096, false, LogFormat::Json));
+    assert_eq!((config.max_frame_bytes, config.demo_page, config.log_format), (4096, false, LogFormat::Json));
     assert_eq!(config.allowed_origins, Origins::List(vec!["https://a.example".into(), "vscode-webview://b".into()]));
 }
 
@@ -96,7 +96,7 @@ fn a_wrong_value_is_one_sentence_that_says_which_and_why() {
         (&["--ws-paths", "/api/x"], "/api is the relay's own"),
         (&["--conflict-resolution", "coin"], "is none of first_come_first_served"),
         (&["--log-level", "inof"], "is no log filter"),
-        (&["--landing-page", "maybe"], "is neither on nor off"),
+        (&["--demo-page", "maybe"], "is neither on nor off"),
         (
             &["--session-ttl", "1m", "--session-ttl", "2m"],
             "--session-ttl (environment RELAY_SESSION_TTL): is given twice",
