@@ -2,8 +2,9 @@
 
 CARGO ?= cargo
 ADDRESS ?= 127.0.0.1:8080
+NPM_FLAGS ?= --no-audit --no-fund
 
-.PHONY: run test lint bench install-test-tools help
+.PHONY: run test test-relay test-sdk test-examples lint bench install-test-tools help
 
 help:
 	@echo "make run    build the relay and start it with the embedded store on http://$(ADDRESS)"
@@ -14,27 +15,48 @@ help:
 run:
 	$(CARGO) build --release --locked
 	@echo
-	@echo "Starting the relay with the embedded store (no Redis needed). Try it from another terminal:"
+	@echo "Starting the relay with the embedded store (no Redis needed). See it at work in a browser:"
+	@echo
+	@echo "  http://$(ADDRESS)/"
+	@echo
+	@echo "Or from another terminal:"
 	@echo
 	@echo "  curl -s -X POST http://$(ADDRESS)/api/sessions -d '{\"metadata\":{\"tutorial\":\"react-basics\"}}'"
-	@echo "  websocat 'ws://$(ADDRESS)/ws?session=<the id from above>'     # any WebSocket client, twice"
 	@echo
-	@echo "Or open http://$(ADDRESS)/ in a browser. Ctrl-C drains and stops it."
+	@echo "Ctrl-C drains and stops it."
 	@echo
 	./target/release/gitorial-relay serve --listen $(ADDRESS)
 
-test: install-test-tools
+test: install-test-tools test-relay test-sdk test-examples
+
+# The relay and, by the way, the program that the other tests run.
+test-relay:
 	RUST_BACKTRACE=0 $(CARGO) test --locked --lib --bins --tests --examples
 	$(CARGO) test --locked --doc
 
-# Redis for the tests that run over it: Debian's package, unless one is named or installed.
+# The client: its rules, the package, then everything on real nodes, Redis and Chromium.
+test-sdk:
+	cd sdk && npm ci $(NPM_FLAGS) && npm run build && npm run check && npm run check:package && npm run size
+	cd sdk && npm test && npm run test:e2e
+
+test-examples:
+	cd examples/website && npm ci $(NPM_FLAGS) && npm run check && npm run build
+	cd examples/vscode-extension && npm ci $(NPM_FLAGS) && npm run check && npm run build && npm run package
+	node examples/support/run-tests.mjs
+
+# What the tests need and this machine does not have, from Debian's packages: Redis, Node.js, and a browser (unless
+# CHROMIUM names one).
 install-test-tools:
-	@if [ -n "$$RELAY_TEST_REDIS_URL" ] || command -v redis-server >/dev/null; then exit 0; fi; \
+	@wanted=""; \
+	command -v redis-server >/dev/null || wanted="redis-server"; \
+	command -v npm >/dev/null || wanted="$$wanted nodejs npm"; \
+	[ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || wanted="$$wanted chromium"; \
+	if [ -z "$$wanted" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
-	  echo "The tests need redis-server: install it, or set RELAY_TEST_REDIS_URL." >&2; exit 1; fi; \
+	  echo "The tests need: $$wanted. Install them, then try again." >&2; exit 1; fi; \
 	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	echo "installing redis-server"; \
-	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq redis-server >/dev/null
+	echo "installing $$wanted"; \
+	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$wanted >/dev/null
 
 lint:
 	$(CARGO) fmt --check

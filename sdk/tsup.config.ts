@@ -4,6 +4,7 @@ const common: Options = {
   target: 'es2022',
   sourcemap: true,
   esbuildOptions(options) {
+    // That sources are ES modules, as src/package.json says, keeps esbuild from wrapping each of them.
     // Private members begin with an underscore: their names need not travel.
     options.mangleProps = /^_[a-z]/;
   },
