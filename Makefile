@@ -51,12 +51,14 @@ install-test-tools:
 	command -v redis-server >/dev/null || wanted="redis-server"; \
 	command -v npm >/dev/null || wanted="$$wanted nodejs npm"; \
 	[ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || wanted="$$wanted chromium"; \
-	if [ -z "$$wanted" ]; then exit 0; fi; \
+	[ -z "$$wanted" ] && exit 0; \
 	if ! command -v apt-get >/dev/null; then \
 	  echo "The tests need: $$wanted. Install them, then try again." >&2; exit 1; fi; \
 	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	echo "installing $$wanted"; \
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$wanted >/dev/null
+	@node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)' || \
+	{ echo "The tests of the client need Node.js 20.19 or later, and this is $$(node --version)." >&2; exit 1; }
 
 lint:
 	$(CARGO) fmt --check
