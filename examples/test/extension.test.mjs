@@ -46,9 +46,9 @@ test('the website takes control and the editor follows', async () => {
   await client.acceptControlTransfer();
   client.sendTutorialState({ ...state, stepContent: { ...state.stepContent, index: 2 } });
   await until('the role', () => editor.statusItem.text === '$(eye) Following 3/5');
-  await until('the file', () => editor.shown?.file === `${sample}/todo.mjs` && editor.shown.line === 4);
+  await until('the file', () => editor.shown?.file === `${sample}/tasks.mjs` && editor.shown.line === 4);
   client.sendTutorialState({ ...state, isShowingSolution: true, stepContent: { ...state.stepContent, index: 3 } });
-  await until('the solution', () => editor.shown.file === `${sample}/solutions/todo.mjs`);
+  await until('the solution', () => editor.shown.file === `${sample}/solutions/tasks.mjs`);
   await editor.run('showActions');
   assert.deepEqual(editor.offered, ['Take Control', 'Copy Session Link', 'Leave Session']);
   await editor.run('takeControl');

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
-const FILE = 'todo.json';
+const FILE = 'tasks.json';
 
 /** The tasks; none if nothing was ever saved. */
 export function load() {

@@ -17,8 +17,8 @@ export interface Place {
 }
 
 /** What both sides know the tutorial by: the `tutorial.json` of an editor's folder has the same. */
-const ID = 'todo-list';
-export const TITLE = 'A to-do list for the terminal';
+const ID = 'task-list';
+export const TITLE = 'A task list for the terminal';
 
 export const STEPS: readonly Step[] = [
   {
@@ -32,7 +32,7 @@ export const STEPS: readonly Step[] = [
   },
   {
     title: 'Read the command',
-    text: 'What you type after “node todo.mjs” is in process.argv, after two entries of its own. The first word is the command, the second what it is about.',
+    text: 'What you type after “node tasks.mjs” is in process.argv, after two entries of its own. The first word is the command, the second what it is about.',
     code: "const [command = 'list', subject = ''] = process.argv.slice(2);\nconst tasks = load();",
   },
   {
@@ -44,7 +44,7 @@ export const STEPS: readonly Step[] = [
   {
     title: 'Try it',
     text: 'Add something, list it, and mark it as done. Then end the program and list again: it is still there.',
-    code: 'node todo.mjs add "Read the first step"\nnode todo.mjs list\nnode todo.mjs done 1',
+    code: 'node tasks.mjs add "Read the first step"\nnode tasks.mjs list\nnode tasks.mjs done 1',
   },
 ];
 

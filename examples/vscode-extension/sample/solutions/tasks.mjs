@@ -1,6 +1,6 @@
-import { load, save } from './store.mjs';
+import { load, save } from '../store.mjs';
 
-// What you type after "node todo.mjs": a command, and what it is about.
+// What you type after "node tasks.mjs": a command, and what it is about.
 const [command = 'list', subject = ''] = process.argv.slice(2);
 const tasks = load();
 
@@ -12,7 +12,7 @@ switch (command) {
     save([...tasks, { title: subject, done: false }]);
     break;
   case 'done':
-    console.log('Your turn: mark the task with this number as done, and save the list.');
+    save(tasks.map((task, at) => (at + 1 === Number(subject) ? { ...task, done: true } : task)));
     break;
   default:
     console.log('Commands: list, add "something to do", done 1');
