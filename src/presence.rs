@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::broker::{BrokerError, SharedBroker};
 use crate::clock::{StoreClock, since_boot};
 use crate::ids::{Millis, NodeId};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Memory, SharedStore, StoreError};
 
 /// The intervals that everything about nodes derives from.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ pub enum RenewError {
 pub struct Renewed {
     /// The lease had lapsed before: what was learnt under the old one is void.
     pub new_term: bool,
-    /// The store has lost its memory since the last renewal.
+    /// The store may have forgotten something since the last renewal.
     pub memory_lost: bool,
 }
 
@@ -66,7 +66,9 @@ pub struct Presence {
     deadline: AtomicU64,
     term: AtomicU64,
     count: AtomicU64,
-    generation: Mutex<Option<String>>,
+    memory: Mutex<Option<Memory>>,
+    /// The store has lost its memory, and whoever renews the lease has not been told yet.
+    forgetful: AtomicBool,
     doubtful_until: AtomicU64,
     watched: Mutex<HashMap<NodeId, Sight>>,
     lapsed: RwLock<Arc<HashSet<NodeId>>>,
@@ -92,7 +94,8 @@ impl Presence {
             deadline: AtomicU64::new(0),
             term: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            generation: Mutex::default(),
+            memory: Mutex::default(),
+            forgetful: AtomicBool::new(false),
             doubtful_until: AtomicU64::new(0),
             watched: Mutex::default(),
             lapsed: RwLock::default(),
@@ -111,10 +114,41 @@ impl Presence {
         (since_boot() < self.deadline.load(Ordering::Acquire)).then(|| self.term.load(Ordering::Acquire))
     }
 
-    /// Whether the store lost its memory so recently that a session it does not know may still be restored.
+    /// Whether the store may have forgotten something so recently that not everybody has put it right: a session that it
+    /// does not know may still be restored, and somebody may drive whom it does not know of.
     #[must_use]
     pub fn memory_is_doubtful(&self) -> bool {
         since_boot() < self.doubtful_until.load(Ordering::Acquire)
+    }
+
+    /// Whether the store was empty so recently that a session as old as this may be known to others and not to it. A node
+    /// that has just started cannot have noticed.
+    #[must_use]
+    pub fn is_older_than_memory(&self, created_at: Millis, now: Millis) -> bool {
+        let since = self.memory.lock().as_ref().map_or(0, |memory| memory.since);
+        created_at < since && now < since.saturating_add(millis(self.timing.lease))
+    }
+
+    /// Takes note of the server that a document was read from: one that is not known may have forgotten something.
+    pub fn heard_from(&self, server: &str) {
+        let unknown = self.memory.lock().as_ref().is_some_and(|memory| !memory.servers.contains(server));
+        if unknown {
+            self.doubt();
+        }
+    }
+
+    fn doubt(&self) {
+        self.doubtful_until.store(since_boot() + millis(self.timing.lease), Ordering::Release);
+    }
+
+    /// Compares what the store remembers with what it did.
+    fn remember(&self, memory: Memory) {
+        let before = self.memory.lock().replace(memory.clone());
+        if before.is_some_and(|before| before != memory) {
+            self.doubt();
+            self.begin_watching_anew();
+            self.forgetful.store(true, Ordering::Release);
+        }
     }
 
     /// Renews this node's lease.
@@ -130,20 +164,27 @@ impl Presence {
         let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, keep), self.broker.probe());
         let beat = beat?;
         self.clock.set(beat.now);
+        self.remember(beat.memory);
         heard?;
-        let before = self.generation.lock().replace(beat.generation.clone());
-        let memory_lost = before.is_some_and(|before| before != beat.generation);
+        let memory_lost = self.forgetful.swap(false, Ordering::AcqRel);
         let lease = millis(self.timing.lease);
-        if memory_lost {
-            self.doubtful_until.store(since_boot() + lease, Ordering::Release);
-            self.begin_watching_anew();
-        }
         let new_term = began >= self.deadline.load(Ordering::Acquire);
         if new_term {
             self.term.fetch_add(1, Ordering::AcqRel);
         }
         self.deadline.store(began + lease - millis(self.timing.margin), Ordering::Release);
         Ok(Renewed { new_term, memory_lost })
+    }
+
+    /// Asks the store what it remembers, without renewing anything.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store did not answer.
+    pub async fn look_at_memory(&self) -> Result<(), StoreError> {
+        let memory = self.store.memory().await?;
+        self.remember(memory);
+        Ok(())
     }
 
     /// Looks after the given nodes. Returns those whose lease has lapsed since the last look.

@@ -3,7 +3,7 @@
 use super::{Effect, Step};
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::CloseReason;
-use crate::session::{Assignment, Client, End, Place, Role, Status};
+use crate::session::{Assignment, Client, Core, End, Place, Role, Status};
 
 /// A socket that wants into a session.
 #[derive(Clone, Debug)]
@@ -166,6 +166,14 @@ impl Step<'_> {
         let held = held.and_then(|held| self.session.client(held)).map(|(_, client)| client.clone());
         if let Some(client) = held {
             self.grant_to(&client, false, End::Resumed);
+        }
+    }
+
+    /// Of two cores the one that changed later is the later one: control that was given since must not be given again.
+    pub(super) fn remember(&mut self, core: &Core) {
+        let forgotten = core.changed_at > self.session.core.changed_at || core.epoch > self.session.core.epoch;
+        if forgotten && self.session.core.status == Status::Active {
+            self.session.core = Core { status: Status::Active, ..core.clone() };
         }
     }
 

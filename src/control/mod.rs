@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 use crate::protocol::{CloseReason, ErrorCode};
-use crate::session::{Client, Place, Role, Session};
+use crate::session::{Client, Core, Place, Role, Session};
 
 pub use members::Join;
 
@@ -82,6 +82,8 @@ pub enum Event {
         /// The one that drove, if it may go on: the store has lost its memory, so nobody else was let drive since.
         held: Option<ConnectionId>,
     },
+    /// The store may have forgotten what it last confirmed, and this is the core as this node last saw it.
+    Remember(Box<Core>),
     /// A client did the handshake; it may resume with the token of this digest.
     Handshake {
         /// Which.
@@ -236,6 +238,7 @@ impl Step<'_> {
             Event::Join(join) => self.join(join),
             Event::Leave { connection, lost } => self.leave(*connection, *lost),
             Event::Rejoin { clients, held } => self.rejoin(clients, *held),
+            Event::Remember(core) => self.remember(core),
             Event::Handshake { connection, resume } => self.handshake(*connection, resume),
             Event::Frame { connection, alias, epoch, intent } => {
                 self.frame(*connection, alias.as_ref(), *epoch, intent);

@@ -90,8 +90,11 @@ impl Relay {
                 seat.client.clone().filter(|_| !seat.muted)
             })
             .collect();
+        let doubtful = self.inner.presence.memory_is_doubtful();
+        if let Some(view) = state.view.as_ref().filter(|_| doubtful) {
+            events.push(Event::Remember(Box::new(view.session.core.clone())));
+        }
         if !missing.is_empty() {
-            let doubtful = self.inner.presence.memory_is_doubtful();
             let held = state.view.as_ref().filter(|_| doubtful).and_then(|view| view.session.core.holder.as_ref());
             let held = held.map(|holder| holder.place.connection).filter(|held| here.contains(held));
             events.push(Event::Rejoin { clients: missing, held });

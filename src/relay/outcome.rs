@@ -84,7 +84,8 @@ impl Relay {
                         room.lock().remove(*connection);
                     }
                 }
-                Event::Frame { .. } | Event::Rejoin { .. } | Event::Handshake { .. } | Event::Delete | Event::Tick => {}
+                Event::Frame { .. } | Event::Rejoin { .. } | Event::Remember(_) => {}
+                Event::Handshake { .. } | Event::Delete | Event::Tick => {}
             }
         }
         self.inner.metrics.sessions.set(i64::try_from(self.inner.hub.len()).unwrap_or(i64::MAX));
@@ -174,6 +175,7 @@ impl Relay {
         let mut room = seat.room.lock();
         let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
         if holds && !self.drives(&room, seat.connection) {
+            room.unasked |= frame.kind == FrameType::StateUpdate;
             drop(room);
             return self.reject(seat, ErrorCode::StoreUnavailable, frame.kind.wire());
         }

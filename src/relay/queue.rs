@@ -15,7 +15,7 @@ use super::Relay;
 use super::decide::Decision;
 use crate::control::{Context, Event, Intent};
 use crate::hub::{Room, Seat};
-use crate::ids::{NodeId, SessionId};
+use crate::ids::{Millis, NodeId, SessionId};
 use crate::protocol::{CloseReason, Frame};
 use crate::session::{Session, Status};
 use crate::store::{Committed, StoreError, Stored};
@@ -142,8 +142,9 @@ impl Relay {
             self.begin_reading(id);
             let loaded = self.timed(self.inner.store.load(id)).await?;
             self.inner.clock.set(loaded.now);
-            let Some(stored) = loaded.found else {
-                return self.missing(id, jobs).await;
+            self.inner.presence.heard_from(&loaded.server);
+            let Some(mut stored) = loaded.found else {
+                return self.missing(id, jobs, loaded.now).await;
             };
             if let Some((before, decision)) = unknown.take()
                 && landed(&decision, &stored, self.node())
@@ -151,7 +152,14 @@ impl Relay {
                 self.finish(id, jobs, &before, decision, Standing { version: stored.version, term, partial: true });
                 return Ok(());
             }
-            self.refuse_claims(jobs, term);
+            let doubtful = self.is_doubtful(&stored.session, loaded.now);
+            if doubtful {
+                // They may belong to an epoch that the store has forgotten.
+                (stored.session.core.requests, stored.session.core.offer) = (Vec::new(), None);
+            }
+            if term.is_none() || doubtful {
+                refuse_claims(jobs);
+            }
             let nodes: Vec<NodeId> = stored.session.rosters.keys().cloned().collect();
             let lapsed = self.inner.presence.still_lapsed(&nodes).await?;
             let context =
@@ -188,20 +196,10 @@ impl Relay {
         }
     }
 
-    /// Nobody new is let drive while this node has no lease, nor while the store may not know yet who drives.
-    fn refuse_claims(&self, jobs: &mut VecDeque<Job>, term: Option<u64>) {
-        if term.is_some() && !self.inner.presence.memory_is_doubtful() {
-            return;
-        }
-        for job in std::mem::take(jobs) {
-            match &job.event {
-                Event::Frame { intent, .. } if *intent != Intent::Speak => {
-                    // Who asked may have gone.
-                    let _ = job.reply.send(Reply::Unavailable);
-                }
-                _ => jobs.push_back(job),
-            }
-        }
+    /// Whether somebody may drive in this session whom the store has forgotten: then nobody else may be let drive.
+    fn is_doubtful(&self, session: &Session, now: Millis) -> bool {
+        let presence = &self.inner.presence;
+        presence.memory_is_doubtful() || presence.is_older_than_memory(session.info.created_at, now)
     }
 
     async fn back_off(&self, attempt: u32) {
@@ -228,7 +226,7 @@ impl Relay {
     }
 
     /// There is no document. If the store has lost its memory, the sockets here restore it; otherwise the session is over.
-    async fn missing(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
+    async fn missing(&self, id: SessionId, jobs: &mut VecDeque<Job>, now: Millis) -> Result<(), StoreError> {
         if let Some(room) = self.inner.hub.find(id) {
             let restored = self.restore(&room).await?;
             if restored {
@@ -240,12 +238,34 @@ impl Relay {
                 seat.outbound.close(CloseReason::SessionExpired);
             }
         }
+        let doubtful = self.inner.presence.memory_is_doubtful();
         for job in jobs.drain(..) {
-            let reply = if self.inner.presence.memory_is_doubtful() { Reply::Unavailable } else { Reply::Missing };
+            // Who can prove to have been here was here before the store was empty.
+            let proven = matches!(&job.event, Event::Join(join) if join.resume.is_some());
+            let forgotten = doubtful || proven && self.inner.presence.is_older_than_memory(0, now);
             // Who asked may have gone.
-            let _ = job.reply.send(reply);
+            let _ = job.reply.send(if forgotten { Reply::Unavailable } else { Reply::Missing });
         }
         Ok(())
+    }
+}
+
+/// Nobody new is let drive while this node has no lease, nor while the store may not know yet who drives. To come back
+/// as who drives is a new grant, too.
+fn refuse_claims(jobs: &mut VecDeque<Job>) {
+    for job in std::mem::take(jobs) {
+        let refused = match &job.event {
+            Event::Frame { intent, .. } => *intent != Intent::Speak,
+            Event::Join(join) => join.resume.is_some(),
+            Event::Leave { .. } | Event::Rejoin { .. } | Event::Remember(_) | Event::Handshake { .. } => false,
+            Event::Delete | Event::Tick => false,
+        };
+        if refused {
+            // Who asked may have gone.
+            let _ = job.reply.send(Reply::Unavailable);
+        } else {
+            jobs.push_back(job);
+        }
     }
 }
 

@@ -95,6 +95,7 @@ impl Relay {
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
         let loaded = self.timed(self.inner.store.load(id)).await.map_err(|error| self.noted(error))?;
         self.inner.clock.set(loaded.now);
+        self.inner.presence.heard_from(&loaded.server);
         match loaded.found {
             None if self.inner.presence.memory_is_doubtful() => Err(RelayError::Unavailable),
             None => Ok(None),

@@ -20,6 +20,9 @@ use crate::store::StoreError;
 /// How often a node reports the activity of a busy session to the store.
 const REPORT_INTERVAL: Millis = 5_000;
 
+/// No lease has this number.
+const NO_TERM: u64 = 0;
+
 /// How long a node that has never held its lease waits before it tries again.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
@@ -86,8 +89,10 @@ impl Relay {
         for room in &rooms {
             let mut state = room.lock();
             state.stale = true;
-            if let Some(view) = state.view.as_mut().filter(|_| memory_lost) {
-                view.version = 0;
+            if memory_lost {
+                // What the document says of this node's clients may be out of date: they are all claimed anew.
+                state.term = state.term.map(|_| NO_TERM);
+                state.view.iter_mut().for_each(|view| view.version = 0);
             }
         }
         let relay = self.clone();
@@ -232,9 +237,9 @@ impl Relay {
     /// Writes the session of this room anew if the store has lost it with its memory. `false`: it has not, so the
     /// session is over.
     pub(super) async fn restore(&self, room: &Arc<Room>) -> Result<bool, StoreError> {
-        // The heartbeat may not have noticed yet.
-        if !self.inner.presence.memory_is_doubtful() && self.inner.presence.renew().await.is_ok_and(|r| r.memory_lost) {
-            self.read_all_again(true);
+        // The heartbeat may not have noticed yet: flushed by hand, a server keeps its name.
+        if !self.inner.presence.memory_is_doubtful() {
+            self.inner.presence.look_at_memory().await?;
         }
         let view = room.lock().view.clone();
         let Some(view) = view.filter(|_| self.inner.presence.memory_is_doubtful()) else { return Ok(false) };

@@ -1,6 +1,6 @@
 //! A store in the memory of one process: for a single node, for embedding, for tests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Beat, Committed, Loaded, Store, StoreError, Stored, Write, WriteId};
+use super::{Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::session::{Activity, Session};
 
@@ -63,6 +63,12 @@ impl MemoryStore {
         let born_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         let generation = format!("{:032x}", rand::random::<u128>());
         Self { inner: Arc::new(Inner { born_at, born: Instant::now(), generation, limit, state: Mutex::default() }) }
+    }
+
+    fn remembers(&self) -> Memory {
+        let marker = self.inner.generation.clone();
+        let servers = BTreeSet::from([marker.clone()]);
+        Memory { marker, since: 0, servers }
     }
 
     fn now(&self) -> Millis {
@@ -130,7 +136,10 @@ impl Store for MemoryStore {
     }
 
     async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
-        self.with(|state, now| Ok(Loaded { now, found: state.document(id, now).map(|kept| kept.value.clone()) }))
+        self.with(|state, now| {
+            let found = state.document(id, now).map(|kept| kept.value.clone());
+            Ok(Loaded { now, server: self.inner.generation.clone(), found })
+        })
     }
 
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
@@ -186,8 +195,12 @@ impl Store for MemoryStore {
         self.with(|state, now| {
             state.beats.insert(node.clone(), Kept { value: count, until: now + millis(keep) });
             state.wrote(now);
-            Ok(Beat { now, generation: self.inner.generation.clone() })
+            Ok(Beat { now, memory: self.remembers() })
         })
+    }
+
+    async fn memory(&self) -> Result<Memory, StoreError> {
+        Ok(self.remembers())
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {

@@ -5,6 +5,7 @@
 mod memory;
 mod redis;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct Stored {
 pub struct Loaded {
     /// The store's time when it answered.
     pub now: Millis,
+    /// The server that answered: one of [`Memory::servers`], unless it has forgotten something since they were named.
+    pub server: String,
     /// The document, unless there is none.
     pub found: Option<Stored>,
 }
@@ -99,8 +102,20 @@ pub enum Committed {
 pub struct Beat {
     /// The store's time.
     pub now: Millis,
-    /// Names this store's memory. It changes only when the store has lost what it knew.
-    pub generation: String,
+    /// What the store remembers.
+    pub memory: Memory,
+}
+
+/// Names what a store remembers. It changes whenever the store may have forgotten something that it had confirmed: it
+/// came back empty, or from what it had saved, or a replica took its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Names everything since the store was last empty.
+    pub marker: String,
+    /// Since when that is, in the store's time; zero if nobody but this process can have known it before.
+    pub since: Millis,
+    /// The memories of the servers that answer for documents, by name.
+    pub servers: BTreeSet<String>,
 }
 
 /// Why a store gave no answer.
@@ -141,6 +156,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Writes a node's heartbeat, kept for `keep`: a number that the node raises each time. Returns only when the
     /// configured replicas have it.
     async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError>;
+
+    /// What the store remembers.
+    async fn memory(&self) -> Result<Memory, StoreError>;
 
     /// The last heartbeat of each node, `None` where there is none.
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError>;

@@ -3,29 +3,32 @@
 //! On a Cluster each document lives on one primary and is read and written there only; the store's time is then that
 //! primary's clock, so the primaries' clocks have to agree to well within the lease times.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::clients::Pipeline;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, HashesInterface, KeysInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, KeysInterface};
 use fred::types::scan::Scanner;
 use fred::types::scripts::Script;
-use fred::types::{Expiration, FromValue, SetOptions, Value};
+use fred::types::{CustomCommand, Expiration, FromValue, Value};
 use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Beat, Committed, Loaded, Store, StoreError, Stored, Write, WriteId, whole};
+use super::{Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId, whole};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
 use crate::session::{Activity, Session};
 
-/// Names the memory of this Redis. Written once, by whoever comes first; gone only with everything else.
+/// Names the memory of this Redis, and when it began. Written once, by whoever comes first; gone only with everything
+/// else.
 const GENERATION: &str = "gitorial:generation";
+
+/// Reads it, or writes it.
+const MEMORY: &str = include_str!("lua/memory.lua");
 
 /// A document's key with its braces: 9 characters, then the first hyphen of the id.
 const DOCUMENTS: &str = "gitorial:?????????-????-????-????-?????????????";
@@ -37,6 +40,7 @@ pub struct RedisStore {
     /// Its own where heartbeats wait for replicas, so that nothing else waits behind them.
     beats: Arc<Connection>,
     create: Script,
+    load: Script,
     commit: Script,
     touch: Script,
     timeout: Duration,
@@ -61,6 +65,7 @@ impl RedisStore {
             connection,
             beats,
             create: Script::from_lua(include_str!("lua/create.lua")),
+            load: Script::from_lua(include_str!("lua/load.lua")),
             commit: Script::from_lua(include_str!("lua/commit.lua")),
             touch: Script::from_lua(include_str!("lua/touch.lua")),
             timeout: settings.command_timeout,
@@ -134,16 +139,12 @@ impl Store for RedisStore {
     }
 
     async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
-        let key = key(id);
-        let both = async {
-            let pipeline = self.connection.client().pipeline();
-            let () = pipeline.hgetall(&key).await?;
-            time_of(&pipeline, &key).await?;
-            pipeline.all::<(HashMap<String, Bytes>, (u64, u64))>().await
-        };
-        let (fields, time) = self.ask(&self.connection, "hgetall", both).await?;
+        let answer: (Millis, String, Vec<Bytes>) = self.run(&self.load, "load", key(id), Vec::new()).await?;
+        let (now, server, fields) = answer;
+        let names = fields.iter().step_by(2).map(|name| String::from_utf8_lossy(name).into_owned());
+        let fields: HashMap<String, Bytes> = names.zip(fields.iter().skip(1).step_by(2).cloned()).collect();
         let found = if fields.is_empty() { None } else { Some(read(&fields)?) };
-        Ok(Loaded { now: to_millis(time), found })
+        Ok(Loaded { now, server, found })
     }
 
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
@@ -192,34 +193,36 @@ impl Store for RedisStore {
     async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
         let key = beat_key(node);
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let fresh = format!("{:032x}", rand::random::<u128>());
         let replicas = self.replicas;
         // Redis waits for at most half the time that the relay waits for Redis.
         let patience = px(self.timeout / 2);
         let all = async {
             let pipeline = self.beats.client().pipeline();
             let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
-            let () = pipeline.set(GENERATION, fresh, None, Some(SetOptions::NX), false).await?;
-            let () = pipeline.get(GENERATION).await?;
-            time_of(&pipeline, GENERATION).await?;
+            let () = pipeline.custom(beside("EVAL", GENERATION), memory_script()).await?;
             if replicas > 0 {
                 let wait = beside("WAIT", &key);
                 let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
             }
             pipeline.all::<Vec<Value>>().await
         };
-        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(2);
+        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(1);
         let mut next = || answers.next().unwrap_or(Value::Null);
-        let strange = |_| StoreError::Corrupt("an unknown answer to a heartbeat".into());
-        let generation: String = next().convert().map_err(strange)?;
-        let time: (u64, u64) = next().convert().map_err(strange)?;
+        let (now, memory) = self.understand(next()).await?;
         if replicas > 0 {
             let have: u32 = next().convert().map_err(strange)?;
             if have < replicas {
                 return Err(self.unavailable(&format!("{have} of {replicas} replicas have the heartbeat")));
             }
         }
-        Ok(Beat { now: to_millis(time), generation })
+        Ok(Beat { now, memory })
+    }
+
+    async fn memory(&self) -> Result<Memory, StoreError> {
+        let client = self.connection.client();
+        let ask = client.custom::<Value, Value>(beside("EVAL", GENERATION), memory_script());
+        let answer = self.ask(&self.connection, "memory", ask).await?;
+        self.understand(answer).await.map(|(_, memory)| memory)
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -250,6 +253,33 @@ impl Store for RedisStore {
 }
 
 impl RedisStore {
+    /// What memory.lua answered, and what the other primaries of a Cluster add to it.
+    async fn understand(&self, answer: Value) -> Result<(Millis, Memory), StoreError> {
+        let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
+        let servers = if self.connection.client().is_clustered() { self.primaries().await? } else { [server].into() };
+        Ok((now, Memory { marker, since, servers }))
+    }
+
+    /// The memories of all primaries of a Cluster.
+    async fn primaries(&self) -> Result<BTreeSet<String>, StoreError> {
+        let client = self.beats.client();
+        let all = async {
+            let servers = client.cached_cluster_state().map(|state| state.unique_primary_nodes()).unwrap_or_default();
+            let info = CustomCommand::new_static("INFO", None, false);
+            let ask = servers.into_iter().map(|server| {
+                let (node, info) = (client.with_cluster_node(server), info.clone());
+                async move { node.custom::<String, _>(info, vec!["replication"]).await }
+            });
+            futures_util::future::try_join_all(ask).await
+        };
+        let answers = self.ask(&self.beats, "info", all).await?;
+        let name = |text: &String| {
+            let line = text.lines().find_map(|line| line.strip_prefix("master_replid:"));
+            line.map(|name| name.trim().to_owned())
+        };
+        Ok(answers.iter().filter_map(name).collect())
+    }
+
     async fn scan(&self, limit: usize) -> Result<Vec<SessionId>, Error> {
         let client = self.connection.client();
         let mut pages = if client.is_clustered() {
@@ -274,6 +304,16 @@ impl RedisStore {
     }
 }
 
+/// The arguments of EVAL for memory.lua.
+fn memory_script() -> Vec<Value> {
+    let marker = format!("{:032x}", rand::random::<u128>());
+    vec![MEMORY.into(), 1.into(), GENERATION.into(), marker.into()]
+}
+
+fn strange(_: Error) -> StoreError {
+    StoreError::Corrupt("an unknown answer about a server's memory".into())
+}
+
 fn key(id: SessionId) -> String {
     format!("gitorial:{{{}}}", id.reveal())
 }
@@ -293,10 +333,6 @@ fn px(keep: Duration) -> i64 {
 
 fn to_millis((seconds, micros): (u64, u64)) -> Millis {
     seconds * 1_000 + micros / 1_000
-}
-
-async fn time_of(pipeline: &Pipeline<fred::clients::Client>, key: &str) -> Result<(), Error> {
-    pipeline.custom::<(), Value>(beside("TIME", key), Vec::new()).await
 }
 
 fn json(value: &impl Serialize) -> Result<String, StoreError> {

@@ -11,7 +11,7 @@ use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::relay::{Handling, NewSession, Relay, RelayEvent, RelaySettings, Ticket};
 use gitorial_relay::session::{Activity, Role, Session};
-use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, Write};
+use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -55,6 +55,10 @@ impl Store for SlowReads {
 
     async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
         self.store.beat(node, count, keep).await
+    }
+
+    async fn memory(&self) -> Result<Memory, StoreError> {
+        self.store.memory().await
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {

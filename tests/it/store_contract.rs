@@ -223,7 +223,7 @@ async fn heartbeats_are_seen_until_they_lapse_or_are_retired(store: impl Store) 
     let (a, b, c) = (node("a"), node("b"), node("c"));
     let first = store.beat(&a, 1, KEEP).await.expect("answer");
     let second = store.beat(&a, 2, KEEP).await.expect("answer");
-    assert!(second.now >= first.now && first.generation == second.generation && !first.generation.is_empty());
+    assert!(second.now >= first.now && first.memory == second.memory && !first.memory.servers.is_empty());
     store.beat(&b, 7, Duration::from_millis(30)).await.expect("answer");
     let all = [c.clone(), a.clone(), b.clone()];
     eventually(PATIENCE, async || (store.beats(&all).await.expect("answer") == [None, Some(2), None]).then_some(()))
@@ -316,11 +316,11 @@ async fn the_generation_outlives_a_connection_but_not_the_memory_of_redis() {
     let store = redis(&fixture).await;
     let a = node("a");
     let beat = async || store.beat(&a, 1, KEEP).await.ok();
-    let first = eventually(PATIENCE, beat).await.generation;
+    let first = eventually(PATIENCE, beat).await.memory;
     fixture.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    assert_eq!(eventually(PATIENCE, beat).await.generation, first);
+    assert_eq!(eventually(PATIENCE, beat).await.memory, first);
     fixture.restart().await;
-    assert_ne!(eventually(PATIENCE, beat).await.generation, first);
+    assert_ne!(eventually(PATIENCE, beat).await.memory, first);
 }
 
 #[tokio::test]
