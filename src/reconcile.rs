@@ -91,6 +91,8 @@ pub struct Diff {
     pub released: Option<Ended>,
     /// Somebody follows who did not before.
     pub followers: bool,
+    /// Who drives came back on another socket: what it was asked on the old one it does not know.
+    pub returned: bool,
 }
 
 /// Compares two documents. `before` is `None` if the node knew nothing of the session.
@@ -115,6 +117,8 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
         diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved);
     }
     keep_the_holders(&mut diff, before, after);
+    let ended = after.core.ended.as_ref().filter(|_| after.core.epoch != before.core.epoch);
+    diff.returned = ended.is_some_and(|ended| ended.how == End::Resumed);
     diff.released = after.core.ended.clone().filter(|ended| {
         ended.how == End::Released && before.core.ended.as_ref().is_none_or(|known| known.epoch != ended.epoch)
     });
@@ -157,7 +161,8 @@ pub fn tell(told: &mut Told, me: &Client, diff: &Diff, after: &Session) -> Vec<T
     }
     tell_role(told, me, role, after, &mut out);
     out.extend(diff.roles.iter().cloned().map(|(client, role)| Tell::RoleChanged(client, role)));
-    if role == Role::Active && diff.followers {
+    // One with the handshake repeats its state by itself when it comes back.
+    if role == Role::Active && (diff.followers || (diff.returned && !told.modern)) {
         out.push(Tell::RequestSync);
     }
     out
@@ -202,8 +207,8 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
             told.phase = Phase::Passive;
         }
         Role::Passive if !told.modern => demote(told, me, after, out),
-        // It drove, and nobody does now: its node had lost its place.
-        Role::Connected if told.phase == Phase::Active => {
+        // It drove, and nobody does now: its node had lost its place. Or it waits for a role that could not be given.
+        Role::Connected if matches!(told.phase, Phase::Active | Phase::Pull | Phase::Push) => {
             demote(told, me, after, out);
             if !told.modern {
                 out.push(Tell::ReleaseControl(me.name().clone()));

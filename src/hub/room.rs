@@ -66,6 +66,9 @@ pub struct RoomState {
     pub term: Option<u64>,
     /// The document has to be read again before anything else.
     pub stale: bool,
+    /// Whoever drives has to be asked for its state: the clients here may have missed the last one, or those elsewhere
+    /// the last one of the driver here.
+    pub unasked: bool,
     /// A refresh waits in the queue and has not read the document yet.
     pub to_be_read: bool,
 }

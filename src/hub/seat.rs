@@ -50,7 +50,10 @@ pub struct SeatState {
     pub muted: bool,
     /// The hash of the last state that passed to or from it.
     pub last_state: Option<u64>,
-    /// Since it last asked for the state a new one has passed to it.
+    /// The hash of the last state that it sent and that did not pass at once: it repeats it when it is asked, even if it
+    /// was refused.
+    pub sent: Option<u64>,
+    /// Since it last asked for the state a new one has passed to or from it.
     pub updated: bool,
     /// Who waits for its answer to a `request_sync`.
     pub open_sync: Option<OpenSync>,
@@ -76,6 +79,9 @@ pub struct OpenSync {
     /// The hashes of the states that may be its answer: the last one that had passed when it was asked, and those that
     /// have passed since, for its answer may cross them on the way. Empty: any may.
     known: Vec<u64>,
+    /// It was asked as the one that drove, and has lost control since. What it has on its way may be a state that was
+    /// refused; with the handshake it carries no epoch, as all its states do but answers.
+    outlived: bool,
 }
 
 /// A frame on its way to several seats, in the two forms that clients with and without the handshake get.
@@ -177,8 +183,12 @@ impl SeatState {
     pub fn ask(&mut self, asker: Option<Place>, now: Instant) {
         let last = self.last_state;
         let open = self.open_sync.take().filter(|open| open.until > now);
-        let mut open =
-            open.unwrap_or_else(|| OpenSync { until: now, askers: Vec::new(), known: last.into_iter().collect() });
+        let mut open = open.unwrap_or_else(|| OpenSync {
+            until: now,
+            askers: Vec::new(),
+            known: last.into_iter().collect(),
+            outlived: false,
+        });
         open.until = now + ANSWER_WINDOW;
         open.askers.retain(|known| Some(known) != asker.as_ref());
         open.askers.extend(asker.filter(|_| open.askers.len() < MAX_ASKERS));
@@ -195,9 +205,31 @@ impl SeatState {
         }
     }
 
+    /// Whether it shows a state of its own that has not passed.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.sent.is_some() && self.sent != self.last_state
+    }
+
+    /// Notes a frame that did not pass at once: if it is a state, its sender takes it for the present one.
+    pub fn note_sent(&mut self, frame: &Frame) {
+        if frame.kind == FrameType::StateUpdate {
+            self.sent = Some(frame.data_hash());
+        }
+    }
+
     /// Notes that it sent this state as the one that drives: nobody waits for another answer of it.
     pub fn drove(&mut self, hash: u64) {
+        self.sent = None;
         self.note_state(hash);
+        self.answered();
+    }
+
+    /// Notes that it has lost control. What it answers to what it was asked as the driver is for nobody any more; but it
+    /// may be under way, and is still an answer and nothing new.
+    pub fn drove_no_more(&mut self) {
+        self.open_sync.take_if(|open| open.known.is_empty());
+        self.open_sync.iter_mut().for_each(|open| open.outlived = true);
         self.answered();
     }
 
@@ -207,13 +239,14 @@ impl SeatState {
         self.open_sync.as_mut().map(|open| std::mem::take(&mut open.askers)).unwrap_or_default()
     }
 
-    /// Whether a state of this hash would answer an open `request_sync`.
+    /// Whether a state of this hash would answer an open `request_sync`. `numbered`: it carries an epoch.
     #[must_use]
-    pub fn answers(&self, hash: u64, now: Instant) -> bool {
+    pub fn answers(&self, hash: u64, numbered: bool, now: Instant) -> bool {
         let open = self.open_sync.as_ref().filter(|open| open.until > now);
         open.is_some_and(|open| {
-            let known = open.known.contains(&hash) || self.last_state == Some(hash);
-            known || (open.known.is_empty() && self.last_state.is_none())
+            let known = open.known.contains(&hash) || [self.last_state, self.sent].contains(&Some(hash));
+            let any = open.known.is_empty() && self.last_state.is_none();
+            known || any || (open.outlived && self.told.modern && !numbered)
         })
     }
 }

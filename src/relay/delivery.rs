@@ -68,12 +68,14 @@ impl Relay {
                 self.deliver(&state, &route.target, &mut parcel);
             }
             Kind::Answer => {
-                for seat in targets(&state, &route.target) {
+                for seat in targets(&state, &route.target).cloned().collect::<Vec<_>>() {
                     let parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
-                    self.answer(seat, parcel, route.state_hash);
+                    self.answer(&mut state, &seat, parcel, route.state_hash);
                 }
             }
             Kind::RequestSync => {
+                // A node that the document, as it was read here, does not name yet would not get the answer.
+                state.unasked |= !state.elsewhere.contains(&from);
                 let asker = Place { node: from, connection: route.source };
                 let now = Instant::now();
                 for seat in targets(&state, &route.target) {
@@ -112,7 +114,7 @@ impl Relay {
             None => self.inner.hub.rooms(),
         };
         for room in rooms {
-            let state = room.lock();
+            let mut state = room.lock();
             if !state.elsewhere.contains(to) {
                 continue;
             }
@@ -120,7 +122,7 @@ impl Relay {
                 let body = Body::Changed { version: view.version };
                 self.inner.broker.publish(to, Message { session: room.id, body });
             }
-            self.ask_driver(&state);
+            self.ask_own_driver(&mut state);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::control::{Direction, Event, Intent, StateClaim};
 use crate::hub::{Parcel, RoomState, Seat};
 use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
 use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
+use crate::reconcile::Belief;
 use crate::session::{Place, Role};
 
 /// What became of a frame.
@@ -74,6 +75,7 @@ impl Relay {
                 if gated =>
             {
                 self.inner.metrics.dropped.inc();
+                seat.lock().note_sent(&frame);
                 Handling::Done
             }
             FrameType::StateUpdate if spoke => self.on_state(seat, frame),
@@ -129,8 +131,11 @@ impl Relay {
         Handling::Later(Box::pin(async move {
             let token = ResumeToken::random();
             let event = Event::Handshake { connection: seat.connection, resume: token.digest() };
-            relay.submit(seat.room.id, event, Some((seat.clone(), frame))).await;
-            relay.acknowledge(&seat, &token);
+            match relay.submit(seat.room.id, event, Some((seat.clone(), frame))).await {
+                // A token that the document does not know would be worth nothing.
+                Reply::Unavailable => seat.outbound.close(CloseReason::StoreUnavailable),
+                _ => relay.acknowledge(&seat, &token),
+            }
         }))
     }
 
@@ -165,7 +170,7 @@ impl Relay {
         let hash = frame.data_hash();
         let mut room = seat.room.lock();
         let mut state = seat.lock();
-        let answer = state.answers(hash, now);
+        let answer = state.answers(hash, frame.epoch.is_some(), now);
         if let Some(driver) = room.driver_at(seat.connection) {
             let entitled = self.drives(&room, seat.connection);
             let stale = state.told.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
@@ -174,6 +179,8 @@ impl Relay {
                 return self.on_role_frame(seat, frame);
             }
             state.drove(hash);
+            // What it asked for before is out of date now.
+            state.updated |= !answer;
             let seq = state.next_seq();
             drop(state);
             self.note_activity(&mut room, !answer);
@@ -194,6 +201,7 @@ impl Relay {
             let epoch = view.map(|view| view.session.core.epoch);
             let stale = frame.epoch.zip(epoch).is_some_and(|(frame, now)| frame < now);
             let code = if stale { ErrorCode::StaleEpoch } else { ErrorCode::NotActive };
+            state.note_sent(&frame);
             drop((state, room));
             return self.reject_frame(seat, code, &frame);
         }
@@ -242,11 +250,24 @@ impl Relay {
         let alias = frame.client_id.as_deref().and_then(ClientId::parse);
         let intent = self.intent(&seat, &frame, alias.as_ref());
         let epoch = self.epoch_of(&seat, &frame);
-        let event = Event::Frame { connection: seat.connection, alias, epoch, intent };
+        let event = Event::Frame { connection: seat.connection, alias, epoch, intent: intent.clone() };
         let kind = frame.kind;
-        let reply = self.submit(seat.room.id, event, Some((seat.clone(), frame))).await;
+        let reply = self.submit(seat.room.id, event, Some((seat.clone(), frame.clone()))).await;
+        seat.lock().note_sent(&frame);
         if matches!(reply, Reply::Unavailable) {
+            self.undecided(&seat, &intent);
             self.reject(&seat, ErrorCode::StoreUnavailable, kind.wire());
+        }
+    }
+
+    /// A frame could not be decided on, but its sender may believe that it was: as soon as the document can be read
+    /// again the sender is told what is true, and whoever drives is asked for its state.
+    fn undecided(&self, seat: &Seat, intent: &Intent) {
+        let mut room = seat.room.lock();
+        let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
+        (room.stale, room.unasked) = (true, true);
+        if let Some(belief) = Belief::of(intent, holds) {
+            seat.lock().told.believes(belief);
         }
     }
 
@@ -310,10 +331,9 @@ impl Relay {
     pub(super) fn pass_answer(&self, room: &mut RoomState, from: &Seat, frame: &Frame, askers: &[Place], seq: Seq) {
         let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let (here, state_hash) = (self.node(), frame.data_hash());
-        for asker in askers.iter().filter(|asker| asker.node == *here) {
-            if let Some(seat) = room.seat(asker.connection) {
-                self.answer(seat, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
-            }
+        let local = askers.iter().filter(|asker| asker.node == *here);
+        for seat in local.filter_map(|asker| room.seat(asker.connection).cloned()).collect::<Vec<_>>() {
+            self.answer(room, &seat, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
         }
         for node in &room.elsewhere {
             let there = askers.iter().filter(|asker| asker.node == *node);
@@ -326,10 +346,12 @@ impl Relay {
         }
     }
 
-    /// Gives an answer to one who asked, unless the ACTIVE client's own state has overtaken it.
-    pub(super) fn answer(&self, seat: &Seat, mut parcel: Parcel, hash: u64) {
+    /// Gives an answer to one who asked, unless the ACTIVE client's own state has overtaken it. If the one who asked is
+    /// the ACTIVE client, its followers have to learn what it goes on from.
+    pub(super) fn answer(&self, room: &mut RoomState, seat: &Seat, mut parcel: Parcel, hash: u64) {
         let state = seat.lock();
-        let overtaken = state.updated && state.last_state != Some(hash);
+        let another = state.last_state.is_some_and(|last| last != hash);
+        let overtaken = state.updated && another;
         drop(state);
         if overtaken {
             self.inner.metrics.dropped.inc();
@@ -337,6 +359,9 @@ impl Relay {
         }
         parcel.state_hash = Some(hash);
         seat.deliver(&mut parcel, &self.inner.settings.queue);
+        if another && room.driver_at(seat.connection).is_some() {
+            self.ask_own_driver(room);
+        }
     }
 
     pub(super) fn publish(&self, node: &NodeId, session: crate::ids::SessionId, route: Route, text: Bytes) {
@@ -355,7 +380,7 @@ impl Relay {
 
 /// What a state can be, as far as its sender's connection knows.
 fn state_claim(state: &mut crate::hub::SeatState, frame: &Frame) -> StateClaim {
-    if state.answers(frame.data_hash(), Instant::now()) {
+    if state.answers(frame.data_hash(), frame.epoch.is_some(), Instant::now()) {
         StateClaim::Answer
     } else if state.told.modern && std::mem::take(&mut state.initial_push) {
         StateClaim::InitialPush

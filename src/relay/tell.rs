@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Relay, RelayEvent};
-use crate::broker::{Body, Kind, Message};
+use crate::broker::{Body, Kind, Message, Route, Target};
 use crate::hub::{Driver, Room, RoomState, Seat, SeatState, View};
 use crate::ids::{ConnectionId, Epoch, Millis, SessionId};
 use crate::protocol::{CloseReason, Frame, FrameType, RELAY_CLIENT_ID, outgoing};
@@ -35,13 +35,17 @@ impl Relay {
             return;
         }
         let newly_reached = self.look_elsewhere(room.id, &mut state, session, version);
+        // Under another lease than before: what was said in between did not pass.
+        state.unasked |= term.is_some() && state.term.is_some_and(|before| Some(before) != term);
         state.term = term.or(state.term);
         self.seat_driver(&mut state, session, term);
         let diff = reconcile::diff(before, session);
         self.tell_all(&mut state, &diff, session);
         state.release = None;
-        if newly_reached && self.now().saturating_sub(state.activity.drove_at) < RECENT {
-            self.ask_driver(&state);
+        let recently = self.now().saturating_sub(state.activity.drove_at) < RECENT;
+        state.unasked |= newly_reached && (recently || self.inner.presence.memory_is_doubtful());
+        if state.unasked {
+            self.ask_driver(&mut state, session);
         }
         self.pass_held(&mut state);
         let acknowledge = session.core.transfer.is_some()
@@ -102,6 +106,7 @@ impl Relay {
         let places: std::collections::HashMap<_, _> =
             session.rosters.values().flat_map(|roster| &roster.clients).map(|c| (c.connection, c)).collect();
         self.mute_replaced(state, session);
+        let mut ahead = false;
         for seat in &state.seats {
             let mut told = seat.lock();
             if told.muted {
@@ -111,8 +116,11 @@ impl Relay {
             if !diff.left.is_empty() && !told.told.modern {
                 seat.outbound.hush(now);
             }
-            self.tell_one(seat, &mut told, me, diff, session, state.release.as_ref());
+            let news = self.tell_one(seat, &mut told, me, diff, session, state.release.as_ref());
+            // What it said before, as one that did not drive, is what it goes on from.
+            ahead |= news && session.holds(seat.connection) && told.is_ahead();
         }
+        state.unasked |= ahead;
     }
 
     /// A socket whose place a newer one of the same client took gets nothing more. If it has done the handshake it is
@@ -145,6 +153,7 @@ impl Relay {
         }
     }
 
+    /// Tells one client. `true`: there was something to tell.
     fn tell_one(
         &self,
         seat: &Seat,
@@ -153,7 +162,7 @@ impl Relay {
         diff: &Diff,
         session: &Session,
         release: Option<&(ConnectionId, Bytes)>,
-    ) {
+    ) -> bool {
         let (drove, gate) = (state.told.phase == Phase::Active, state.told.gate);
         let tells = tell(&mut state.told, me, diff, session);
         if state.told.gate > gate {
@@ -163,8 +172,7 @@ impl Relay {
         let role = session.role(me);
         match role {
             Role::Active => state.initial_push = false,
-            // What it was asked as the one that drove it has no answer to any more.
-            Role::Passive | Role::Connected if drove => state.open_sync = None,
+            Role::Passive | Role::Connected if drove => state.drove_no_more(),
             Role::Passive | Role::Connected => {}
         }
         let accepted = if tells.is_empty() { None } else { state.accepted.take() };
@@ -194,6 +202,7 @@ impl Relay {
             let text = outgoing::with_members(&text, &[("epoch", epoch.0.into())]);
             seat.tell(text, FrameType::AcceptControl, true, &self.inner.settings.queue);
         }
+        !tells.is_empty()
     }
 
     fn render(&self, tell: &Tell, me: &Client, epoch: Option<Epoch>) -> (FrameType, Bytes) {
@@ -222,13 +231,41 @@ impl Relay {
         (kind, outgoing::numbered(kind, client, data, now, epoch))
     }
 
-    /// Asks the driver of this node, if it has one, for the state, on behalf of those who may have missed it.
-    pub(super) fn ask_driver(&self, state: &RoomState) {
-        let Some(seat) = state.driver.and_then(|driver| state.seat(driver.connection)) else { return };
-        seat.lock().ask(None, Instant::now());
-        let data = Some(serde_json::json!({}));
-        let text = outgoing::frame(FrameType::RequestSync, RELAY_CLIENT_ID, data, self.now());
-        seat.tell(text, FrameType::RequestSync, true, &self.inner.settings.queue);
+    /// Asks whoever drives for the state, on behalf of all who may have missed it. A driver of this node that may not drive
+    /// now is asked later, for its answer would be refused.
+    fn ask_driver(&self, state: &mut RoomState, session: &Session) {
+        let Some(holder) = session.core.holder.as_ref().map(|holder| &holder.place) else {
+            state.unasked = false;
+            return;
+        };
+        if let Some(seat) = state.seat(holder.connection) {
+            if self.drives(state, holder.connection) {
+                seat.lock().ask(None, Instant::now());
+                seat.tell(self.question(), FrameType::RequestSync, true, &self.inner.settings.queue);
+                state.unasked = false;
+            }
+        } else if let Some(seat) = state.seats.first() {
+            let (source, target) = (seat.connection, Target::Only(vec![holder.connection]));
+            let (epoch, seq) = (session.core.epoch, seat.lock().next_seq());
+            let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::RequestSync };
+            self.publish(&holder.node, seat.room.id, route, self.question());
+            state.unasked = false;
+        }
+    }
+
+    /// As [`Relay::observe`] does when something was missed, if this node's client drives.
+    pub(super) fn ask_own_driver(&self, state: &mut RoomState) {
+        let view = state.view.clone();
+        let own = |view: &&View| view.session.driver().is_some_and(|holder| holder.place.node == *self.node());
+        if let Some(view) = view.as_ref().filter(own) {
+            state.unasked = true;
+            self.ask_driver(state, &view.session);
+        }
+    }
+
+    /// A `request_sync` of the relay's own.
+    fn question(&self) -> Bytes {
+        outgoing::frame(FrameType::RequestSync, RELAY_CLIENT_ID, Some(serde_json::json!({})), self.now())
     }
 
     /// A frame that waited for control to come follows now, or is dropped if it did not come.

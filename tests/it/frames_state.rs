@@ -18,6 +18,9 @@ on_both! {
     an_answer_that_is_another_state_is_a_take,
     all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take,
     a_client_without_a_state_may_answer_with_any,
+    an_answer_that_the_driver_has_overtaken_is_dropped,
+    a_late_answer_of_one_that_lost_control_is_no_initial_push,
+    a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
     unknown_types_are_forwarded_byte_for_byte_and_counted,
     unknown_members_are_preserved_byte_for_byte,
     clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was,
@@ -180,6 +183,53 @@ async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
     b.say("state_update", state(40)).await;
     assert_eq!(a.expect("state_update").await["data"], state(40));
     assert_eq!(stage.active().await, "client_a", "the seed's pull: the peer's state arrives, then the caller drives");
+}
+
+async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("state_update", state(4)).await;
+    b.expect("state_update").await;
+    a.say("request_sync", json!({})).await;
+    b.expect("request_sync").await;
+    // It reads slowly: its answer is written when the driver has long moved on.
+    a.say("state_update", state(5)).await;
+    b.expect("state_update").await;
+    b.say("state_update", state(4)).await;
+    b.barrier(&a).await;
+    assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
+    assert_eq!(stage.active().await, "client_a");
+}
+
+async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage) {
+    let (a, b) = modern_two(stage).await;
+    a.say("state_update", state(1)).await;
+    b.expect("state_update").await;
+    b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
+    assigned(&b, "ACTIVE").await;
+    b.expect("request_sync").await;
+    a.say("accept_control", json!({ "fromClientId": "client_b", "timestamp": 1 })).await;
+    assigned(&b, "PASSIVE").await;
+    b.say("coordinate_sync_direction", json!({ "preferredDirection": "PASSIVE", "reason": "push" })).await;
+    assigned(&b, "PASSIVE").await;
+    // Only now it answers what it was asked as the driver, with a state that was refused meanwhile.
+    b.say("state_update", state(9)).await;
+    b.barrier(&a).await;
+    assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
+    let mut push = b.frame("state_update", state(2));
+    push["epoch"] = b.frames_of("assign_sync_direction").last().unwrap()["epoch"].clone();
+    b.send(push).await;
+    assert_eq!(a.expect("state_update").await["data"], state(2), "what it pushes carries an epoch");
+}
+
+async fn a_driver_that_comes_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
+    let (_a, b) = stage.driven().await;
+    let again = stage.far("client_a").await;
+    again.expect("accept_control").await;
+    acknowledge(&again).await;
+    granted(&again).await;
+    again.expect("request_sync").await;
+    again.say("state_update", state(3)).await;
+    assert_eq!(b.expect("state_update").await["data"], state(3));
 }
 
 async fn unknown_types_are_forwarded_byte_for_byte_and_counted(stage: &Stage) {

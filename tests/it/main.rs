@@ -19,6 +19,7 @@ mod life;
 mod load;
 mod nodes;
 mod racing;
+mod redis_away;
 mod sessions;
 mod sessions_http;
 mod slow_reader;

@@ -200,3 +200,57 @@ fn a_follower_whose_node_was_thought_dead_follows_on() {
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     assert_eq!((scene.role(1), scene.session.live_clients()), (Role::Passive, 2));
 }
+
+#[test]
+fn a_core_that_the_store_has_forgotten_is_written_again() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    // A replica that had not heard of the last change takes the place of its primary.
+    let forgetful = scene.session.clone();
+    scene.now += 10;
+    scene.frame(2, accept(1));
+    let (core, epoch) = (scene.session.core.clone(), scene.epoch());
+    scene.session = forgetful;
+    scene.apply(&node(1), &Event::Remember(Box::new(core)));
+    assert!(scene.drives(2) && scene.epoch() == epoch);
+    scene.frame(1, accept(2));
+    assert!(scene.epoch() > epoch, "no epoch is given twice");
+}
+
+#[test]
+fn a_core_that_others_have_changed_since_is_left_as_it_is() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    let old = scene.session.core.clone();
+    scene.now += 10;
+    scene.frame(2, accept(1));
+    let core = scene.session.core.clone();
+    scene.apply(&node(1), &Event::Remember(Box::new(old)));
+    assert_eq!(scene.session.core, core);
+}
+
+#[test]
+fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    let forgetful = scene.session.clone();
+    scene.now += 10;
+    scene.frame(1, Intent::Release);
+    let core = scene.session.core.clone();
+    scene.session = forgetful;
+    scene.apply(&node(1), &Event::Remember(Box::new(core)));
+    assert!(!scene.drives(1) && scene.session.core.holder.is_none());
+}
+
+#[test]
+fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
+    for (belief, asked) in [(Belief::Pull, Phase::Pull), (Belief::Push, Phase::Push)] {
+        let mut scene = Scene::new(Strategy::FirstComeFirstServed);
+        scene.join(1);
+        let mut told = told(Phase::Idle, false);
+        // Its frame was refused, since the store was away; a client without the handshake does not understand that.
+        told.believes(belief);
+        assert_eq!(told.phase, asked);
+        let tells = scene.tell(1, &mut told);
+        assert!(tells.contains(&Tell::Assign(Role::Passive)), "{tells:?}");
+        assert!(matches!(tells.last(), Some(Tell::ReleaseControl(_))), "{tells:?}");
+        assert_eq!(told.phase, Phase::Idle);
+    }
+}
