@@ -7,7 +7,9 @@
 )]
 
 mod announced;
+mod backpressure;
 mod broker_contract;
+mod drain;
 mod existing_clients;
 mod frames_control;
 mod frames_presence;
