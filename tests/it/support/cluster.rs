@@ -167,7 +167,8 @@ impl Node {
         node
     }
 
-    async fn ready(&self) {
+    /// Waits until it serves.
+    pub async fn ready(&self) {
         eventually(PATIENCE, async || {
             let answer = self.request(Method::GET, "/readyz").send().await.ok()?;
             (answer.status() == StatusCode::OK).then_some(())

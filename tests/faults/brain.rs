@@ -1,0 +1,355 @@
+//! What a client does with what it gets, and what its user has it do: clients of both existing generations, by the
+//! script that the other tests use, and clients with the handshake as docs/protocol.md describes them. No sockets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use super::history::{Role, StateFrame, What, Who};
+use super::support::old_script::{Call, Generation, Phase, Script};
+
+/// The number of the next frame of this process that carries a state.
+static FRAMES: AtomicU64 = AtomicU64::new(1);
+
+/// A client without its socket.
+pub struct Brain {
+    who: Who,
+    kind: Kind,
+    /// How many steps its user has taken.
+    steps: u64,
+    /// Nothing has come since its socket opened that tells where the tutorial stands.
+    late: bool,
+}
+
+enum Kind {
+    Old(Generation, Script),
+    Modern(Modern),
+}
+
+/// A client with the handshake.
+#[derive(Default)]
+struct Modern {
+    /// The relay has answered the handshake.
+    entered: bool,
+    token: Option<String>,
+    epoch: u64,
+    active: bool,
+    follows: bool,
+    holder: Option<String>,
+    offer: Option<String>,
+    request: Option<String>,
+    last: Option<Value>,
+    /// It drove when its socket was lost, and has not heard since that it does not.
+    drove: bool,
+    /// It followed when its socket was lost.
+    followed: bool,
+}
+
+impl Brain {
+    /// A client that has never been connected; without a generation it does the handshake.
+    pub fn new(who: Who, generation: Option<Generation>) -> Self {
+        let kind = match generation {
+            Some(generation) => Kind::Old(generation, Script::new(generation, &who.id())),
+            None => Kind::Modern(Modern::default()),
+        };
+        Self { who, kind, steps: 0, late: false }
+    }
+
+    /// Whether it does the handshake.
+    pub fn is_modern(&self) -> bool {
+        matches!(self.kind, Kind::Modern(_))
+    }
+
+    /// Whether it keeps its role over a reconnect.
+    pub fn is_stubborn(&self) -> bool {
+        matches!(self.kind, Kind::Old(Generation::First, _))
+    }
+
+    /// What goes into the address of its socket.
+    pub fn query(&self) -> String {
+        match &self.kind {
+            Kind::Old(..) => String::new(),
+            Kind::Modern(modern) => {
+                let resume = modern.token.as_ref().map(|token| format!("&resume={token}")).unwrap_or_default();
+                format!("&client={}{resume}", self.who.id())
+            }
+        }
+    }
+
+    /// Its socket has opened: what it sends.
+    pub fn opened(&mut self) -> Vec<Value> {
+        self.late = true;
+        match &mut self.kind {
+            Kind::Old(_, script) => {
+                script.opened();
+                Vec::new()
+            }
+            Kind::Modern(_) => vec![json!({ "type": "protocol_handshake", "protocol_version": 1, "timestamp": 1 })],
+        }
+    }
+
+    /// Its socket is gone.
+    pub fn closed(&mut self) {
+        if let Kind::Modern(modern) = &mut self.kind {
+            modern.drove |= modern.active;
+            modern.followed = modern.follows;
+            (modern.entered, modern.active, modern.follows) = (false, false, false);
+            (modern.offer, modern.request, modern.holder) = (None, None, None);
+        }
+    }
+
+    /// Whether it may be given something to do.
+    pub fn is_ready(&self) -> bool {
+        match &self.kind {
+            Kind::Old(..) => true,
+            Kind::Modern(modern) => modern.entered,
+        }
+    }
+
+    /// Whether it believes to drive.
+    pub fn is_active(&self) -> bool {
+        match &self.kind {
+            Kind::Old(_, script) => script.phase == Phase::Active,
+            Kind::Modern(modern) => modern.active,
+        }
+    }
+
+    /// Whether it believes to follow.
+    pub fn follows(&self) -> bool {
+        match &self.kind {
+            Kind::Old(_, script) => script.phase == Phase::Passive,
+            Kind::Modern(modern) => modern.follows,
+        }
+    }
+
+    /// Whether nobody owes it the present state: one without the handshake is sent it when it chooses a role, or with
+    /// its driver's next step.
+    pub fn is_late(&self) -> bool {
+        self.late && !self.is_modern()
+    }
+
+    /// The last state it sent or received.
+    pub fn last(&self) -> Option<(Who, u64)> {
+        let last = match &self.kind {
+            Kind::Old(_, script) => script.state.as_ref(),
+            Kind::Modern(modern) => modern.last.as_ref(),
+        };
+        last.and_then(author_and_step)
+    }
+
+    /// Takes in a frame: what it notes, and what it answers.
+    pub fn on_text(&mut self, text: &str) -> (Vec<What>, Vec<Value>) {
+        let frame: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+        let mut notes = Vec::new();
+        if frame["type"] == "state_update" {
+            self.late = false;
+            notes.extend(state_of(&frame, self.is_modern()).map(What::Got));
+        }
+        if frame["type"] == "rejected" {
+            notes.push(What::Refused(frame["data"]["code"].as_str().unwrap_or_default().to_owned()));
+        }
+        let was = self.is_active();
+        let mut answers = match &mut self.kind {
+            Kind::Old(_, script) => {
+                let answers = script.on_text(text);
+                notes.extend(script.violations.drain(..).map(What::Hurt));
+                script.refusals.clear();
+                answers
+            }
+            Kind::Modern(modern) => modern.on_frame(self.who, &frame, &mut notes),
+        };
+        if !self.is_modern() && self.is_active() != was {
+            notes.push(What::Told(if was { Role::Other } else { Role::Active }, None));
+        }
+        answers.iter_mut().for_each(|frame| mark(frame, true));
+        notes.extend(answers.iter().filter_map(|frame| state_of(frame, true)).map(What::Sent));
+        (notes, answers)
+    }
+
+    /// Its user does something: what it notes, and what it sends.
+    pub fn act(&mut self, rng: &mut StdRng) -> (Vec<What>, Vec<Value>) {
+        let step = self.steps + 1;
+        let state = json!({ "author": self.who.id(), "step": step, "tutorialId": "react-basics" });
+        let was = self.is_active();
+        let mut frames = match &mut self.kind {
+            Kind::Old(generation, script) => old_act(*generation, script, state, rng),
+            Kind::Modern(modern) => modern.act(self.who, state, rng),
+        };
+        let mut notes = Vec::new();
+        if self.is_active() != was {
+            notes.push(What::Told(if was { Role::Other } else { Role::Active }, None));
+        }
+        for frame in &mut frames {
+            mark(frame, false);
+            if frame["type"] == "state_update" {
+                self.steps = step;
+                notes.extend(state_of(frame, true).map(What::Sent));
+            }
+        }
+        (notes, frames)
+    }
+}
+
+impl Modern {
+    fn on_frame(&mut self, who: Who, frame: &Value, notes: &mut Vec<What>) -> Vec<Value> {
+        let kind = frame["type"].as_str().unwrap_or_default();
+        if kind == "protocol_ack" {
+            return self.enter(who, frame, notes);
+        }
+        if let Some(epoch) = frame["epoch"].as_u64()
+            && epoch > self.epoch
+        {
+            self.epoch = epoch;
+            (self.offer, self.request) = (None, None);
+        }
+        let from = frame["clientId"].as_str().unwrap_or_default().to_owned();
+        match kind {
+            "assign_sync_direction" if self.entered => {
+                let active = frame["data"]["assignedDirection"] == "ACTIVE";
+                (self.active, self.follows) = (active, !active);
+                notes.push(What::Told(if active { Role::Active } else { Role::Other }, frame["epoch"].as_u64()));
+                // What was written last may have been lost with the connection.
+                let again = active && std::mem::take(&mut self.drove);
+                if !active {
+                    self.drove = false;
+                }
+                return if again { self.repeat(who) } else { Vec::new() };
+            }
+            "state_update" => {
+                self.last = Some(frame["data"].clone());
+                self.drove = false;
+            }
+            "request_sync" => return self.answer(who),
+            "request_control" => self.request = Some(from),
+            "offer_control" => self.offer = Some(from),
+            "release_control" => {
+                self.follows = false;
+                self.holder = None;
+            }
+            "role_changed" if frame["data"]["role"] == "active" => self.holder = Some(from),
+            "error" => notes.push(What::Hurt("an error was sent".to_owned())),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// The relay lets it in, and says what is true now.
+    fn enter(&mut self, who: Who, ack: &Value, notes: &mut Vec<What>) -> Vec<Value> {
+        let resumed = ack["resumed"] == true;
+        let epoch = ack["epoch"].as_u64().unwrap_or_default();
+        let on_its_way = self.drove && resumed && epoch == self.epoch;
+        self.token = ack["resume"].as_str().map(str::to_owned);
+        (self.entered, self.epoch) = (true, epoch);
+        (self.active, self.follows) = (ack["role"] == "active", ack["role"] == "passive");
+        notes.push(What::Told(if self.active { Role::Active } else { Role::Other }, Some(epoch)));
+        if self.active {
+            self.drove = false;
+            return self.repeat(who);
+        }
+        let lost = ack["role"] == "connected" && (on_its_way || !resumed);
+        self.drove &= on_its_way || lost;
+        match (lost, self.drove, self.followed) {
+            (true, true, _) => vec![coordinate(who, "ACTIVE")],
+            (true, false, true) => vec![coordinate(who, "PASSIVE")],
+            _ => Vec::new(),
+        }
+    }
+
+    fn repeat(&self, who: Who) -> Vec<Value> {
+        let repeat = |state: &Value| envelope(who, "state_update", state.clone(), Some(self.epoch));
+        self.last.iter().map(repeat).collect()
+    }
+
+    fn answer(&self, who: Who) -> Vec<Value> {
+        self.last.iter().map(|state| envelope(who, "state_update", state.clone(), None)).collect()
+    }
+
+    fn act(&mut self, who: Who, state: Value, rng: &mut StdRng) -> Vec<Value> {
+        let chance = rng.random_range(0..100);
+        let epoch = (self.epoch > 0).then_some(self.epoch);
+        let names = |name: &Option<String>| json!({ "fromClientId": name, "timestamp": 1 });
+        let frame = |kind: &str, data: Value| vec![envelope(who, kind, data, epoch)];
+        if self.active {
+            return match (chance, self.request.take()) {
+                (0..60, Some(name)) => frame("accept_control", names(&Some(name))),
+                (60..90, Some(name)) => frame("decline_control", names(&Some(name))),
+                (0..4, None) => {
+                    // Giving up needs nobody's leave: from now on it sends nothing.
+                    self.active = false;
+                    frame("release_control", json!({ "timestamp": 1 }))
+                }
+                (4..10, None) => frame("offer_control", json!({ "tutorialState": self.last, "metadata": {} })),
+                _ => {
+                    self.last = Some(state.clone());
+                    frame("state_update", state)
+                }
+            };
+        }
+        match (chance, self.offer.take(), &self.holder) {
+            (0..50, Some(name), _) => frame("accept_control", names(&Some(name))),
+            (50..80, Some(name), _) => frame("decline_control", names(&Some(name))),
+            (0..4, None, Some(_)) => frame("accept_control", names(&self.holder)),
+            (4..8, None, Some(_)) => {
+                vec![envelope(who, "request_control", json!({ "requestingClientId": who.id() }), None)]
+            }
+            (0..25, None, _) if !self.follows => vec![coordinate(who, "ACTIVE")],
+            (25..50, None, _) if !self.follows => vec![coordinate(who, "PASSIVE")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A user of an existing client, who calls only what the client allows.
+fn old_act(generation: Generation, script: &mut Script, state: Value, rng: &mut StdRng) -> Vec<Value> {
+    let chance = rng.random_range(0..100);
+    match (script.phase, chance) {
+        (Phase::Passive, 0..60) if script.offer.is_some() => script.call(&Call::Accept),
+        (Phase::Passive, 60..80) if script.offer.is_some() => script.call(&Call::Decline),
+        // The first generation takes control silently: its next state says so.
+        (Phase::Passive, 0..4) if generation == Generation::First => {
+            script.call(&Call::Take);
+            script.call(&Call::SendState(state))
+        }
+        (Phase::Passive, 0..4) if script.driver.is_some() => script.call(&Call::Take),
+        (Phase::Idle, 0..25) => script.call(&Call::Pull),
+        (Phase::Idle, 25..50) => script.call(&Call::Push),
+        (Phase::Active, 0..4) if generation == Generation::Second => script.call(&Call::Release),
+        (Phase::Active, 4..10) => script.call(&Call::Offer),
+        (Phase::Active, _) => script.call(&Call::SendState(state)),
+        _ => Vec::new(),
+    }
+}
+
+fn envelope(who: Who, kind: &str, data: Value, epoch: Option<u64>) -> Value {
+    let mut frame = json!({ "type": kind, "clientId": who.id(), "data": data, "timestamp": 1, "protocol_version": 1 });
+    if let Some(epoch) = epoch {
+        frame["epoch"] = epoch.into();
+    }
+    frame
+}
+
+fn coordinate(who: Who, direction: &str) -> Value {
+    envelope(who, "coordinate_sync_direction", json!({ "preferredDirection": direction, "reason": "user" }), None)
+}
+
+/// Numbers a frame that carries a state. Members that the relay does not know are passed on as they are.
+fn mark(frame: &mut Value, repeated: bool) {
+    if frame["type"] == "state_update" {
+        frame["frame"] = FRAMES.fetch_add(1, Ordering::Relaxed).into();
+        frame["repeated"] = repeated.into();
+    }
+}
+
+/// What is known of a frame that carries a state. `epochs`: its reader is shown, or its writer has written, an epoch.
+fn state_of(frame: &Value, epochs: bool) -> Option<StateFrame> {
+    let (author, step) = author_and_step(&frame["data"])?;
+    let epoch = frame["epoch"].as_u64().filter(|_| epochs);
+    let repeated = frame["repeated"] == true;
+    Some(StateFrame { frame: frame["frame"].as_u64()?, author, step, repeated, epoch })
+}
+
+fn author_and_step(data: &Value) -> Option<(Who, u64)> {
+    Some((Who::parse(data["author"].as_str()?)?, data["step"].as_u64()?))
+}

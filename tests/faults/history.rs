@@ -1,0 +1,140 @@
+//! What every client sent, received and was told, in the order in which it happened.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Which client: the session's number and its own in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Who {
+    /// The session.
+    pub session: usize,
+    /// The client in it.
+    pub client: usize,
+}
+
+impl Who {
+    /// The id in its frames.
+    pub fn id(self) -> String {
+        format!("client_{}_{}", self.session, self.client)
+    }
+
+    /// Reads [`Who::id`].
+    pub fn parse(id: &str) -> Option<Self> {
+        let (session, client) = id.strip_prefix("client_")?.split_once('_')?;
+        Some(Self { session: session.parse().ok()?, client: client.parse().ok()? })
+    }
+}
+
+/// A state on its way: who wrote it, which of its own it is, and which frame carried it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateFrame {
+    /// Unique among all frames of the run.
+    pub frame: u64,
+    /// Whose step it is.
+    pub author: Who,
+    /// Counts its author's steps.
+    pub step: u64,
+    /// It repeats a state that was sent before: an answer to `request_sync`, or what may have been lost with a
+    /// connection.
+    pub repeated: bool,
+    /// The epoch in the frame, if its reader or writer has done the handshake.
+    pub epoch: Option<u64>,
+}
+
+/// What a client was told to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It drives.
+    Active,
+    /// It does not.
+    Other,
+}
+
+/// Something that happened to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its socket opened.
+    Opened,
+    /// Its socket ended, with this code and reason; 1006 without a word.
+    Closed(u16, String),
+    /// It sent a state.
+    Sent(StateFrame),
+    /// It received a state.
+    Got(StateFrame),
+    /// It learnt what it is, in which epoch if it was said.
+    Told(Role, Option<u64>),
+    /// A frame of it was refused with this code.
+    Refused(String),
+    /// It was done something that must never be done to a client.
+    Hurt(String),
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Since the run began.
+    pub at: Duration,
+    /// To whom.
+    pub who: Who,
+    /// What.
+    pub what: What,
+}
+
+/// What a client knows when all is quiet.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Who.
+    pub who: Who,
+    /// It believes to drive.
+    pub active: bool,
+    /// It believes to follow.
+    pub follows: bool,
+    /// Its socket is open.
+    pub connected: bool,
+    /// It keeps its role over a reconnect, whatever the relay thinks (the first generation).
+    pub stubborn: bool,
+    /// Its socket was opened after the last state was sent to it, and nobody owes it a state.
+    pub late: bool,
+    /// The last state it sent or received.
+    pub last: Option<(Who, u64)>,
+}
+
+/// A session when all is quiet.
+#[derive(Clone, Debug)]
+pub struct Quiet {
+    /// Who drives, by the store.
+    pub holder: Option<Who>,
+    /// How many clients the store counts.
+    pub clients: usize,
+    /// The clients.
+    pub standings: Vec<Standing>,
+}
+
+/// The record of one run.
+#[derive(Debug)]
+pub struct History {
+    began: Instant,
+    events: Mutex<Vec<Event>>,
+}
+
+impl History {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self { began: Instant::now(), events: Mutex::default() }
+    }
+
+    /// Notes what happened to a client now.
+    pub fn note(&self, who: Who, what: What) {
+        let mut events = self.events.lock();
+        // Read under the lock, so that times and order agree.
+        let at = self.began.elapsed();
+        events.push(Event { at, who, what });
+    }
+
+    /// Everything so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+}

@@ -1,0 +1,231 @@
+//! The checker: reads a history and says what in it must not be. Pure, and tested with forged histories.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::history::{Event, Quiet, Role, StateFrame, What, Who};
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// States of two clients were let through in one epoch.
+    TwoControllers { session: usize, epoch: u64, clients: (Who, Who) },
+    /// A receiver saw a state of an older epoch after one of a newer epoch.
+    OlderAfterNewer { receiver: Who, older: u64, newer: u64 },
+    /// A receiver saw a sender's states in another order than they were sent.
+    OutOfOrder { receiver: Who, author: Who, step: u64, after: u64 },
+    /// A receiver got one frame twice.
+    Twice { receiver: Who, frame: u64 },
+    /// A frame came out in a session that it does not belong to.
+    WrongSession { receiver: Who, author: Who },
+    /// A session with a client in it was gone.
+    SessionLost { who: Who, reason: String },
+    /// A client drove in an epoch in which it had not been told that it drives.
+    DroveUntold { who: Who, epoch: u64 },
+    /// A client stayed connected and was never told that another had taken control from it.
+    LossUntold { who: Who, epoch: u64 },
+    /// A client was done something that must not be done to one.
+    Hurt { who: Who, how: String },
+    /// After healing, a client believed something else of its role than was true.
+    WrongRole { who: Who, holder: Option<Who> },
+    /// After healing, a follower did not have its controller's last state.
+    Missed { who: Who, last: Option<(Who, u64)>, of: (Who, u64) },
+    /// After healing, a client was not in its session.
+    NotBack { who: Who },
+    /// After healing, the store counted other clients than there were.
+    Miscounted { session: usize, counted: usize, there: usize },
+}
+
+impl Verdict {
+    /// The promise, in a word for tables.
+    pub fn promise(&self) -> Promise {
+        match self {
+            Self::TwoControllers { .. } | Self::OlderAfterNewer { .. } | Self::DroveUntold { .. } => Promise::Exclusion,
+            Self::SessionLost { .. } | Self::NotBack { .. } => Promise::Sessions,
+            Self::Missed { .. } => Promise::States,
+            Self::OutOfOrder { .. } | Self::Twice { .. } | Self::WrongSession { .. } => Promise::Order,
+            Self::LossUntold { .. } | Self::Hurt { .. } | Self::WrongRole { .. } | Self::Miscounted { .. } => {
+                Promise::Truth
+            }
+        }
+    }
+}
+
+/// What is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Promise {
+    /// Never two controllers.
+    Exclusion,
+    /// No session with a living client is lost.
+    Sessions,
+    /// No follower misses its controller's last state for good.
+    States,
+    /// Each sender's frames in order, once, where they belong.
+    Order,
+    /// What clients are told is true.
+    Truth,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Reads a whole history.
+pub fn judge(events: &[Event]) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let epochs = epochs_of_frames(events);
+    verdicts.extend(one_driver_per_epoch(events));
+    verdicts.extend(order(events, &epochs));
+    verdicts.extend(told(events));
+    for Event { who, what, .. } in events {
+        match what {
+            What::Closed(1008, reason) if !reason.starts_with("Evicted") => {
+                verdicts.push(Verdict::SessionLost { who: *who, reason: reason.clone() });
+            }
+            What::Hurt(how) => verdicts.push(Verdict::Hurt { who: *who, how: how.clone() }),
+            _ => {}
+        }
+    }
+    verdicts
+}
+
+/// The epoch in which each frame was let through, as far as anybody with the handshake saw it. A client without the
+/// handshake is shown no epochs, but others got the same frame.
+fn epochs_of_frames(events: &[Event]) -> HashMap<u64, u64> {
+    let seen = events.iter().filter_map(|event| match &event.what {
+        What::Got(state) => state.epoch.map(|epoch| (state.frame, epoch)),
+        _ => None,
+    });
+    seen.collect()
+}
+
+fn one_driver_per_epoch(events: &[Event]) -> Vec<Verdict> {
+    let mut drivers: HashMap<(usize, u64), Who> = HashMap::new();
+    let mut verdicts = Vec::new();
+    for event in events {
+        let What::Got(StateFrame { author, repeated: false, epoch: Some(epoch), .. }) = event.what else { continue };
+        let session = event.who.session;
+        let driver = *drivers.entry((session, epoch)).or_insert(author);
+        if driver != author {
+            verdicts.push(Verdict::TwoControllers { session, epoch, clients: (driver, author) });
+        }
+    }
+    verdicts
+}
+
+/// What one receiver has seen so far.
+#[derive(Default)]
+struct Seen {
+    epoch: u64,
+    frames: HashSet<u64>,
+    steps: HashMap<Who, u64>,
+}
+
+fn order(events: &[Event], epochs: &HashMap<u64, u64>) -> Vec<Verdict> {
+    let mut receivers: HashMap<Who, Seen> = HashMap::new();
+    let mut verdicts = Vec::new();
+    for event in events {
+        let (receiver, What::Got(state)) = (event.who, &event.what) else { continue };
+        let seen = receivers.entry(receiver).or_default();
+        if state.author.session != receiver.session {
+            verdicts.push(Verdict::WrongSession { receiver, author: state.author });
+        }
+        if !seen.frames.insert(state.frame) {
+            verdicts.push(Verdict::Twice { receiver, frame: state.frame });
+        }
+        // What repeats a state was asked for, and says nothing about who drives.
+        if state.repeated {
+            continue;
+        }
+        if let Some(&epoch) = epochs.get(&state.frame) {
+            if epoch < seen.epoch {
+                verdicts.push(Verdict::OlderAfterNewer { receiver, older: epoch, newer: seen.epoch });
+            }
+            seen.epoch = seen.epoch.max(epoch);
+        }
+        let last = seen.steps.entry(state.author).or_insert(0);
+        if state.step <= *last {
+            let (author, step, after) = (state.author, state.step, *last);
+            verdicts.push(Verdict::OutOfOrder { receiver, author, step, after });
+        }
+        *last = (*last).max(state.step);
+    }
+    verdicts
+}
+
+/// What one client with the handshake was told of its roles.
+#[derive(Default)]
+struct Roles {
+    /// The epochs in which it was told that it drives.
+    active: HashSet<u64>,
+    /// It was told so on this socket, in this epoch, and nothing else since.
+    standing: Option<u64>,
+}
+
+/// Every accepted change of control is told to both sides: who drives was told before, and who lost control is told
+/// while it stays connected, at the latest before the history ends.
+fn told(events: &[Event]) -> Vec<Verdict> {
+    let mut roles: HashMap<Who, Roles> = HashMap::new();
+    let mut newest: HashMap<usize, (u64, Who)> = HashMap::new();
+    let mut verdicts = Vec::new();
+    for Event { who, what, .. } in events {
+        match what {
+            What::Opened | What::Closed(..) => roles.entry(*who).or_default().standing = None,
+            What::Told(Role::Active, Some(epoch)) => {
+                let roles = roles.entry(*who).or_default();
+                roles.active.insert(*epoch);
+                roles.standing = Some(*epoch);
+            }
+            What::Told(..) => roles.entry(*who).or_default().standing = None,
+            What::Got(StateFrame { author, epoch: Some(epoch), repeated: false, .. }) => {
+                // Clients without the handshake are told no epoch.
+                let known = roles.get(author).filter(|roles| !roles.active.is_empty());
+                if known.is_some_and(|roles| !roles.active.contains(epoch)) {
+                    verdicts.push(Verdict::DroveUntold { who: *author, epoch: *epoch });
+                }
+                let entry = newest.entry(who.session).or_insert((*epoch, *author));
+                if entry.0 < *epoch {
+                    *entry = (*epoch, *author);
+                }
+            }
+            _ => {}
+        }
+    }
+    for (who, roles) in &roles {
+        let (Some(standing), Some((epoch, driver))) = (roles.standing, newest.get(&who.session)) else { continue };
+        if standing < *epoch && driver != who {
+            verdicts.push(Verdict::LossUntold { who: *who, epoch: *epoch });
+        }
+    }
+    verdicts
+}
+
+/// Looks at one session after everything has healed and nobody does anything any more.
+pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let there = quiet.standings.iter().filter(|standing| standing.connected).count();
+    if there != quiet.clients {
+        verdicts.push(Verdict::Miscounted { session, counted: quiet.clients, there });
+    }
+    let last_of = |who: Who| quiet.standings.iter().find(|standing| standing.who == who).and_then(|s| s.last);
+    let newest = quiet.holder.and_then(last_of);
+    for standing in &quiet.standings {
+        let who = standing.who;
+        if !standing.connected {
+            verdicts.push(Verdict::NotBack { who });
+            continue;
+        }
+        let holds = quiet.holder == Some(who);
+        // One of the first generation that comes back believes what it did, and its first frame makes it true.
+        let believes = standing.active && !(standing.stubborn && quiet.holder.is_none());
+        if believes != holds {
+            verdicts.push(Verdict::WrongRole { who, holder: quiet.holder });
+        }
+        if let Some(of) = newest.filter(|of| standing.follows && !standing.late && standing.last != Some(*of)) {
+            verdicts.push(Verdict::Missed { who, last: standing.last, of });
+        }
+    }
+    verdicts
+}
