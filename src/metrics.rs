@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 use crate::control::Transition;
 use crate::protocol::{CloseReason, Direction, ErrorCode, FrameType};
@@ -14,6 +17,52 @@ pub enum Outcome {
     Ok,
     /// It was not, or with an error.
     Error,
+}
+
+/// How a client got into its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// As a newcomer.
+    New,
+    /// It came back to its place.
+    Resumed,
+    /// It did not.
+    Refused,
+}
+
+impl JoinKind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Self; 3] = [Self::New, Self::Resumed, Self::Refused];
+
+    /// The value of the `kind` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Resumed => "resumed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What a node looks like at one moment: not counted as things happen, but looked up when somebody asks
+/// ([`crate::relay::Relay::measure`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Whether it serves.
+    pub ready: bool,
+    /// Whether it is shutting down.
+    pub draining: bool,
+    /// Its open sockets that are still to be closed, while it is shutting down.
+    pub drain_sockets: usize,
+    /// What is left of its lease.
+    pub lease: Duration,
+    /// Frames that wait for its sockets.
+    pub queued_frames: usize,
+    /// Frames that wait for the socket with the most.
+    pub longest_queue_frames: usize,
+    /// Messages that wait to be published to other nodes.
+    pub broker_queue: usize,
 }
 
 /// One node's metrics, in a registry of its own. Cheap to update from any task.
@@ -38,6 +87,10 @@ pub struct Metrics {
     pub delivery_seconds: Histogram,
     /// Round trips to the store.
     pub store_seconds: Histogram,
+    /// How long connections lasted that had a seat in a session.
+    pub connection_seconds: Histogram,
+    views: Views,
+    joins: Vec<IntCounter>,
     frames: IntCounterVec,
     frames_in: Vec<IntCounter>,
     frames_out: Vec<IntCounter>,
@@ -46,6 +99,26 @@ pub struct Metrics {
     transitions: Vec<IntCounter>,
     redis_commands: IntCounterVec,
 }
+
+/// The gauges of a [`Snapshot`].
+#[derive(Debug)]
+struct Views {
+    ready: IntGauge,
+    draining: IntGauge,
+    drain_sockets: IntGauge,
+    lease_seconds: Gauge,
+    queued_frames: IntGauge,
+    longest_queue_frames: IntGauge,
+    broker_queue_messages: IntGauge,
+}
+
+/// Those of round trips and deliveries: 50 µs to 1.6 s, doubling, since a hop over Redis takes some 100 µs.
+fn hops() -> Vec<f64> {
+    prometheus::exponential_buckets(0.000_05, 2.0, 16).expect("valid buckets")
+}
+
+/// Those of connections: from a page that is only looked at to an editor that stays open over night.
+const LIVES: [f64; 9] = [1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
 
 impl Metrics {
     /// A fresh set, all at zero.
@@ -68,9 +141,7 @@ impl Metrics {
             counters
         };
         let counter = |name: &str, help: &str| counters(name, help, &[]).with_label_values::<&str>(&[]);
-        let histogram = |name: &str, help: &str| {
-            // 50 µs to 1.6 s, doubling: a hop over Redis takes some 100 µs.
-            let buckets = prometheus::exponential_buckets(0.000_05, 2.0, 16).expect("valid buckets");
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
             let opts = HistogramOpts::new(format!("gitorial_relay_{name}"), help).buckets(buckets);
             let histogram = Histogram::with_opts(opts).expect("valid name");
             registry.register(Box::new(histogram.clone())).expect("distinct name");
@@ -80,6 +151,15 @@ impl Metrics {
         let refusals = counters("refusals_total", "Frames refused, by code.", &["code"]);
         let closes = counters("closes_total", "Connections that the relay closed, by reason.", &["reason"]);
         let transitions = counters("role_transitions_total", "Decisions about control, by kind.", &["transition"]);
+        let joins = counters("joins_total", "Clients at the door of a session, by what became of them.", &["kind"]);
+        let lease =
+            Gauge::new("gitorial_relay_lease_seconds", "What is left of the node's lease.").expect("valid name");
+        registry.register(Box::new(lease.clone())).expect("distinct name");
+        let opts = Opts::new("gitorial_relay_build_info", "Always 1; the version that runs.");
+        let build = IntGaugeVec::new(opts, &["version"]).expect("valid name");
+        registry.register(Box::new(build.clone())).expect("distinct name");
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        watch_process(&registry);
         let by_direction = |direction: Direction| {
             let child = |kind: &FrameType| frames.with_label_values(&[kind.wire(), direction.label()]);
             FrameType::ALL.iter().map(child).collect()
@@ -92,8 +172,23 @@ impl Metrics {
             link_gaps: counter("link_gaps_total", "Times that another node missed frames of this one."),
             conflated: counter("conflated_states_total", "States that a newer one replaced in a slow reader's queue."),
             dropped: counter("dropped_frames_total", "Frames dropped unanswered: overtaken by a change of control."),
-            delivery_seconds: histogram("delivery_seconds", "From publishing on one node to delivery on another."),
-            store_seconds: histogram("store_seconds", "Round trips to the store."),
+            delivery_seconds: histogram(
+                "delivery_seconds",
+                "From publishing on one node to delivery on another.",
+                hops(),
+            ),
+            store_seconds: histogram("store_seconds", "Round trips to Redis, heartbeats included.", hops()),
+            connection_seconds: histogram("connection_seconds", "How long connections lasted.", LIVES.to_vec()),
+            joins: JoinKind::ALL.iter().map(|kind| joins.with_label_values(&[kind.label()])).collect(),
+            views: Views {
+                ready: gauge("ready", "1 while the node serves, as /readyz says."),
+                draining: gauge("draining", "1 while the node is shutting down."),
+                drain_sockets: gauge("drain_sockets", "Sockets still to be closed while the node is shutting down."),
+                lease_seconds: lease,
+                queued_frames: gauge("queued_frames", "Frames that wait for all sockets of the node."),
+                longest_queue_frames: gauge("longest_queue_frames", "Frames that wait for the socket with the most."),
+                broker_queue_messages: gauge("broker_queue_messages", "Messages that wait to go to other nodes."),
+            },
             frames_in: by_direction(Direction::In),
             frames_out: by_direction(Direction::Out),
             refusals: ErrorCode::ALL.iter().map(|code| refusals.with_label_values(&[code.code()])).collect(),
@@ -129,6 +224,24 @@ impl Metrics {
         self.transitions[transition as usize].inc();
     }
 
+    /// Counts a client at the door.
+    pub fn join(&self, kind: JoinKind) {
+        self.joins[kind as usize].inc();
+    }
+
+    /// Shows what the node looks like now.
+    pub fn show(&self, snapshot: &Snapshot) {
+        let count = |gauge: &IntGauge, number: usize| gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        let views = &self.views;
+        count(&views.ready, usize::from(snapshot.ready));
+        count(&views.draining, usize::from(snapshot.draining));
+        count(&views.drain_sockets, snapshot.drain_sockets);
+        views.lease_seconds.set(snapshot.lease.as_secs_f64());
+        count(&views.queued_frames, snapshot.queued_frames);
+        count(&views.longest_queue_frames, snapshot.longest_queue_frames);
+        count(&views.broker_queue_messages, snapshot.broker_queue);
+    }
+
     /// Counts a command to Redis. `command` is its name in lower case.
     pub fn redis_command(&self, command: &'static str, outcome: Outcome) {
         let outcome = match outcome {
@@ -160,6 +273,18 @@ impl Metrics {
     }
 }
 
+/// Memory, CPU time and open files of the process, under the names that all Prometheus clients give them. The process is
+/// the same for every node in it.
+fn watch_process(registry: &Registry) {
+    #[cfg(target_os = "linux")]
+    {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("distinct name");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = registry;
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -173,8 +298,47 @@ mod tests {
     #[test]
     fn every_metric_starts_at_zero_under_its_own_name() {
         let text = Metrics::new().render();
-        for name in ["connections 0", "sessions 0", r#"refusals_total{code="not_active"} 0"#] {
+        let labelled = [r#"refusals_total{code="not_active"} 0"#, r#"joins_total{kind="resumed"} 0"#];
+        for name in ["connections 0", "sessions 0", "ready 0", "lease_seconds 0"].iter().chain(&labelled) {
             assert!(text.contains(&format!("gitorial_relay_{name}")), "{name}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_shown_as_it_is() {
+        let metrics = Metrics::new();
+        let snapshot = Snapshot {
+            ready: true,
+            draining: true,
+            drain_sockets: 2,
+            lease: Duration::from_millis(2_500),
+            queued_frames: 7,
+            longest_queue_frames: 5,
+            broker_queue: 3,
+        };
+        metrics.show(&snapshot);
+        let text = metrics.render();
+        let shown = ["ready 1", "draining 1", "drain_sockets 2", "lease_seconds 2.5", "queued_frames 7"];
+        for name in shown.iter().chain(&["longest_queue_frames 5", "broker_queue_messages 3"]) {
+            assert!(text.contains(&format!("gitorial_relay_{name}\n")), "{name}");
+        }
+        metrics.show(&Snapshot::default());
+        assert!(metrics.render().contains("gitorial_relay_lease_seconds 0\n"));
+    }
+
+    #[test]
+    fn two_nodes_of_one_process_both_show_its_memory() {
+        for metrics in [Metrics::new(), Metrics::new()] {
+            let text = metrics.render();
+            let memory = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+            assert!(memory.is_some_and(|bytes| bytes.parse::<f64>().unwrap() > 0.0), "{text}");
+            assert!(text.contains("process_cpu_seconds_total ") && text.contains("process_open_fds "));
+        }
+    }
+
+    #[test]
+    fn the_running_version_is_named() {
+        let expected = format!("gitorial_relay_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"));
+        assert!(Metrics::new().render().contains(&expected));
     }
 }

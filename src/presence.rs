@@ -114,6 +114,12 @@ impl Presence {
         (since_boot() < self.deadline.load(Ordering::Acquire)).then(|| self.term.load(Ordering::Acquire))
     }
 
+    /// What is left of the lease held now; nothing if it has lapsed.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        Duration::from_millis(self.deadline.load(Ordering::Acquire).saturating_sub(since_boot()))
+    }
+
     /// Whether the store may have forgotten something so recently that not everybody has put it right: a session that it
     /// does not know may still be restored, and somebody may drive whom it does not know of.
     #[must_use]

@@ -66,6 +66,11 @@ impl Exchange {
         self.lane(to).put(entry.into(), now);
     }
 
+    /// How many messages wait to be sent, words between the brokers included.
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
     /// Takes all that waits, by receiver.
     pub(super) fn drain(&mut self) -> Vec<Batch> {
         (self.queued, self.queued_bytes) = (0, 0);
@@ -183,7 +188,9 @@ mod tests {
             assert!(exchange.publish(&to, changed(), 0));
         }
         assert!(!exchange.publish(&to, changed(), 0));
+        assert_eq!(exchange.queued(), MAX_QUEUED);
         assert_eq!(exchange.drain()[0].items.len(), MAX_QUEUED);
+        assert_eq!(exchange.queued(), 0);
         assert!(exchange.publish(&to, changed(), 0));
         let after = &exchange.drain()[0].items[0].entry;
         assert!(matches!(after, Entry::Changed { number, .. } if *number == MAX_QUEUED as u64 + 2));

@@ -121,6 +121,11 @@ impl Broker for MemoryBroker {
         if hears { Ok(()) } else { Err(BrokerError::Deaf) }
     }
 
+    /// None, ever: what is published is in the other's inbox.
+    fn queued(&self) -> usize {
+        0
+    }
+
     fn forget(&self, node: &NodeId) {
         self.bus.state.lock().lost.remove(&(self.node.clone(), node.clone()));
     }

@@ -133,6 +133,9 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// Sends a message through this node's own inbox and waits for it: proof that this node hears.
     async fn probe(&self) -> Result<(), BrokerError>;
 
+    /// How many messages wait to be sent.
+    fn queued(&self) -> usize;
+
     /// Drops what is remembered of a node that has ended.
     fn forget(&self, node: &NodeId);
 }

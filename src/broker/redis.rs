@@ -156,6 +156,10 @@ impl Broker for RedisBroker {
         }
     }
 
+    fn queued(&self) -> usize {
+        self.post.exchange().queued()
+    }
+
     fn forget(&self, node: &NodeId) {
         self.post.exchange().forget(node);
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::hub::Seat;
 use crate::ids::{ClientId, ResumeToken, SessionId};
+use crate::metrics::JoinKind;
 use crate::protocol::CloseReason;
 use crate::relay::{Handling, Relay, Ticket};
 
@@ -76,6 +77,27 @@ impl End {
     }
 }
 
+/// Frames of the protocol that went one way, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traffic {
+    frames: u64,
+    bytes: u64,
+}
+
+/// What a connection did, for the one line that is logged of it.
+#[derive(Debug, Default)]
+struct Tally {
+    read: Traffic,
+    written: Traffic,
+}
+
+impl Traffic {
+    fn count(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// Serves one socket to its end. A shutdown of the relay waits for it.
 pub fn serve(socket: WebSocket, relay: Relay, knock: Knock) -> impl Future<Output = ()> + Send + 'static {
     let tasks = relay.tasks().clone();
@@ -97,11 +119,19 @@ async fn attend(mut socket: Box<WebSocket>, relay: Relay, knock: Knock) {
         Err(reason) => return Box::pin(refuse(socket, &relay, reason)).await,
     };
     let began = Instant::now();
-    let end = run(&mut socket, &relay, &seat).await;
+    // Only a client that came back has done the handshake before its first frame.
+    let kind = if seat.lock().told.modern { JoinKind::Resumed } else { JoinKind::New };
+    relay.metrics().join(kind);
+    let mut tally = Tally::default();
+    let end = run(&mut socket, &relay, &seat, &mut tally).await;
+    let Tally { read, written } = tally;
     let lost = end.lost();
-    tracing::debug!(
+    relay.metrics().connection_seconds.observe(began.elapsed().as_secs_f64());
+    tracing::info!(
         session = seat.room.id.tag(), connection = ?seat.connection, reason = end.label(),
-        seconds = began.elapsed().as_secs(), frames = seat.lock().seq.0, "connection ended"
+        seconds = began.elapsed().as_secs(), frames_in = read.frames, bytes_in = read.bytes,
+        frames_out = written.frames, bytes_out = written.bytes, conflated = seat.outbound.conflated(),
+        refused = seat.refused(), "connection ended"
     );
     Box::pin(relay.leave(&seat, lost)).await;
     match end {
@@ -127,10 +157,10 @@ fn ticket(knock: Knock) -> Result<Ticket, CloseReason> {
 
 /// The loop: the client's frames in, the queue out, the heartbeat. One frame is dealt with at a time, so that each
 /// client's frames keep their order; while one waits for the store, writing goes on.
-async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>) -> End {
+async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mut Tally) -> End {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
-    let mut writer = Writer::new(sink, relay.metrics());
+    let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
     let mut pending: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
     loop {
@@ -142,11 +172,15 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>) -> End {
                 heard = Instant::now();
                 match frame {
                     Some(Ok(Message::Text(text))) => {
+                        tally.read.count(text.len());
                         if let Handling::Later(work) = relay.on_frame(seat, Bytes::from(text)) {
                             pending = Some(work);
                         }
                     }
-                    Some(Ok(Message::Binary(_))) => relay.on_binary(seat),
+                    Some(Ok(Message::Binary(bytes))) => {
+                        tally.read.count(bytes.len());
+                        relay.on_binary(seat);
+                    }
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                     Some(Ok(Message::Close(frame))) => return End::Closed(frame.map_or(1005, |frame| frame.code)),
                     Some(Err(error)) => return broken(&error),
@@ -172,6 +206,7 @@ fn broken(error: &axum::Error) -> End {
 }
 
 async fn refuse(socket: Box<WebSocket>, relay: &Relay, reason: CloseReason) {
+    relay.metrics().join(JoinKind::Refused);
     relay.metrics().close(reason);
     close(socket, reason).await;
 }

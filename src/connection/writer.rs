@@ -11,7 +11,7 @@ use futures_util::Sink;
 use futures_util::stream::SplitSink;
 use tokio::time::{Sleep, sleep_until};
 
-use super::End;
+use super::{End, Traffic};
 use crate::hub::{Next, Outbound};
 use crate::metrics::Metrics;
 use crate::protocol::{CloseReason, Direction};
@@ -26,11 +26,16 @@ pub(super) struct Writer<'a> {
     unflushed: usize,
     ping: bool,
     hush: Option<Pin<Box<Sleep>>>,
+    written: &'a mut Traffic,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(sink: SplitSink<&'a mut WebSocket, Message>, metrics: &'a Metrics) -> Self {
-        Self { sink, metrics, unflushed: 0, ping: false, hush: None }
+    pub(super) fn new(
+        sink: SplitSink<&'a mut WebSocket, Message>,
+        metrics: &'a Metrics,
+        written: &'a mut Traffic,
+    ) -> Self {
+        Self { sink, metrics, unflushed: 0, ping: false, hush: None, written }
     }
 
     /// Asks for a ping before the next frame.
@@ -69,6 +74,7 @@ impl<'a> Writer<'a> {
             match outbound.next(Instant::now()) {
                 Next::Write(item) => {
                     self.metrics.frame(item.kind, Direction::Out);
+                    self.written.count(item.text.len());
                     // The queue holds nothing but UTF-8; should it ever, the frame is left out and not the client.
                     if let Ok(text) = Utf8Bytes::try_from(item.text) {
                         self.send(Message::Text(text))?;

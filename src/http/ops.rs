@@ -44,5 +44,6 @@ async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
 
 async fn metrics(State(relay): State<Relay>) -> impl IntoResponse {
     let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    relay.measure();
     (headers, relay.metrics().render())
 }

@@ -95,6 +95,7 @@ struct Queue {
     bytes: usize,
     closing: Option<CloseReason>,
     hush: Option<(Instant, Instant)>,
+    conflated: u64,
 }
 
 impl Outbound {
@@ -107,6 +108,7 @@ impl Outbound {
         let mut replaced = 0;
         if item.state_of.is_some() && queue.is_over(limits.soft_frames, limits.soft_bytes) {
             replaced = queue.drop_states_of(item.state_of);
+            queue.conflated += replaced as u64;
         }
         queue.bytes += item.text.len();
         queue.items.push_back(item);
@@ -147,6 +149,12 @@ impl Outbound {
     pub fn depth(&self) -> (usize, usize) {
         let queue = self.queue.lock();
         (queue.bytes, queue.items.len())
+    }
+
+    /// How many states were replaced by newer ones so far.
+    #[must_use]
+    pub fn conflated(&self) -> u64 {
+        self.queue.lock().conflated
     }
 
     /// What to write next.
@@ -234,6 +242,7 @@ mod tests {
             queue.push(item, &LIMITS);
         }
         assert_eq!(queue.push(state(1, "f"), &LIMITS), Pushed::Queued(3));
+        assert_eq!(queue.conflated(), 3);
         assert_eq!(drain(&queue, Instant::now()), ["b", "c", "f"]);
     }
 

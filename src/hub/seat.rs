@@ -1,6 +1,7 @@
 //! One socket in a session, as the relay knows it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub struct Seat {
     /// The frames on their way to it.
     pub outbound: Outbound,
     state: Mutex<SeatState>,
+    refused: AtomicU64,
 }
 
 /// What changes about a seat.
@@ -122,12 +124,23 @@ impl Seat {
     /// A seat for a socket that has just opened.
     #[must_use]
     pub fn new(connection: ConnectionId, room: Arc<Room>) -> Self {
-        Self { connection, room, outbound: Outbound::default(), state: Mutex::default() }
+        Self { connection, room, outbound: Outbound::default(), state: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     /// Its state.
     pub fn lock(&self) -> MutexGuard<'_, SeatState> {
         self.state.lock()
+    }
+
+    /// Notes that one of its frames was refused.
+    pub fn note_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of its frames were refused so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Puts a forwarded frame into the queue. How many older states went for it.

@@ -100,6 +100,7 @@ impl Relay {
 
     pub(super) fn reject(&self, seat: &Seat, code: ErrorCode, of: &str) {
         self.inner.metrics.refusal(code);
+        seat.note_refusal();
         let text = outgoing::rejected(code, of, self.now());
         seat.tell(text, FrameType::Rejected, false, &self.inner.settings.queue);
     }

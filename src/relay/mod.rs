@@ -11,6 +11,7 @@ mod decide;
 mod delivery;
 mod events;
 mod frames;
+mod measure;
 mod outcome;
 mod queue;
 mod sessions;

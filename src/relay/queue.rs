@@ -99,7 +99,6 @@ impl Relay {
                 }
             }
             if let Err(error) = self.settle(id, &mut jobs).await {
-                self.inner.metrics.store_errors.inc();
                 tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
                 self.fail(id, &mut jobs);
             }
@@ -140,7 +139,7 @@ impl Relay {
             // What is decided counts under the lease that was held before the document was read.
             let term = self.inner.presence.term();
             self.begin_reading(id);
-            let loaded = self.timed(self.inner.store.load(id)).await?;
+            let loaded = self.inner.store.load(id).await?;
             self.inner.clock.set(loaded.now);
             self.inner.presence.heard_from(&loaded.server);
             let Some(mut stored) = loaded.found else {
@@ -172,7 +171,7 @@ impl Relay {
             };
             self.suspend_driver(id, &decision.session);
             decision.write = Some(write.clone());
-            match self.timed(self.inner.store.commit(id, write)).await {
+            match self.inner.store.commit(id, write).await {
                 Ok(Committed::Done { version, now }) => {
                     self.inner.clock.set(now);
                     let partial = version != stored.version + 1;
@@ -206,13 +205,6 @@ impl Relay {
         let most = 1_u64 << attempt.min(6);
         let wait = rand::rng().random_range(0..=most);
         tokio::time::sleep(Duration::from_millis(wait)).await;
-    }
-
-    pub(super) async fn timed<T>(&self, answer: impl Future<Output = T>) -> T {
-        let began = std::time::Instant::now();
-        let answer = answer.await;
-        self.inner.metrics.store_seconds.observe(began.elapsed().as_secs_f64());
-        answer
     }
 
     /// Before control can leave a client of this node, its states stop passing.

@@ -69,7 +69,7 @@ impl Relay {
     /// [`RelayError`] if the store cannot be reached or is full.
     pub async fn create_session(&self, new: NewSession) -> Result<SessionData, RelayError> {
         let settings = &self.inner.settings;
-        let created_at = self.timed(self.inner.store.time()).await.map_err(|error| self.noted(error))?;
+        let created_at = self.inner.store.time().await.map_err(noted)?;
         let longest = settings.session_max_lifetime;
         let info = Info {
             created_at,
@@ -80,7 +80,7 @@ impl Relay {
         };
         let (id, session) = (SessionId::random(), Session::new(Arc::new(info)));
         let write = self.inner.store.create(id, &session, keep(&session, created_at));
-        self.timed(write).await.map_err(|error| self.noted(error))?;
+        write.await.map_err(noted)?;
         self.emit(RelayEvent::SessionCreated(id));
         tracing::debug!(session = id.tag(), "session created");
         Ok(SessionData::of(id, &session, created_at))
@@ -93,7 +93,7 @@ impl Relay {
     /// [`RelayError::Unavailable`] if the store cannot be reached, or has lost its memory so recently that the session
     /// may still come back.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
-        let loaded = self.timed(self.inner.store.load(id)).await.map_err(|error| self.noted(error))?;
+        let loaded = self.inner.store.load(id).await.map_err(noted)?;
         self.inner.clock.set(loaded.now);
         self.inner.presence.heard_from(&loaded.server);
         match loaded.found {
@@ -111,7 +111,7 @@ impl Relay {
     /// [`RelayError::Unavailable`] if the store cannot be reached.
     pub async fn sessions(&self) -> Result<Vec<SessionData>, RelayError> {
         let mut sessions = Vec::new();
-        for id in self.inner.store.list(MAX_LISTED).await.map_err(|error| self.noted(error))? {
+        for id in self.inner.store.list(MAX_LISTED).await.map_err(noted)? {
             sessions.extend(self.session(id).await?);
         }
         Ok(sessions)
@@ -142,12 +142,11 @@ impl Relay {
     pub fn stats(&self) -> Stats {
         Stats { connections: self.connections(), sessions: self.inner.hub.len() }
     }
+}
 
-    fn noted(&self, error: StoreError) -> RelayError {
-        self.inner.metrics.store_errors.inc();
-        tracing::warn!(%error, "a session could not be read or written");
-        error.into()
-    }
+fn noted(error: StoreError) -> RelayError {
+    tracing::warn!(%error, "a session could not be read or written");
+    error.into()
 }
 
 fn millis(duration: Duration) -> Millis {

@@ -213,7 +213,6 @@ impl Relay {
             Ok(true) => room.lock().reported = (activity, now),
             Ok(false) => room.lock().stale = true,
             Err(error) => {
-                self.inner.metrics.store_errors.inc();
                 tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; it will be again");
                 room.lock().reported.1 = now;
             }

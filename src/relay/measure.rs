@@ -1,0 +1,31 @@
+//! What a node looks like from outside: looked up when it is asked for, so that the hot path pays nothing.
+
+use std::sync::atomic::Ordering;
+
+use super::{Readiness, Relay};
+use crate::metrics::Snapshot;
+
+impl Relay {
+    /// Brings those metrics up to date that show a state and count nothing. Looks at every socket's queue once, each
+    /// under its own short lock.
+    pub fn measure(&self) {
+        let draining = self.inner.draining.load(Ordering::Acquire);
+        let open = usize::try_from(self.connections()).unwrap_or(usize::MAX);
+        let mut snapshot = Snapshot {
+            ready: self.readiness() == Readiness::Ready,
+            draining,
+            drain_sockets: if draining { open } else { 0 },
+            lease: self.inner.presence.left(),
+            broker_queue: self.inner.broker.queued(),
+            ..Snapshot::default()
+        };
+        for room in self.inner.hub.rooms() {
+            for seat in &room.lock().seats {
+                let (_, frames) = seat.outbound.depth();
+                snapshot.queued_frames += frames;
+                snapshot.longest_queue_frames = snapshot.longest_queue_frames.max(frames);
+            }
+        }
+        self.inner.metrics.show(&snapshot);
+    }
+}
