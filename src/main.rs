@@ -1,7 +1,6 @@
 //! The life of a relay process. Exit codes: 0 ended in good order, 1 could not run, 2 a setting is wrong; a second
 //! signal ends it at once with 128 and the signal's number (130 for SIGINT, 143 for SIGTERM).
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -10,21 +9,26 @@ use gitorial_relay::config::{self, Config, Invocation};
 use gitorial_relay::{Listeners, Shutdown, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-const COULD_NOT_RUN: u8 = 1;
-const WRONG_SETTING: u8 = 2;
+mod cli;
+
+use cli::{FAILED, WRONG_USE, fail, print};
 
 fn main() -> ExitCode {
-    let config = match config::read(std::env::args_os(), variable) {
-        Ok(Invocation::Serve(config)) => *config,
+    match config::read(std::env::args_os(), variable, cli::add_to) {
+        Ok(Invocation::Serve(config)) => match serve(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, &format!("{error:#}")),
+        },
+        Ok(Invocation::Own(matches)) => cli::run(&matches, variable),
+        Ok(Invocation::Check(settings)) => {
+            print(&format!("{}\nthe settings are fine", cli::table(&settings)));
+            ExitCode::SUCCESS
+        }
         Ok(Invocation::Print(text)) => {
             print(text.trim_end());
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        Err(error) => return fail(WRONG_SETTING, &error),
-    };
-    match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(COULD_NOT_RUN, &format!("{error:#}")),
+        Err(error) => fail(WRONG_USE, &error),
     }
 }
 
@@ -72,15 +76,4 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
         _ = interrupt.recv() => SignalKind::interrupt(),
         _ = terminate.recv() => SignalKind::terminate(),
     }
-}
-
-/// A closed standard output is no reason to stop.
-fn print(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "gitorial-relay: {error}");
-    ExitCode::from(code)
 }

@@ -133,7 +133,7 @@ pub struct Evicts {
 
 fn tls() -> Result<TlsConfig, RedisSettingsError> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(fred::rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -8,10 +8,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::error::env_name;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Effective};
+
+/// The command that only looks at the settings.
+const CHECK: &str = "check-config";
+
+/// The commands that have settings.
+const SERVING: [&str; 2] = ["serve", CHECK];
 
 /// Settings whose values no message repeats.
 const SECRET: [&str; 2] = ["admin-token", "redis-url"];
@@ -21,6 +27,10 @@ const SECRET: [&str; 2] = ["admin-token", "redis-url"];
 pub enum Invocation {
     /// Run a relay.
     Serve(Box<Config>),
+    /// Say what the settings are, which are fine.
+    Check(Vec<Effective>),
+    /// Do what one of the program's own commands says: the whole command line, parsed.
+    Own(Box<ArgMatches>),
     /// Print this (help or version) and exit.
     Print(String),
 }
@@ -40,23 +50,31 @@ struct Cli {
 }
 
 /// Reads the command line (`arguments`, the program's name first), the environment (`env`) and the settings file.
+/// `own` adds the program's own commands, which have no settings.
 ///
 /// # Errors
 ///
 /// One sentence about the first thing that is wrong; nothing has been opened but the settings file.
-pub fn read<I>(arguments: I, env: impl Fn(&str) -> Option<String>) -> Result<Invocation, ConfigError>
+pub fn read<I>(
+    arguments: I,
+    env: impl Fn(&str) -> Option<String>,
+    own: impl Fn(Command) -> Command,
+) -> Result<Invocation, ConfigError>
 where
     I: IntoIterator<Item = OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // The first pass sees nothing but the flags: help shows the real defaults, never what a secret is set to.
-    let flags = match parse(command(), &arguments) {
-        Ok(cli) => cli,
+    let (flags, matches) = match parse(command(&own), &arguments) {
+        Ok(parsed) => parsed,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Invocation::Print(error.to_string()));
         }
         Err(error) => return Err(sentence(&error, None)),
     };
+    if !matches.subcommand_name().is_none_or(|name| SERVING.contains(&name)) {
+        return Ok(Invocation::Own(Box::new(matches)));
+    }
     let from_env = |name: &str| env(&env_name(name)).filter(|value| !value.is_empty());
     let file = flags.file.or_else(|| from_env("config").map(PathBuf::from));
     let mut values = match &file {
@@ -72,23 +90,41 @@ where
         }
     }
     let source = |name: &str| file.as_deref().filter(|_| in_file.get(name) == values.get(name));
-    let cli = parse(with_defaults(command(), &values), &arguments).map_err(|error| sentence(&error, Some(&source)))?;
+    let full = with_defaults(command(&own), &values);
+    let (cli, matches) = parse(full, &arguments).map_err(|error| sentence(&error, Some(&source)))?;
     cli.config.validate()?;
-    Ok(Invocation::Serve(Box::new(cli.config)))
+    match matches.subcommand() {
+        Some((CHECK, matches)) => {
+            let of = |(name, id): (String, String)| {
+                let in_env = in_file.get(&name) != values.get(&name);
+                Effective::of(&name, &id, matches, in_env, in_file.contains_key(&name))
+            };
+            Ok(Invocation::Check(settings().map(of).collect()))
+        }
+        _ => Ok(Invocation::Serve(Box::new(cli.config))),
+    }
 }
 
 /// Every setting at its default.
 pub(super) fn defaults() -> Config {
-    parse(command(), &["gitorial-relay".into()]).map(|cli| cli.config).expect("defaults are valid settings")
+    let parsed = parse(command(|command| command), &["gitorial-relay".into()]);
+    parsed.map(|(cli, _)| cli.config).expect("defaults are valid settings")
 }
 
 /// The names of all settings, as flags without the dashes.
 pub(super) fn names() -> Vec<String> {
-    let settings = Config::augment_args(Command::new("settings"));
-    settings.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+    settings().map(|(name, _)| name).collect()
 }
 
-fn command() -> Command {
+/// The names of all settings, and clap's names for them.
+fn settings() -> impl Iterator<Item = (String, String)> {
+    let settings = Config::augment_args(Command::new("settings"));
+    let named = |arg: &clap::Arg| Some((arg.get_long()?.to_owned(), arg.get_id().to_string()));
+    settings.get_arguments().filter_map(named).collect::<Vec<_>>().into_iter()
+}
+
+/// The command line that [`read`] reads, with the commands that `own` adds: for help, and for a shell's completions.
+pub fn command(own: impl Fn(Command) -> Command) -> Command {
     let settings = |command: Command| {
         Cli::augment_args(command).mut_args(|arg| {
             let (Some(name), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
@@ -99,24 +135,29 @@ fn command() -> Command {
     let about = "Keeps websites and editors on the same step of a tutorial: a WebSocket relay with exactly one controller \
                  per session.";
     let serve = settings(Command::new("serve")).about("Runs a relay; the default");
-    settings(Command::new("gitorial-relay"))
+    let check = settings(Command::new(CHECK)).about("Looks at the settings as `serve` would, and says what they are");
+    let whole = settings(Command::new("gitorial-relay"))
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
-        .override_usage("gitorial-relay [serve] [OPTIONS]")
+        .override_usage("gitorial-relay [serve] [OPTIONS]\n       gitorial-relay <COMMAND>")
         .after_help(
             "A flag beats the environment, the environment the file, the file the default. An empty variable is none.",
         )
         .subcommand(serve.override_usage("gitorial-relay [serve] [OPTIONS]"))
+        .subcommand(check.override_usage("gitorial-relay check-config [OPTIONS]"))
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
+        .disable_help_subcommand(true);
+    own(whole)
 }
 
-fn parse(mut command: Command, arguments: &[OsString]) -> Result<Cli, clap::Error> {
+/// The settings, and all that the command line says. A command without settings leaves them at their defaults.
+fn parse(mut command: Command, arguments: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
     let matches = command.try_get_matches_from_mut(arguments)?;
-    match matches.subcommand() {
-        Some((_, matches)) => Cli::from_arg_matches(matches),
-        None => Cli::from_arg_matches(&matches),
-    }
+    let cli = match matches.subcommand() {
+        Some((name, matches)) if SERVING.contains(&name) => Cli::from_arg_matches(matches)?,
+        _ => Cli::from_arg_matches(&matches)?,
+    };
+    Ok((cli, matches))
 }
 
 fn with_defaults(command: Command, values: &HashMap<String, String>) -> Command {
@@ -126,7 +167,7 @@ fn with_defaults(command: Command, values: &HashMap<String, String>) -> Command 
             None => arg,
         })
     };
-    layer(command).mut_subcommand("serve", layer)
+    SERVING.iter().fold(layer(command), |command, name| command.mut_subcommand(*name, layer))
 }
 
 /// The settings in a TOML file, as text.
@@ -182,9 +223,21 @@ fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError 
             let why = match (std::error::Error::source(error), context(ContextKind::ValidValue)) {
                 (Some(why), _) => why.to_string(),
                 (None, Some(valid)) if !value.is_empty() => format!("is none of {valid}"),
-                (None, _) => return ConfigError::setting(name, "needs a value"),
+                (None, _) => return wrong(name, "needs a value".to_owned()),
             };
-            ConfigError::setting(name, format!("{shown}{place} {}", one_line(&why)))
+            wrong(name, format!("{shown}{place} {}", one_line(&why)))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            ConfigError::Arguments(format!("{} is missing", argument.replace(", ", " and ")))
+        }
+        // What was typed may be a session's id, which is a secret.
+        ErrorKind::InvalidSubcommand => {
+            let similar = context(ContextKind::SuggestedSubcommand);
+            let hint = similar.map(|similar| format!(", but there is {similar}")).unwrap_or_default();
+            ConfigError::Arguments(format!("there is no such command{hint}"))
+        }
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => {
+            ConfigError::Arguments("there is one argument too many".to_owned())
         }
         ErrorKind::UnknownArgument => {
             let similar = context(ContextKind::SuggestedArg);
@@ -193,12 +246,20 @@ fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError 
             let flag = argument.split('=').next().unwrap_or_default();
             ConfigError::Arguments(format!("there is no option {flag:?}{hint}"))
         }
-        ErrorKind::ArgumentConflict if !name.is_empty() => ConfigError::setting(name, "is given twice; give it once"),
+        ErrorKind::ArgumentConflict if !name.is_empty() => wrong(name, "is given twice; give it once".to_owned()),
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
             ConfigError::Arguments(line.strip_prefix("error: ").unwrap_or(line).to_owned())
         }
+    }
+}
+
+/// What is wrong with a flag. Only a setting has a variable too.
+fn wrong(name: &str, problem: String) -> ConfigError {
+    match names().iter().any(|setting| setting == name) {
+        true => ConfigError::setting(name, problem),
+        false => ConfigError::Arguments(format!("--{name}: {problem}")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! that `--config` names (same name), else its default. Only `node` sees the whole [`Config`]; the parts below it get
 //! small structs of their own.
 
+mod effective;
 mod error;
 mod load;
 mod parts;
@@ -13,8 +14,9 @@ mod values;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use effective::{Effective, Origin};
 pub use error::ConfigError;
-pub use load::{Invocation, read};
+pub use load::{Invocation, command, read};
 pub use values::{LogFilter, LogFormat, NodeName, Origins, RedisUrl, Secret, SessionListing, WsPaths};
 
 use crate::http::{HttpSettings, Listing};

@@ -89,6 +89,15 @@ impl RedisUrl {
         &self.0
     }
 
+    /// The address for people: whatever stands before an `@` or after a `?` may be a password, and is left out.
+    #[must_use]
+    pub fn masked(&self) -> String {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
+        let (host, query) = host.split_once('?').map_or((host, ""), |(host, _)| (host, "?***"));
+        format!("{scheme}://{user}{host}{query}")
+    }
+
     /// What stands before `://`.
     #[must_use]
     pub fn scheme(&self) -> &str {

@@ -2,13 +2,14 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Origins, SessionListing};
+use crate::config::{LogFormat, Origin, Origins, SessionListing};
 
 const NO_ENV: [(&str, &str); 0] = [];
 
 fn read_with(flags: &[&str], env: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
     let arguments = std::iter::once("gitorial-relay").chain(flags.iter().copied()).map(OsString::from);
-    read(arguments, |name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    read(arguments, env, |command| command.subcommand(Command::new("knit").arg(clap::arg!(<ID>))))
 }
 
 fn config(flags: &[&str], env: &[(&str, &str)]) -> Config {
@@ -196,6 +197,68 @@ fn the_example_file_names_every_setting_and_is_the_defaults() {
     known.sort();
     named.sort();
     assert_eq!(named, known);
+}
+
+#[test]
+fn settings_are_shown_with_where_they_come_from_and_without_secrets() {
+    let (_file, path) = file("grace-period = \"1s\"\nping-interval = \"9s\"");
+    let env = [
+        ("RELAY_CONFIG", path.as_str()),
+        ("RELAY_PING_INTERVAL", "8s"),
+        ("RELAY_REDIS_URL", "redis://u:hunter2@h:1/0?p=hunter2"),
+        ("RELAY_ADMIN_TOKEN", "hunter2hunter2hunter2"),
+    ];
+    let settings = match read_with(&["check-config", "--session-ttl", "5m"], &env) {
+        Ok(Invocation::Check(settings)) => settings,
+        other => panic!("{other:?}"),
+    };
+    let known: Vec<String> = settings.iter().map(|setting| setting.name.clone()).collect();
+    assert_eq!(known, names());
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    let expected = [
+        ("session-ttl", Some("5m"), Origin::Flag, "--session-ttl"),
+        ("ping-interval", Some("8s"), Origin::Environment, "RELAY_PING_INTERVAL"),
+        ("grace-period", Some("1s"), Origin::File, "settings file"),
+        ("lease-ttl", Some("5s"), Origin::Default, "default"),
+        ("redis-url", Some("redis://***@h:1/0?***"), Origin::Environment, "RELAY_REDIS_URL"),
+        ("admin-token", Some("***"), Origin::Environment, "RELAY_ADMIN_TOKEN"),
+        ("ops-listen", None, Origin::Default, "default"),
+    ];
+    for (name, value, origin, source) in expected {
+        let setting = settings.iter().find(|setting| setting.name == name).unwrap();
+        assert_eq!((setting.value.as_deref(), setting.origin), (value, origin), "{name}");
+        assert_eq!(setting.source(), source);
+    }
+}
+
+#[test]
+fn check_config_finds_what_serve_would_find() {
+    for flags in [&["--session-ttl", "soon"][..], &["--session-listing", "admin"], &["--config", "/nowhere.toml"]] {
+        let checked: Vec<&str> = ["check-config"].iter().chain(flags).copied().collect();
+        assert_eq!(complaint(&checked, &NO_ENV), complaint(flags, &NO_ENV));
+    }
+}
+
+#[test]
+fn a_command_of_the_programs_own_is_handed_back_without_a_look_at_the_settings() {
+    let Ok(Invocation::Own(matches)) = read_with(&["knit", "x"], &[("RELAY_SESSION_TTL", "soon")]) else {
+        panic!("not handed back");
+    };
+    assert_eq!(matches.subcommand_name(), Some("knit"));
+}
+
+#[test]
+fn what_may_be_a_sessions_id_is_not_repeated() {
+    let id = "0d6c36c4-9b7c-4ad5-8b0a-3f3f4d0d4a11";
+    let cases = [
+        (&[id][..], "there is no such command; try --help"),
+        (&["kni", id], "there is no such command, but there is knit; try --help"),
+        (&["knit", "x", id], "there is one argument too many; try --help"),
+        (&["knit"], "<ID> is missing; try --help"),
+    ];
+    for (flags, expected) in cases {
+        assert_eq!(complaint(flags, &NO_ENV), expected);
+    }
 }
 
 #[test]

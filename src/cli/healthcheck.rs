@@ -1,0 +1,44 @@
+//! `healthcheck`: does a node live, does it serve.
+
+use serde::Deserialize;
+
+use super::address::{Address, Port};
+use super::call::{Question, ask};
+use super::{ToolError, plain, print};
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub(super) struct Healthcheck {
+    /// Where the node is; by default as its settings in the environment say.
+    #[arg(long, value_name = "URL")]
+    url: Option<Address>,
+
+    /// Ask whether it serves, not only whether it lives.
+    #[arg(long)]
+    ready: bool,
+}
+
+/// What a node answers.
+#[derive(Deserialize)]
+struct Health {
+    status: String,
+    reason: Option<String>,
+}
+
+impl Healthcheck {
+    pub(super) async fn run(self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolError> {
+        let address = Address::or_of_settings(self.url, Port::Ops, env)?;
+        let path = if self.ready { "/readyz" } else { "/healthz" };
+        let (status, body) = ask(&address, Question { path, ..Question::default() }).await?;
+        let says = match serde_json::from_slice(&body) {
+            Ok(Health { status, reason: Some(reason) }) => format!("{status} ({reason})"),
+            Ok(Health { status, reason: None }) => status,
+            Err(_) => status.to_string(),
+        };
+        if !status.is_success() {
+            return Err(ToolError::Refused(format!("{address}{path} says {}", plain(&says))));
+        }
+        print(&format!("{address}{path} says {}", plain(&says)));
+        Ok(())
+    }
+}

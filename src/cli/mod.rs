@@ -1,0 +1,132 @@
+//! The program's own commands, beside running a relay: what an operator asks of nodes and sessions.
+//!
+//! They are clients as any other: they speak HTTP and the protocol with a node, and know nothing of its inside. A session
+//! id that is given to them is a secret of whoever gave it, and no message repeats it.
+
+mod address;
+mod call;
+mod check_config;
+mod healthcheck;
+mod session;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
+use clap_complete::Shell;
+use gitorial_relay::config;
+
+pub(crate) use check_config::table;
+
+/// It could not be done.
+pub(crate) const FAILED: u8 = 1;
+/// It was asked for in a wrong way.
+pub(crate) const WRONG_USE: u8 = 2;
+
+/// More of somebody else's text is not shown.
+const LONGEST_TEXT: usize = 500;
+
+/// Why a command ends without having done what it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum ToolError {
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Use(String),
+    /// A setting that a default is taken from is wrong.
+    #[error(transparent)]
+    Setting(#[from] config::ConfigError),
+    /// No answer of the node.
+    #[error(transparent)]
+    Call(#[from] call::CallError),
+    /// The node says no.
+    #[error("{0}")]
+    Refused(String),
+    /// This machine does not give what is needed.
+    #[error("cannot start: {0}")]
+    Machine(#[from] std::io::Error),
+}
+
+impl ToolError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Use(_) | Self::Setting(_) => WRONG_USE,
+            Self::Call(_) | Self::Refused(_) | Self::Machine(_) => FAILED,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Asks a node whether it lives, and exits with 0 or 1: for containers, whose image has no shell.
+    Healthcheck(healthcheck::Healthcheck),
+    /// Creates, shows, deletes or lists sessions.
+    #[command(subcommand)]
+    Session(session::Session),
+    /// Joins a session and says what happens in it, line by line. The watcher is one of the session's clients.
+    Watch(watch::Watch),
+    /// Prints a shell's completions for this program.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// Adds these commands to the program's command line.
+pub(crate) fn add_to(command: Command) -> Command {
+    Tool::augment_subcommands(command)
+}
+
+/// Does what the command line says.
+pub(crate) fn run(matches: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> ExitCode {
+    match Tool::from_arg_matches(matches).map(|tool| perform(tool, &env)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(error.exit_code(), &error),
+        // It has been parsed before.
+        Err(error) => fail(WRONG_USE, &error.kind()),
+    }
+}
+
+fn perform(tool: Tool, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolError> {
+    let asks = match tool {
+        Tool::Completions { shell } => return completions(shell),
+        asks => asks,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match asks {
+            Tool::Healthcheck(healthcheck) => healthcheck.run(env).await,
+            Tool::Session(session) => session.run(env).await,
+            Tool::Watch(watch) => watch.run(env).await,
+            Tool::Completions { .. } => Ok(()),
+        }
+    })
+}
+
+fn completions(shell: Shell) -> Result<(), ToolError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut config::command(add_to), "gitorial-relay", &mut script);
+    print(String::from_utf8_lossy(&script).trim_end());
+    Ok(())
+}
+
+/// Prints to standard output. `false`: nobody reads it any more, which is no reason to stop a relay.
+pub(crate) fn print(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+/// Somebody else's text, without what a terminal would take for a command, and no longer than one can read.
+fn plain(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_unicode().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().take(LONGEST_TEXT).map(shown).collect()
+}
+
+/// Says in one sentence why the program ends.
+pub(crate) fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "gitorial-relay: {error}");
+    ExitCode::from(code)
+}
