@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use gitorial_relay::config::Config;
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::SessionData;
-use gitorial_relay::relay::{NewSession, RelayEvent};
+use gitorial_relay::relay::{NewSession, RelayEvent, Ticket};
 use gitorial_relay::session::Role;
 use gitorial_relay::{Node, NodeSettings, http};
 use serde_json::json;
@@ -136,4 +136,38 @@ async fn two_nodes_live_in_one_process() {
     timeout(PATIENCE, arrives).await.expect("the state arrives on the other node");
     left.stop(PATIENCE).await;
     right.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_scrape_shows_queues_and_drain_as_they_are() {
+    let node = Node::start(NodeSettings::default()).await.unwrap();
+    assert!(node.ready(PATIENCE).await);
+    let relay = node.relay();
+    let session = relay.create_session(NewSession::default()).await.unwrap().id();
+    let ticket = || Ticket { session, client: None, resume: None };
+    // Seats whose sockets nobody writes to: what they are told waits.
+    let (admission, first) = (relay.admit().unwrap(), relay.join(ticket()).await.unwrap());
+    let second = relay.join(ticket()).await.unwrap();
+    let depths = [&first, &second].map(|seat| seat.outbound.depth().1);
+    let gauge = |name: &str| {
+        relay.measure();
+        let text = relay.metrics().render();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("gitorial_relay_{name} ")).map(str::to_owned));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    assert!(depths.iter().all(|depth| *depth > 0), "{depths:?}");
+    assert_eq!(gauge("queued_frames"), depths.iter().sum::<usize>() as f64);
+    assert_eq!(gauge("longest_queue_frames"), *depths.iter().max().unwrap() as f64);
+    assert_eq!((gauge("ready"), gauge("draining"), gauge("drain_sockets")), (1.0, 0.0, 0.0));
+    relay.begin_drain();
+    assert_eq!((gauge("ready"), gauge("draining"), gauge("drain_sockets")), (0.0, 1.0, 1.0));
+    drop(admission);
+    assert_eq!(gauge("drain_sockets"), 0.0);
+    relay.retire().await;
+    assert_eq!(gauge("lease_seconds"), 0.0);
+    for seat in [first, second] {
+        relay.leave(&seat, false).await;
+    }
+    node.stop(PATIENCE).await;
 }

@@ -86,6 +86,14 @@ fn no_part_below_the_node_sees_the_whole_config() {
 }
 
 #[test]
+fn an_operators_commands_know_nothing_but_the_wire() {
+    let inside = ["relay", "hub", "store", "broker", "presence", "control", "session", "node", "connection", "http"];
+    let inside = inside.map(|part| format!("gitorial_relay::{part}::"));
+    let inside: Vec<&str> = inside.iter().map(String::as_str).chain(["gitorial_relay::Node", "fred", "axum"]).collect();
+    never(&["cli"], &inside);
+}
+
+#[test]
 fn nothing_is_global() {
     for (name, text) in sources("") {
         let global = ["static ", "LazyLock", "OnceLock", "thread_local!"];

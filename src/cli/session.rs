@@ -47,7 +47,7 @@ pub(super) struct Create {
     metadata: Option<String>,
 
     /// How long it lives without activity, as in 30m.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
 
     /// What happens to a claim while somebody has control.
@@ -227,6 +227,10 @@ impl Data {
         ];
         rows.iter().map(|(name, value)| format!("{name:<13}  {value}\n")).collect()
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "is no duration such as 30m".to_owned())
 }
 
 /// An id that a node can have issued. It is a secret, so what is wrong with it is said without it.

@@ -30,6 +30,14 @@ impl ConfigError {
     pub(super) fn setting(name: &str, problem: impl Into<String>) -> Self {
         Self::Setting { name: name.to_owned(), problem: problem.into() }
     }
+
+    /// The same about a flag that is no setting, and so has no variable.
+    pub(super) fn of_a_flag_alone(self) -> Self {
+        match self {
+            Self::Setting { name, problem } => Self::Arguments(format!("--{name}: {problem}")),
+            other => other,
+        }
+    }
 }
 
 /// The environment variable of the setting called `name`.

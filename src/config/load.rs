@@ -70,7 +70,12 @@ where
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Invocation::Print(error.to_string()));
         }
-        Err(error) => return Err(sentence(&error, None)),
+        Err(error) => {
+            let first = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+            let serves = first.is_empty() || first.starts_with('-') || SERVING.contains(&first);
+            let wrong = sentence(&error, None);
+            return Err(if serves { wrong } else { wrong.of_a_flag_alone() });
+        }
     };
     if !matches.subcommand_name().is_none_or(|name| SERVING.contains(&name)) {
         return Ok(Invocation::Own(Box::new(matches)));
@@ -223,9 +228,16 @@ fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError 
             let why = match (std::error::Error::source(error), context(ContextKind::ValidValue)) {
                 (Some(why), _) => why.to_string(),
                 (None, Some(valid)) if !value.is_empty() => format!("is none of {valid}"),
-                (None, _) => return wrong(name, "needs a value".to_owned()),
+                (None, _) => return ConfigError::setting(name, "needs a value"),
             };
-            wrong(name, format!("{shown}{place} {}", one_line(&why)))
+            ConfigError::setting(name, format!("{shown}{place} {}", one_line(&why)))
+        }
+        ErrorKind::InvalidValue if context(ContextKind::ValidValue).is_some() => {
+            let valid = context(ContextKind::ValidValue).unwrap_or_default();
+            ConfigError::Arguments(format!("{argument} is none of {valid}"))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            ConfigError::Arguments("what is to be done is missing".to_owned())
         }
         ErrorKind::MissingRequiredArgument => {
             ConfigError::Arguments(format!("{} is missing", argument.replace(", ", " and ")))
@@ -246,20 +258,12 @@ fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError 
             let flag = argument.split('=').next().unwrap_or_default();
             ConfigError::Arguments(format!("there is no option {flag:?}{hint}"))
         }
-        ErrorKind::ArgumentConflict if !name.is_empty() => wrong(name, "is given twice; give it once".to_owned()),
+        ErrorKind::ArgumentConflict if !name.is_empty() => ConfigError::setting(name, "is given twice; give it once"),
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
             ConfigError::Arguments(line.strip_prefix("error: ").unwrap_or(line).to_owned())
         }
-    }
-}
-
-/// What is wrong with a flag. Only a setting has a variable too.
-fn wrong(name: &str, problem: String) -> ConfigError {
-    match names().iter().any(|setting| setting == name) {
-        true => ConfigError::setting(name, problem),
-        false => ConfigError::Arguments(format!("--{name}: {problem}")),
     }
 }
 

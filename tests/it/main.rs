@@ -20,6 +20,7 @@ mod frames_wire;
 mod life;
 mod load;
 mod nodes;
+mod operator;
 mod racing;
 mod redis_away;
 mod sessions;

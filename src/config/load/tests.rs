@@ -9,7 +9,11 @@ const NO_ENV: [(&str, &str); 0] = [];
 fn read_with(flags: &[&str], env: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
     let arguments = std::iter::once("gitorial-relay").chain(flags.iter().copied()).map(OsString::from);
     let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    read(arguments, env, |command| command.subcommand(Command::new("knit").arg(clap::arg!(<ID>))))
+    read(arguments, env, |command| {
+        command.subcommand(
+            Command::new("knit").arg(clap::arg!(<ID>)).arg(clap::arg!(--"session-ttl" <N>).value_parser(["1"])),
+        )
+    })
 }
 
 fn config(flags: &[&str], env: &[(&str, &str)]) -> Config {
@@ -255,6 +259,7 @@ fn what_may_be_a_sessions_id_is_not_repeated() {
         (&["kni", id], "there is no such command, but there is knit; try --help"),
         (&["knit", "x", id], "there is one argument too many; try --help"),
         (&["knit"], "<ID> is missing; try --help"),
+        (&["knit", "x", "--session-ttl", "2"], "--session-ttl: \"2\" is none of 1; try --help"),
     ];
     for (flags, expected) in cases {
         assert_eq!(complaint(flags, &NO_ENV), expected);
