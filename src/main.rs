@@ -38,9 +38,10 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    telemetry::init(config.log_format, &config.log_level)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start worker threads")?;
+    // Dropped before the runtime, which the last spans are sent on.
+    let _telemetry = telemetry::init(&config.telemetry(), runtime.handle())?;
     runtime.block_on(async {
         let listeners = Listeners::bind(&config, announce)?;
         let shutdown = on_signals().context("cannot listen for signals")?;

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use effective::{Effective, Origin};
 pub use error::ConfigError;
 pub use load::{Invocation, command, read};
-pub use values::{LogFilter, LogFormat, NodeName, Origins, RedisUrl, Secret, SessionListing, WsPaths};
+pub use values::{LogFilter, LogFormat, NodeName, Origins, OtlpEndpoint, RedisUrl, Secret, SessionListing, WsPaths};
 
 use crate::http::{HttpSettings, Listing};
 use crate::session::Strategy;
@@ -160,6 +160,10 @@ pub struct Config {
     /// What is logged: error, warn, info, debug, trace or off, also per module as in `info,gitorial_relay::http=debug`.
     #[arg(long, default_value = "info", value_name = "FILTER", help_heading = "Node")]
     pub log_level: LogFilter,
+
+    /// An OpenTelemetry collector that spans of decisions are sent to, by HTTP; only in builds with the feature `otlp`.
+    #[arg(long, value_name = "URL", help_heading = "Node")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 impl Config {

@@ -7,6 +7,7 @@ use crate::node::NodeSettings;
 use crate::presence::Timing;
 use crate::redis::RedisSettings;
 use crate::relay::RelaySettings;
+use crate::telemetry::TelemetrySettings;
 
 impl Config {
     /// What the node is made of.
@@ -29,6 +30,17 @@ impl Config {
             connect_timeout: self.redis_connect_timeout,
             replicas: u32::try_from(self.redis_wait_replicas).unwrap_or(u32::MAX),
         })
+    }
+
+    /// What is said of the node, how, and to whom.
+    #[must_use]
+    pub fn telemetry(&self) -> TelemetrySettings {
+        TelemetrySettings {
+            format: self.log_format,
+            filter: self.log_level.clone(),
+            collector: self.otlp_endpoint.clone(),
+            node: self.node_name().as_str().to_owned(),
+        }
     }
 
     /// Where the sessions live, for the log.

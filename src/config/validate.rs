@@ -21,6 +21,7 @@ impl Config {
         self.leases_hold()?;
         self.sessions_end()?;
         self.listing_is_guarded()?;
+        self.spans_can_be_sent()?;
         self.redis_is_meant()
     }
 
@@ -98,6 +99,15 @@ impl Config {
             }
             (SessionListing::Off, _) | (SessionListing::Admin, Some(_)) | (SessionListing::Public, None) => Ok(()),
         }
+    }
+
+    fn spans_can_be_sent(&self) -> Result<(), ConfigError> {
+        if self.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
+            let problem = "this program was built without the feature otlp and sends no spans; leave it out, or build it \
+                           with --features otlp";
+            return Err(ConfigError::setting("otlp-endpoint", problem));
+        }
+        Ok(())
     }
 
     /// A setting that only makes sense with Redis shows that Redis was meant, and one node must not run alone instead.

@@ -123,6 +123,39 @@ impl FromStr for RedisUrl {
     }
 }
 
+/// Where an OpenTelemetry collector takes traces by HTTP: `http://`, a host and a port, as it stands beside the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpEndpoint(String);
+
+impl OtlpEndpoint {
+    /// Its host and port.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.0
+    }
+
+    /// The address that spans are sent to.
+    #[must_use]
+    pub fn traces(&self) -> String {
+        format!("http://{}/v1/traces", self.0)
+    }
+}
+
+impl FromStr for OtlpEndpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "is no address of a collector such as http://127.0.0.1:4318 (no TLS, no path)".to_owned();
+        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).ok_or_else(wrong)?;
+        let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        if host.is_empty() || !host.bytes().all(plain) || port.parse::<u16>().is_err() {
+            return Err(wrong());
+        }
+        Ok(Self(authority.to_owned()))
+    }
+}
+
 /// The name of a node: letters, digits, dot, underscore and hyphen, at most 64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(String);

@@ -26,6 +26,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::broker::SharedBroker;
 use crate::clock::StoreClock;
@@ -43,6 +44,9 @@ pub use frames::Handling;
 pub use sessions::{NewSession, RelayError, Stats};
 
 use queue::{Job, Reply};
+
+/// The target of the spans around what is decided, all at level DEBUG: `join`, `decide`, `commit`. States have none.
+pub const SPANS: &str = "gitorial_relay::decisions";
 
 /// The numbers a relay works with.
 #[derive(Clone, Debug)]
@@ -229,7 +233,8 @@ impl Relay {
             otherwise: ClientId::random(),
             resume: ticket.resume.map(|token| token.digest()),
         };
-        match self.submit(ticket.session, Event::Join(join), None).await {
+        let span = tracing::debug_span!(target: SPANS, "join", session = ticket.session.tag());
+        match self.submit(ticket.session, Event::Join(join), None).instrument(span).await {
             Reply::Seated(seat) => Ok(seat),
             Reply::Closed(reason) => Err(reason),
             Reply::Missing => Err(CloseReason::SessionNotFound),

@@ -219,7 +219,7 @@ impl Relay {
     }
 
     fn reply(&self, taken: Vec<Job>, session: &Session, room: Option<&Room>) {
-        for Job { event, cause, reply } in taken {
+        for Job { event, cause, reply, .. } in taken {
             let answer = match &event {
                 Event::Join(join) => match room.and_then(|room| room.lock().seat(join.connection).cloned()) {
                     Some(seat) => Reply::Seated(seat),

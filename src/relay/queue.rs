@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
-use super::Relay;
 use super::decide::Decision;
+use super::{Relay, SPANS};
 use crate::control::{Context, Event, Intent};
 use crate::hub::{Room, Seat};
 use crate::ids::{Millis, NodeId, SessionId};
@@ -30,6 +31,8 @@ pub(super) struct Job {
     /// Whose frame it was, and which.
     pub(super) cause: Option<(Arc<Seat>, Frame)>,
     pub(super) reply: oneshot::Sender<Reply>,
+    /// What asked for it, for whoever follows the spans.
+    pub(super) span: Span,
 }
 
 /// What came of it.
@@ -60,7 +63,7 @@ impl Relay {
     /// Has an event decided. Returns when it is, or when the store cannot be reached.
     pub(super) async fn submit(&self, id: SessionId, event: Event, cause: Option<(Arc<Seat>, Frame)>) -> Reply {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(id, Job { event, cause, reply });
+        self.enqueue(id, Job { event, cause, reply, span: Span::current() });
         answer.await.unwrap_or(Reply::Unavailable)
     }
 
@@ -68,7 +71,7 @@ impl Relay {
     pub(super) fn refresh(&self, room: &Room) {
         if !std::mem::replace(&mut room.lock().to_be_read, true) {
             let (reply, _) = oneshot::channel();
-            self.enqueue(room.id, Job { event: Event::Tick, cause: None, reply });
+            self.enqueue(room.id, Job { event: Event::Tick, cause: None, reply, span: Span::none() });
         }
     }
 
@@ -98,7 +101,10 @@ impl Relay {
                     }
                 }
             }
-            if let Err(error) = self.settle(id, &mut jobs).await {
+            let asked_by = jobs.front().and_then(|job| job.span.id());
+            let span =
+                tracing::debug_span!(target: SPANS, parent: asked_by, "decide", session = id.tag(), jobs = jobs.len());
+            if let Err(error) = self.settle(id, &mut jobs).instrument(span).await {
                 tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
                 self.fail(id, &mut jobs);
             }
@@ -171,7 +177,8 @@ impl Relay {
             };
             self.suspend_driver(id, &decision.session);
             decision.write = Some(write.clone());
-            match self.inner.store.commit(id, write).await {
+            let span = tracing::debug_span!(target: SPANS, "commit", attempt);
+            match self.inner.store.commit(id, write).instrument(span).await {
                 Ok(Committed::Done { version, now }) => {
                     self.inner.clock.set(now);
                     let partial = version != stored.version + 1;

@@ -135,6 +135,15 @@ async fn check_config_ends_as_serve_does_on_a_wrong_setting() {
     }
 }
 
+#[cfg(not(feature = "otlp"))]
+#[tokio::test]
+async fn a_build_that_sends_no_spans_does_not_pretend_to() {
+    for command in ["serve", "check-config"] {
+        let text = complaint(2, &[command, "--otlp-endpoint", "http://127.0.0.1:4318"]).await;
+        assert!(text.contains("--otlp-endpoint") && text.contains("--features otlp"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_healthcheck_asks_for_life_or_for_readiness() {
     let cluster = Cluster::embedded().await;
@@ -439,4 +448,18 @@ async fn a_connection_that_ends_is_one_line_with_all_that_it_did() {
     );
     assert!(ended["session"].is_string() && ended["connection"].is_string());
     assert!(!node.log().contains(&session));
+}
+
+#[tokio::test]
+async fn the_page_about_commands_has_every_one() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    for (args, prefix) in [(&["--help"][..], ""), (&["session", "--help"], "session ")] {
+        let help = done(args).await;
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+        assert!(commands.len() >= 4, "{help}");
+        for command in commands.into_iter().filter(|command| *command != "session") {
+            assert!(page.contains(&format!("`{prefix}{command}")), "docs/operations.md lacks {prefix}{command}");
+        }
+    }
 }

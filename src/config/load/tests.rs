@@ -102,6 +102,7 @@ fn a_wrong_value_is_one_sentence_that_says_which_and_why() {
         (&["--conflict-resolution", "coin"], "is none of first_come_first_served"),
         (&["--log-level", "inof"], "is no log filter"),
         (&["--demo-page", "maybe"], "is neither on nor off"),
+        (&["--otlp-endpoint", "https://collector:4318"], "is no address of a collector such as http://127.0.0.1:4318"),
         (
             &["--session-ttl", "1m", "--session-ttl", "2m"],
             "--session-ttl (environment RELAY_SESSION_TTL): is given twice",
