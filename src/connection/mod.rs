@@ -125,15 +125,15 @@ async fn attend(mut socket: Box<WebSocket>, relay: Relay, knock: Knock) {
     let mut tally = Tally::default();
     let end = run(&mut socket, &relay, &seat, &mut tally).await;
     let Tally { read, written } = tally;
-    let lost = end.lost();
     relay.metrics().connection_seconds.observe(began.elapsed().as_secs_f64());
+    Box::pin(relay.leave(&seat, end.lost())).await;
+    // After the leave, which nobody should have to wait for because a log is slow.
     tracing::info!(
         session = seat.room.id.tag(), connection = ?seat.connection, reason = end.label(),
         seconds = began.elapsed().as_secs(), frames_in = read.frames, bytes_in = read.bytes,
         frames_out = written.frames, bytes_out = written.bytes, conflated = seat.outbound.conflated(),
         refused = seat.refused(), "connection ended"
     );
-    Box::pin(relay.leave(&seat, lost)).await;
     match end {
         End::Ours(reason) => {
             relay.metrics().close(reason);
