@@ -1,0 +1,170 @@
+// What the deployment's files say, tried out: three nodes, Redis, the balancer and Prometheus as processes of this machine,
+// from the very files that compose.yaml mounts. Only Grafana is not run; its queries are.
+import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { at, Checks, Deployment, drive, equal, RelayClient, startPairs, step, until, WebSocket } from './support.mjs';
+
+/** Queries that have something to show only in trouble; they have to be understood all the same. */
+const ONLY_IN_TROUBLE = ['Commands that failed'];
+
+const checks = new Checks();
+const text = (path) => readFileSync(at(path), 'utf8');
+const dashboard = JSON.parse(text('deploy/grafana/dashboard.json'));
+const panels = dashboard.panels.filter(({ type }) => type !== 'row');
+const alerts = [...text('deploy/prometheus/rules.yaml').matchAll(/- alert: (\w+)/g)].map(([, name]) => name);
+
+function runs(...command) {
+  const { status, stdout, stderr, error } = spawnSync(command[0], command.slice(1), { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${command.join(' ')}: ${error ?? ''}${stdout}${stderr}`);
+  return stdout;
+}
+
+await checks.check('every alert has a section of its own that says what to do', () => {
+  const sections = [...text('docs/operations.md').matchAll(/^### (Relay\w+)$/gm)].map(([, name]) => name);
+  equal(sections.toSorted(), alerts.toSorted(), 'the sections');
+  for (const name of alerts) {
+    if (!text('deploy/prometheus/rules.yaml').includes(`runbook: docs/operations.md#${name.toLowerCase()}\n`)) {
+      throw new Error(`${name} does not lead to its section`);
+    }
+  }
+});
+
+await checks.check('every alert fires and is quiet in its cases', () => {
+  runs('promtool', 'test', 'rules', at('deploy/prometheus/rules.test.yaml'));
+  const cases = text('deploy/prometheus/rules.test.yaml');
+  for (const name of alerts) {
+    if (!cases.includes(`alertname="${name}"`)) throw new Error(`no case lets ${name} fire`);
+  }
+});
+
+await checks.check('the configuration of Prometheus is understood', () => {
+  runs('promtool', 'check', 'config', at('deploy/prometheus/prometheus.yaml'));
+});
+
+await checks.check('no two panels overlap, and none has the number of another', () => {
+  const taken = new Set();
+  for (const { gridPos: { x, y, w, h }, title } of dashboard.panels) {
+    for (let row = y; row < y + h; row += 1) {
+      for (let column = x; column < x + w; column += 1) {
+        if (column >= 24 || taken.has(`${row}/${column}`)) throw new Error(`${title} is where another panel is`);
+        taken.add(`${row}/${column}`);
+      }
+    }
+  }
+  equal(new Set(dashboard.panels.map(({ id }) => id)).size, dashboard.panels.length, 'the numbers');
+});
+
+const began = Date.now();
+const deployment = await Deployment.start();
+const queryOf = (expr) =>
+  expr.replaceAll('$job', 'gitorial-relay').replaceAll('$instance', '.+').replaceAll('$__rate_interval', '10s');
+const hasNumber = ({ value }) => Number.isFinite(Number(value[1]));
+
+await checks.check('every metric that a rule or a panel asks for is one that a node shows', async () => {
+  const shown = await (await fetch(deployment.ops(deployment.nodes[0], 'metrics'))).text();
+  const names = new Set([...shown.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name));
+  const rules = text('deploy/prometheus/rules.yaml').replaceAll(/#.*|runbook:.*|job\w*:gitorial_relay_\w+:\w+/g, '');
+  const asked = `${rules}\n${panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)).join('\n')}`;
+  const found = [...asked.matchAll(/\b(?:gitorial_relay|process)_\w+/g)].map(([name]) => name);
+  equal(found.length > 50, true, 'that there are many');
+  for (const name of found) {
+    if (!names.has(name.replace(/_bucket$/, ''))) throw new Error(`there is no metric ${name}`);
+  }
+});
+
+await checks.check('Prometheus reads every node and the balancer', async () => {
+  await until('four targets that are up', async () => {
+    const { activeTargets } = await deployment.ask('targets');
+    return activeTargets.length === 4 && activeTargets.every(({ health }) => health === 'up');
+  });
+});
+
+const pairs = await startPairs(deployment.address, 30);
+const halt = drive(pairs, 200);
+
+await checks.check('clients of one session meet through the balancer, on whatever nodes they are', async () => {
+  const sockets = await Promise.all(deployment.nodes.map((node) => deployment.metric(node, 'gitorial_relay_connections')));
+  equal(sockets, [20, 20, 20], 'the sockets of each node');
+  await until('ten steps in every session', () => pairs.every(({ seen }) => seen >= 10));
+  equal(pairs.filter(({ disordered }) => disordered > 0).length, 0, 'sessions in disorder');
+  const crossed = await deployment.metric(deployment.nodes[0], 'gitorial_relay_delivery_seconds_count');
+  equal(crossed > 0, true, 'that frames came from other nodes');
+});
+
+// A client that comes and goes, one that asks for control, and one that sends what it may not: for the panels about them.
+const churn = setInterval(async () => {
+  const guest = new RelayClient(deployment.address);
+  guest.on('error', () => {});
+  try {
+    const { id } = await guest.createSessionAndConnect();
+    await guest.pullStateFromPeer();
+    guest.sendTutorialState(step(1));
+    const rude = new WebSocket(`${deployment.address.wsUrl}?session=${id}`);
+    rude.on('error', () => {});
+    rude.once('open', () => rude.send('no frame'));
+    rude.once('message', () => rude.terminate());
+  } catch {
+    // While Redis is away nobody comes in.
+  }
+  setTimeout(() => guest.disconnect(), 1000);
+}, 500);
+
+await checks.check('every query of the dashboard has something to show', async () => {
+  equal(panels.length > 25, true, 'that there are many panels');
+  for (const { title, targets } of panels) {
+    for (const { expr } of targets) {
+      if (ONLY_IN_TROUBLE.includes(title)) await deployment.query(queryOf(expr));
+      else {
+        const some = async () => (await deployment.query(queryOf(expr))).some(hasNumber);
+        await until(`an answer to ${title}: ${expr}`, some);
+      }
+    }
+  }
+});
+
+await checks.check('while all is well no alert fires', async () => {
+  equal(await deployment.firing(), [], 'what fires');
+});
+
+await checks.check('when Redis stops the alerts say so, and clients keep their sockets', async () => {
+  await deployment.redis.stop('SIGKILL');
+  const wanted = ['RelayRedisUnreachable', 'RelayNobodyMayDrive', 'RelayNotReady'];
+  await until(`${wanted.join(', ')}`, async () => {
+    const firing = await deployment.firing();
+    return wanted.every((name) => firing.includes(name));
+  });
+  await until('no node that the balancer gives clients to', async () => (await deployment.serversUp()) === 0);
+  equal((await fetch(deployment.ops(deployment.nodes[0], 'healthz'))).status, 200, 'the status of /healthz');
+  equal(pairs.flatMap(({ lost }) => lost).length, 0, 'connections lost');
+});
+
+await checks.check('what is shown only in trouble is shown in trouble', async () => {
+  for (const { targets } of panels.filter(({ title }) => ONLY_IN_TROUBLE.includes(title))) {
+    for (const { expr } of targets) {
+      await until(`an answer to ${expr}`, async () => (await deployment.query(queryOf(expr))).some(hasNumber));
+    }
+  }
+});
+
+await checks.check('when Redis is back states flow again, and the alerts end', async () => {
+  await deployment.startRedis();
+  const before = pairs.map(({ sent }) => sent);
+  await until('new steps in every session', () => pairs.every(({ seen }, index) => seen > before[index] + 5));
+  await until('three nodes that the balancer gives clients to', async () => (await deployment.serversUp()) === 3);
+  await until('no alert', async () => (await deployment.firing()).length === 0, 60_000);
+  equal(pairs.flatMap(({ lost }) => lost).length, 0, 'connections lost');
+});
+
+await checks.check('the log of the balancer shows no session', async () => {
+  const ids = pairs.map(({ driver }) => driver.getCurrentSessionId());
+  equal(ids.every((id) => typeof id === 'string' && id.length > 20), true, 'that the ids are known');
+  for (const pair of pairs) pair.stop();
+  await until('a line about a socket', () => /GET 101 relays\/relay-/.test(deployment.balancer.output));
+  equal(ids.filter((id) => deployment.balancer.output.includes(id)), [], 'ids in the log');
+});
+
+halt();
+clearInterval(churn);
+await deployment.stop();
+console.log(`the deployment was up for ${Math.round((Date.now() - began) / 1000)} s`);
+checks.end();
