@@ -28,9 +28,9 @@ export async function until(what, look, patience = PATIENCE) {
   for (;;) {
     const found = await Promise.resolve()
       .then(look)
-      .catch((error) => void (last = `: ${error.message}`));
+      .catch((error) => void (last = error.message));
     if (found) return found;
-    if (Date.now() > end) throw new Error(`not seen in ${patience / 1000} s: ${what}${last}`);
+    if (Date.now() > end) throw new Error(`not seen in ${patience / 1000} s: ${what} ${last}`);
     await pause(20);
   }
 }
@@ -64,12 +64,17 @@ export function equal(actual, expected, what) {
   if (left !== right) throw new Error(`${what}: ${left}, and not ${right}`);
 }
 
-/** A program, with what it has written. */
+const children = new Set();
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+
+/** A program, with what it has written. It does not outlive the test. */
 export class Program {
   output = '';
 
   constructor(command, args, env = {}) {
     this.child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
+    children.add(this.child);
+    this.child.on('exit', () => children.delete(this.child));
     this.child.on('error', (error) => (this.output += String(error)));
     for (const stream of [this.child.stdout, this.child.stderr]) stream.on('data', (data) => (this.output += data));
   }
@@ -148,13 +153,19 @@ export class Deployment {
     return program;
   }
 
+  async #answers(name, program, look) {
+    await until(name, look).catch((error) => {
+      throw new Error(`${error.message}\n${program.output}`);
+    });
+  }
+
   /** With the command of compose.yaml, at a port and in a folder of its own. */
   async startRedis() {
     const command = listInCompose('redis', 'command').map((word) => word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password));
     const { redis } = this.ports;
     const own = ['--port', String(redis), '--bind', '127.0.0.1', '--dir', this.folder];
     this.redis = this.run(command[0], [...command.slice(1), ...own]);
-    await until('redis', () => this.redis.output.includes('Ready to accept connections'));
+    await this.#answers('redis', this.redis, () => this.redis.output.includes('Ready to accept connections'));
   }
 
   /** With the settings of compose.yaml and the image. */
@@ -168,7 +179,7 @@ export class Deployment {
       RELAY_DRAIN_TIMEOUT: '25s',
       RELAY_NODE_ID: node.name,
     });
-    await until(`${node.name} is ready; it says ${node.program.output}`, async () => (await status(this.ops(node, 'readyz'))) === 200);
+    await this.#answers(node.name, node.program, async () => (await status(this.ops(node, 'readyz'))) === 200);
   }
 
   ops(node, path) {
@@ -178,6 +189,8 @@ export class Deployment {
   /** haproxy.cfg as it is: its addresses come from the environment. */
   async #startBalancer() {
     const env = {
+      // Each needs two open files, and a machine for tests allows few.
+      BALANCER_MAXCONN: '4000',
       BALANCER_LISTEN: `127.0.0.1:${this.ports.clients}`,
       BALANCER_OPS_LISTEN: `127.0.0.1:${this.ports.balancer}`,
     };
@@ -190,7 +203,7 @@ export class Deployment {
     const extra = join(this.folder, 'commands.cfg');
     writeFileSync(extra, `global\n    stats socket ${this.socket} level admin\n`);
     this.balancer = this.run('haproxy', ['-db', '-f', at('deploy/haproxy.cfg'), '-f', extra], env);
-    await until(`the balancer; it says ${this.balancer.output}`, async () => (await this.serversUp()) === 3);
+    await this.#answers('the balancer', this.balancer, async () => (await this.serversUp()) === 3);
   }
 
   /** How many nodes the balancer gives clients to. */
@@ -215,7 +228,8 @@ export class Deployment {
       `--storage.tsdb.path=${join(this.folder, 'measurements')}`,
       `--web.listen-address=127.0.0.1:${this.ports.prometheus}`,
     ]);
-    await until('prometheus', async () => (await status(`http://127.0.0.1:${this.ports.prometheus}/-/ready`)) === 200);
+    const ready = `http://127.0.0.1:${this.ports.prometheus}/-/ready`;
+    await this.#answers('prometheus', this.prometheus, async () => (await status(ready)) === 200);
   }
 
   /** What Prometheus answers at this path of its API. */

@@ -9,38 +9,14 @@ set -euo pipefail
 
 name=${1:-relay-test-redis:7}
 
-fail() {
-  echo "no image of Redis: $*" >&2
-  exit 1
-}
-
-answers() {
-  docker version --format '{{.Server.Version}}' >/dev/null 2>&1
-}
-
-# The daemon is ready when it says so; it is not waited for if it has ended.
-start_daemon() {
-  [ "$(id -u)" = 0 ] || fail "no Docker daemon answers, and only root can start one"
-  command -v dockerd >/dev/null || fail "no Docker daemon answers, and there is no dockerd to start (Debian: docker.io)"
-  local log=${TMPDIR:-/tmp}/relay-test-dockerd.log
-  setsid dockerd >"$log" 2>&1 </dev/null &
-  local daemon=$! deadline=$((SECONDS + 30))
-  until answers; do
-    kill -0 "$daemon" 2>/dev/null || fail "dockerd ended: $(tail -n 1 "$log")"
-    [ "$SECONDS" -lt "$deadline" ] || fail "dockerd did not answer within 30 s: $(tail -n 1 "$log")"
-    sleep 0.2
-  done
-}
-
-command -v docker >/dev/null || fail "there is no docker (Debian: docker.io)"
-server=$(command -v redis-server) || fail "there is no redis-server (Debian: redis-server)"
-answers || start_daemon
+"$(dirname "$0")/docker.sh"
+server=$(command -v redis-server) || { echo "no image of Redis: there is no redis-server (Debian: redis-server)" >&2; exit 1; }
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir -p "$root/data" "$root/etc" "$root/tmp"
 chmod 1777 "$root/data" "$root/tmp"
-echo 'root:x:0:0::/:' >"$root/etc/passwd"
+printf '%s\n' 'root:x:0:0::/:' 'redis:x:999:999::/data:' >"$root/etc/passwd"
 # The programs, and the libraries that the loader names, at the places where it looks for them.
 for program in "$server" "$(command -v redis-cli || true)"; do
   [ -n "$program" ] || continue
@@ -53,5 +29,5 @@ tar -C "$root" -c . | docker import \
   --change 'WORKDIR /data' \
   --change 'EXPOSE 6379' \
   --change 'CMD ["redis-server", "--protected-mode", "no", "--save", ""]' \
-  - "$name" >/dev/null || fail "docker import failed"
+  - "$name" >/dev/null || { echo "no image of Redis: docker import failed" >&2; exit 1; }
 echo "$name"

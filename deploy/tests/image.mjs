@@ -1,0 +1,145 @@
+// The image, tried out in containers. IMAGE names one that has been built. Without it the last stage of the Dockerfile alone
+// is built, around the program that RELAY_BIN names, which has to be a static one: no registry is asked for anything.
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { at, Checks, equal, Pair, until } from './support.mjs';
+
+const checks = new Checks();
+const VERSION = readFileSync(at('Cargo.toml'), 'utf8').match(/^version = "(.+)"$/m)[1];
+const HARDENED = ['--read-only', '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'];
+const QUICK = ['--health-interval', '1s'];
+
+function run(command, args, options = {}) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 26, ...options });
+  return { status, stdout: stdout ?? '', stderr: `${error ?? ''}${stderr ?? ''}` };
+}
+
+function docker(...args) {
+  const { status, stdout, stderr } = run('docker', args);
+  if (status !== 0) throw new Error(`docker ${args.join(' ')}: ${stderr}`);
+  return stdout.trim();
+}
+
+/** A docker that can build with BuildKit: newer ones need a plugin for that, older ones bring it. */
+function builder() {
+  const able = (program) =>
+    run(program, ['buildx', 'version']).status === 0 || /version (19|20|22)\./.test(run(program, ['--version']).stdout);
+  const found = ['docker', '/usr/bin/docker'].find(able);
+  if (found === undefined) throw new Error('no docker here can build with BuildKit: install docker-buildx, or Debian\'s docker.io');
+  return found;
+}
+
+function build() {
+  const program = process.env.RELAY_BIN;
+  if (program === undefined) throw new Error('set IMAGE to an image of the relay, or RELAY_BIN to a static program');
+  const folder = mkdtempSync(join(tmpdir(), 'gitorial-image-'));
+  mkdirSync(join(folder, 'out/etc/ssl/certs'), { recursive: true });
+  cpSync(program, join(folder, 'out/gitorial-relay'));
+  cpSync(at('LICENSE'), join(folder, 'out/LICENSE'));
+  cpSync('/etc/ssl/certs/ca-certificates.crt', join(folder, 'out/etc/ssl/certs/ca-certificates.crt'));
+  const packed = run('tar', ['-C', folder, '-c', '.'], { encoding: 'buffer', maxBuffer: 1 << 28 }).stdout;
+  run('docker', ['import', '-', 'relay-test-binary:latest'], { input: packed });
+  rmSync(folder, { recursive: true });
+  const image = 'relay-test-image:latest';
+  const args = ['build', '-f', at('deploy/Dockerfile'), '--build-arg', 'BINARY=relay-test-binary:latest', '-t', image, at('.')];
+  const { status, stderr } = run(builder(), args, { env: { ...process.env, DOCKER_BUILDKIT: '1' } });
+  if (status !== 0) throw new Error(stderr);
+  return image;
+}
+
+const { status, stderr } = run(at('tests/support/docker.sh'), []);
+if (status !== 0) {
+  console.error(stderr.trim());
+  process.exit(1);
+}
+const image = process.env.IMAGE ?? build();
+const started = [];
+/** Starts a container that is gone when the tests are over. */
+function start(...args) {
+  const id = docker('run', '--detach', ...args);
+  started.push(id);
+  return id;
+}
+const portOf = (id, port) => docker('port', id, String(port)).split('\n')[0].split(':').at(-1);
+const state = (id) => JSON.parse(docker('inspect', id, '--format', '{{json .State}}'));
+
+await checks.check('the image says what it is, and is nobody\'s', () => {
+  const { Config } = JSON.parse(docker('inspect', image))[0];
+  const label = (name) => Config.Labels[`org.opencontainers.image.${name}`];
+  equal([label('title'), label('version'), label('licenses')], ['gitorial-relay', VERSION, 'MIT'], 'the labels');
+  equal(typeof label('revision'), 'string', 'the revision');
+  equal(Config.User, '65532:65532', 'the user');
+  equal(Object.keys(Config.ExposedPorts).toSorted(), ['8080/tcp', '9090/tcp'], 'the ports');
+});
+
+await checks.check('there is nothing in it but the program, its licence and the certificate authorities', () => {
+  const id = docker('create', image);
+  const tar = run('sh', ['-c', `docker export ${id} | tar -t`]).stdout;
+  docker('rm', id);
+  // What Docker itself lays into every container.
+  const own = /\/$|^(\.dockerenv|dev\/console|etc\/(hostname|hosts|mtab|resolv\.conf))$/;
+  const files = tar.trim().split('\n').filter((name) => !own.test(name));
+  equal(files.toSorted(), ['LICENSE', 'etc/ssl/certs/ca-certificates.crt', 'gitorial-relay'], 'the files');
+});
+
+await checks.check('a wrong setting is exit code 2', () => {
+  const { status: code, stderr: said } = run('docker', ['run', '--rm', image, 'serve', '--listen', 'nowhere']);
+  equal(code, 2, said);
+});
+
+const relay = start(...HARDENED, ...QUICK, '-p', '127.0.0.1::8080', '-p', '127.0.0.1::9090', image);
+
+await checks.check('read-only and without capabilities it becomes healthy', async () => {
+  await until('a healthy container', () => {
+    const { Health } = state(relay);
+    if (Health.Status !== 'healthy') throw new Error(JSON.stringify(Health));
+    return true;
+  });
+});
+
+await checks.check('its process is that of user 65532', () => {
+  const [, process] = docker('top', relay, '-o', 'pid,uid,comm').split('\n');
+  equal(process.trim().split(/\s+/).slice(1), ['65532', 'gitorial-relay'], 'the process');
+});
+
+await checks.check('it serves a session, and what is for operators on the other port alone', async () => {
+  const host = `127.0.0.1:${portOf(relay, 8080)}`;
+  const pair = await Pair.start({ baseUrl: `http://${host}`, wsUrl: `ws://${host}/ws`, sessionEndpoint: '/api/sessions' });
+  pair.go();
+  await until('the step', () => pair.seen === 1);
+  pair.stop();
+  equal((await fetch(`http://127.0.0.1:${portOf(relay, 9090)}/metrics`)).status, 200, 'the ops port');
+  equal((await fetch(`http://${host}/metrics`)).status, 404, 'the port for clients');
+});
+
+await checks.check('it finds Redis by a name in /etc/hosts, and by one that a name server knows', async () => {
+  const redis = run(at('tests/support/redis-image.sh'), []).stdout.trim();
+  const network = `relay-test-${process.pid}`;
+  docker('network', 'create', network);
+  try {
+    const store = start('--network', network, '--name', `store-${process.pid}`, redis);
+    const address = docker('inspect', store, '--format', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}');
+    for (const [name, ...how] of [['pinned.test', '--add-host', `pinned.test:${address}`], [`store-${process.pid}`]]) {
+      const url = `RELAY_REDIS_URL=redis://${name}:6379`;
+      const node = start(...HARDENED, '--network', network, '-p', '127.0.0.1::9090', '-e', url, ...how, image);
+      const ready = async () => (await fetch(`http://127.0.0.1:${portOf(node, 9090)}/readyz`)).status === 200;
+      await until(`a node that reaches ${name}`, ready);
+      docker('rm', '--force', node);
+    }
+    docker('rm', '--force', store);
+  } finally {
+    run('docker', ['network', 'rm', network]);
+  }
+});
+
+await checks.check('SIGTERM ends it in good order', () => {
+  docker('stop', relay);
+  equal(state(relay).ExitCode, 0, 'the exit code');
+});
+
+for (const id of started) run('docker', ['rm', '--force', id]);
+const { Size } = JSON.parse(docker('inspect', image))[0];
+console.log(`the image has ${(Size / 1e6).toFixed(1)} MB`);
+checks.end();
