@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tries out the files of this folder on processes of this machine: see run.mjs. It installs what it needs and is not there,
+# Tries out the files of the folder above: `run.sh` on processes of this machine (run.mjs), `run.sh image` the image in
+# containers (image.mjs), `run.sh rolling` an update under load (rolling.mjs). It installs what it needs and is not there,
 # from Debian's packages. RELAY_BIN names the relay's program; without it the one that cargo has built is taken.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,4 +20,4 @@ fi
 [ -d sdk/node_modules/ws ] || (cd sdk && npm ci --no-audit --no-fund)
 [ -f sdk/dist/index.js ] || (cd sdk && npm run build)
 
-exec node "deploy/tests/${1:-run}.mjs"
+exec node "deploy/tests/${1:-run}.mjs" "${@:2}"

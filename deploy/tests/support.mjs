@@ -280,8 +280,10 @@ export function step(index) {
 export class Pair {
   sent = 0;
   seen = 0;
-  /** Steps that came after a later one. */
+  /** How many steps the follower saw, how many after a later one, and the longest time between two, ms. */
+  steps = 0;
   disordered = 0;
+  longestSilence = 0;
   /** How often either lost its connection, and how often one came back without its place. */
   lost = [];
   notResumed = 0;
@@ -306,7 +308,12 @@ export class Pair {
     await pair.driver.pullStateFromPeer();
     await pair.follower.connectToSession(session.id);
     await pair.follower.pushStateToPeer();
+    let last = 0;
     pair.follower.on('tutorialStateUpdated', ({ stepContent: { index } }) => {
+      const now = performance.now();
+      if (last > 0) pair.longestSilence = Math.max(pair.longestSilence, now - last);
+      last = now;
+      pair.steps += 1;
       if (index < pair.seen) pair.disordered += 1;
       pair.seen = Math.max(pair.seen, index);
     });

@@ -1,0 +1,86 @@
+// Every node is replaced, one after the other, while 500 sessions are driven: as Kubernetes does it with the times of the
+// chart (`kubernetes`: no new sockets first, then 5 s, then SIGTERM), or as compose does it (`compose`: SIGTERM, and the
+// balancer has to notice). Without an argument: both.
+import { setTimeout as pause } from 'node:timers/promises';
+import { connect } from 'node:net';
+import { Checks, Deployment, drive, equal, startPairs, until } from './support.mjs';
+
+const PAIRS = 500;
+/** How often each session goes a step on, ms. */
+const INTERVAL = 2000;
+/** What the chart waits before SIGTERM, ms. */
+const PRE_STOP = 5000;
+/** What a node may take for all of it, s: the wait, the drain, the start. */
+const LIMIT = 35;
+/** At most two waves of a drain, and what their clients try in vain, are in one second. */
+const MOST_PER_SECOND = 200;
+
+const checks = new Checks();
+
+/** Tells the balancer something, by its socket for commands. */
+function tell(deployment, command) {
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const socket = connect(deployment.socket, () => socket.end(`${command}\n`));
+    socket.on('data', (data) => (answer += data)).on('error', reject);
+    socket.on('close', () => (answer.trim() === '' ? resolve() : reject(new Error(answer.trim()))));
+  });
+}
+
+async function replace(deployment, node, kind) {
+  const began = Date.now();
+  if (kind === 'kubernetes') {
+    await tell(deployment, `set server relays/${node.name} state drain`);
+    await pause(PRE_STOP);
+  }
+  await node.program.stop('SIGTERM');
+  equal(node.program.child.exitCode, 0, `the exit code of ${node.name}`);
+  await deployment.startNode(node);
+  if (kind === 'kubernetes') await tell(deployment, `set server relays/${node.name} state ready`);
+  await until(`${node.name} in the balancer`, async () => (await deployment.serversUp()) === 3);
+  return (Date.now() - began) / 1000;
+}
+
+const quantile = (values, share) => values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
+
+async function roll(kind) {
+  const deployment = await Deployment.start({ prometheus: false });
+  const pairs = await startPairs(deployment.address, PAIRS);
+  const halt = drive(pairs, INTERVAL);
+  await until('a step in every session', () => pairs.every(({ seen }) => seen > 0));
+  const seconds = [];
+  for (const node of deployment.nodes) seconds.push(await replace(deployment, node, kind));
+
+  await checks.check(`${kind}: no session is lost`, async () => {
+    const before = pairs.map(({ sent }) => sent);
+    await until('a new step in every session', () => pairs.every(({ seen }, index) => seen > before[index]));
+    equal(pairs.filter(({ ended }) => ended > 0).length, 0, 'sessions that ended');
+    equal(pairs.filter(({ disordered }) => disordered > 0).length, 0, 'sessions with steps in disorder');
+  });
+  await checks.check(`${kind}: no client loses its role or its place`, () => {
+    equal(pairs.filter(({ rolesLost }) => rolesLost > 0).length, 0, 'drivers that lost their role');
+    equal(pairs.reduce((sum, { notResumed }) => sum + notResumed, 0), 0, 'clients that came back as strangers');
+    equal(pairs.every(({ driver, follower }) => driver.isActive() && follower.isPassive()), true, 'that all have their roles');
+  });
+
+  halt();
+  const lost = pairs.flatMap((pair) => pair.lost);
+  const perSecond = new Map();
+  for (const time of lost) perSecond.set(Math.floor(time / 1000), (perSecond.get(Math.floor(time / 1000)) ?? 0) + 1);
+  const most = Math.max(...perSecond.values());
+  await checks.check(`${kind}: clients come back in waves, and no node takes longer than it may`, () => {
+    equal(most <= MOST_PER_SECOND, true, `that ${most} is at most ${MOST_PER_SECOND} connections lost in one second`);
+    equal(seconds.every((time) => time <= LIMIT), true, `that ${seconds} are at most ${LIMIT} s`);
+  });
+  const silences = pairs.map(({ longestSilence }) => longestSilence);
+  console.log(`      ${kind}, ${pairs.length * 2} clients: ${lost.length} reconnects, at most ${most} in one second`);
+  console.log(`      seconds for each node: ${seconds.map((time) => time.toFixed(1)).join(', ')}`);
+  const [half, most100, longest] = [0.5, 0.99, 1].map((share) => (quantile(silences, share) / 1000).toFixed(2));
+  console.log(`      longest time between two steps of a session, a step each ${INTERVAL / 1000} s: ${half} s (p50), ${most100} s (p99), ${longest} s (all)`);
+  console.log(`      steps sent ${pairs.reduce((sum, { sent }) => sum + sent, 0)}, seen with what drivers repeat when they are back ${pairs.reduce((sum, { steps }) => sum + steps, 0)}`);
+  for (const pair of pairs) pair.stop();
+  await deployment.stop();
+}
+
+for (const kind of process.argv[2] ? [process.argv[2]] : ['kubernetes', 'compose']) await roll(kind);
+checks.end();
