@@ -1,9 +1,7 @@
 // The image, tried out in containers. IMAGE names one that has been built. Without it the last stage of the Dockerfile alone
 // is built, around the program that RELAY_BIN names, which has to be a static one: no registry is asked for anything.
-import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { docker, relayImage, run } from './containers.mjs';
 import { at, Checks, equal, Pair, until } from './support.mjs';
 
 const checks = new Checks();
@@ -11,50 +9,7 @@ const VERSION = readFileSync(at('Cargo.toml'), 'utf8').match(/^version = "(.+)"$
 const HARDENED = ['--read-only', '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'];
 const QUICK = ['--health-interval', '1s'];
 
-function run(command, args, options = {}) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 26, ...options });
-  return { status, stdout: stdout ?? '', stderr: `${error ?? ''}${stderr ?? ''}` };
-}
-
-function docker(...args) {
-  const { status, stdout, stderr } = run('docker', args);
-  if (status !== 0) throw new Error(`docker ${args.join(' ')}: ${stderr}`);
-  return stdout.trim();
-}
-
-/** A docker that can build with BuildKit: newer ones need a plugin for that, older ones bring it. */
-function builder() {
-  const able = (program) =>
-    run(program, ['buildx', 'version']).status === 0 || /version (19|20|22)\./.test(run(program, ['--version']).stdout);
-  const found = ['docker', '/usr/bin/docker'].find(able);
-  if (found === undefined) throw new Error('no docker here can build with BuildKit: install docker-buildx, or Debian\'s docker.io');
-  return found;
-}
-
-function build() {
-  const program = process.env.RELAY_BIN;
-  if (program === undefined) throw new Error('set IMAGE to an image of the relay, or RELAY_BIN to a static program');
-  const folder = mkdtempSync(join(tmpdir(), 'gitorial-image-'));
-  mkdirSync(join(folder, 'out/etc/ssl/certs'), { recursive: true });
-  cpSync(program, join(folder, 'out/gitorial-relay'));
-  cpSync(at('LICENSE'), join(folder, 'out/LICENSE'));
-  cpSync('/etc/ssl/certs/ca-certificates.crt', join(folder, 'out/etc/ssl/certs/ca-certificates.crt'));
-  const packed = run('tar', ['-C', folder, '-c', '.'], { encoding: 'buffer', maxBuffer: 1 << 28 }).stdout;
-  run('docker', ['import', '-', 'relay-test-binary:latest'], { input: packed });
-  rmSync(folder, { recursive: true });
-  const image = 'relay-test-image:latest';
-  const args = ['build', '-f', at('deploy/Dockerfile'), '--build-arg', 'BINARY=relay-test-binary:latest', '-t', image, at('.')];
-  const { status, stderr } = run(builder(), args, { env: { ...process.env, DOCKER_BUILDKIT: '1' } });
-  if (status !== 0) throw new Error(stderr);
-  return image;
-}
-
-const { status, stderr } = run(at('tests/support/docker.sh'), []);
-if (status !== 0) {
-  console.error(stderr.trim());
-  process.exit(1);
-}
-const image = process.env.IMAGE ?? build();
+const image = relayImage();
 const started = [];
 /** Starts a container that is gone when the tests are over. */
 function start(...args) {

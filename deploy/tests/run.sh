@@ -1,13 +1,27 @@
 #!/usr/bin/env bash
-# Tries out the files of the folder above: `run.sh` on processes of this machine (run.mjs), `run.sh image` the image in
-# containers (image.mjs), `run.sh rolling` an update under load (rolling.mjs). It installs what it needs and is not there,
-# from Debian's packages. RELAY_BIN names the relay's program; without it the one that cargo has built is taken.
+# Tries out the files of the folder above:
+#
+#   run.sh            everything but the image, on processes of this machine (run.mjs)
+#   run.sh rolling    an update under load, also on processes (rolling.mjs)
+#   run.sh image      the image, in containers (image.mjs)
+#   run.sh compose    compose.yaml, in containers (compose.mjs)
+#
+# What they need and is not there is installed from Debian's packages. RELAY_BIN names the relay's program, for containers a
+# static one; without it processes are of the one that cargo has built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+test=${1:-run}
 
+# program=package
+case $test in
+  image) needs=(redis-server=redis-server dockerd=docker.io) ;;
+  compose) needs=(redis-server=redis-server dockerd=docker.io docker-compose=docker-compose haproxy=haproxy
+    prometheus=prometheus busybox=busybox-static) ;;
+  *) needs=(redis-server=redis-server haproxy=haproxy prometheus=prometheus) ;;
+esac
 wanted=()
-for program in redis-server haproxy prometheus promtool; do
-  command -v "$program" >/dev/null || wanted+=("${program/promtool/prometheus}")
+for need in "${needs[@]}"; do
+  command -v "${need%=*}" >/dev/null || wanted+=("${need#*=}")
 done
 if [ ${#wanted[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || { echo "The tests need: ${wanted[*]}. Install them, then try again." >&2; exit 1; }
@@ -16,8 +30,8 @@ if [ ${#wanted[@]} -gt 0 ]; then
   $sudo apt-get update -qq
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
 fi
-# The clients of the test are those that users have.
+# The clients of the tests are those that users have.
 [ -d sdk/node_modules/ws ] || (cd sdk && npm ci --no-audit --no-fund)
 [ -f sdk/dist/index.js ] || (cd sdk && npm run build)
 
-exec node "deploy/tests/${1:-run}.mjs" "${@:2}"
+exec node "deploy/tests/$test.mjs" "${@:2}"
