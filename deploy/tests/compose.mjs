@@ -1,5 +1,5 @@
-// compose.yaml itself, run in containers. The relay's image is the one of image.mjs; those of Redis, HAProxy and Prometheus
-// are made of this machine's programs, since no registry is asked. Grafana is left out: this machine has none.
+// compose.yaml itself, run in containers. The relay's image is the one of image.mjs; those of Redis, HAProxy and
+// Prometheus are made of this machine's programs, since no registry is asked. Grafana is left out: Debian has none.
 import { docker, relayImage, run } from './containers.mjs';
 import { at, Checks, equal, Pair, until } from './support.mjs';
 
@@ -22,7 +22,12 @@ const environment = {
   RELAY_IMAGE: relayImage(),
   REDIS_IMAGE: standIn('redis', 'CMD ["redis-server"]', 'redis-server', 'redis-cli'),
   BALANCER_IMAGE: standIn('haproxy', 'USER 65534:65534', 'haproxy', 'busybox'),
-  PROMETHEUS_IMAGE: standIn('prometheus', 'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]', 'prometheus', 'busybox'),
+  PROMETHEUS_IMAGE: standIn(
+    'prometheus',
+    'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]',
+    'prometheus',
+    'busybox',
+  ),
   RELAY_PORT: '127.0.0.1:0',
   PROMETHEUS_PORT: '0',
   // A machine for tests allows few open files.
@@ -43,7 +48,8 @@ function compose(...args) {
 
 const container = (service) => compose('ps', '-q', service);
 const inspect = (service) => JSON.parse(docker('inspect', container(service)))[0];
-const published = (service, port) => `http://${docker('port', container(service), String(port)).split('\n')[0].replace('0.0.0.0', '127.0.0.1')}`;
+const published = (service, port) =>
+  `http://${docker('port', container(service), String(port)).split('\n')[0].replace('0.0.0.0', '127.0.0.1')}`;
 
 async function healthy(...services) {
   for (const service of services) {
@@ -79,13 +85,24 @@ await checks.check('nothing runs as root, with a capability or on a file system 
     const { HostConfig, Id } = inspect(service);
     const held = [HostConfig.ReadonlyRootfs, HostConfig.CapDrop, HostConfig.SecurityOpt];
     equal(held, [true, ['ALL'], ['no-new-privileges:true']], service);
-    const users = docker('top', Id, '-o', 'pid,uid').split('\n').slice(1).map((line) => line.trim().split(/\s+/)[1]);
-    equal(users.filter((user) => user === '0'), [], service);
+    const users = docker('top', Id, '-o', 'pid,uid')
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/)[1]);
+    equal(
+      users.filter((user) => user === '0'),
+      [],
+      service,
+    );
   }
 });
 
 const url = published('balancer', 8080);
-const pair = await Pair.start({ baseUrl: url, wsUrl: `${url.replace('http', 'ws')}/ws`, sessionEndpoint: '/api/sessions' });
+const pair = await Pair.start({
+  baseUrl: url,
+  wsUrl: `${url.replace('http', 'ws')}/ws`,
+  sessionEndpoint: '/api/sessions',
+});
 const session = `${url}/api/sessions/${pair.driver.getCurrentSessionId()}`;
 
 await checks.check('a session is served through the balancer', () => goesOn(pair));
@@ -94,16 +111,19 @@ await checks.check('Prometheus reads the nodes and the balancer', async () => {
   await until('four targets that are up', async () => (await ask('sum(up)')) === 4);
 });
 
-await checks.check('a node that is made anew, with another address, is found by the balancer, and the session goes on', async () => {
-  const before = container('relay-2');
-  compose('up', '--detach', '--no-build', '--no-deps', '--force-recreate', 'relay-2');
-  await healthy('relay-2');
-  equal(container('relay-2') === before, false, 'that it is the same');
-  await goesOn(pair);
-  await until('three nodes that the balancer gives clients to', async () => {
-    return (await ask('sum(haproxy_server_status{proxy="relays", state="UP"})')) === 3;
-  });
-});
+await checks.check(
+  'a node that is made anew, with another address, is found by the balancer, and the session goes on',
+  async () => {
+    const before = container('relay-2');
+    compose('up', '--detach', '--no-build', '--no-deps', '--force-recreate', 'relay-2');
+    await healthy('relay-2');
+    equal(container('relay-2') === before, false, 'that it is the same');
+    await goesOn(pair);
+    await until('three nodes that the balancer gives clients to', async () => {
+      return (await ask('sum(haproxy_server_status{proxy="relays", state="UP"})')) === 3;
+    });
+  },
+);
 
 await checks.check('sessions outlive a restart of Redis', async () => {
   compose('restart', 'redis');

@@ -1,5 +1,5 @@
-// The image, tried out in containers. IMAGE names one that has been built. Without it the last stage of the Dockerfile alone
-// is built, around the program that RELAY_BIN names, which has to be a static one: no registry is asked for anything.
+// The image, tried out in containers. IMAGE names one that has been built. Without it the last stage of the Dockerfile
+// alone is built, around the program that RELAY_BIN names, which has to be a static one: no registry is asked for it.
 import { readFileSync } from 'node:fs';
 import { docker, relayImage, run } from './containers.mjs';
 import { at, Checks, equal, Pair, until } from './support.mjs';
@@ -20,7 +20,7 @@ function start(...args) {
 const portOf = (id, port) => docker('port', id, String(port)).split('\n')[0].split(':').at(-1);
 const state = (id) => JSON.parse(docker('inspect', id, '--format', '{{json .State}}'));
 
-await checks.check('the image says what it is, and is nobody\'s', () => {
+await checks.check("the image says what it is, and is nobody's", () => {
   const { Config } = JSON.parse(docker('inspect', image))[0];
   const label = (name) => Config.Labels[`org.opencontainers.image.${name}`];
   equal([label('title'), label('version'), label('licenses')], ['gitorial-relay', VERSION, 'MIT'], 'the labels');
@@ -35,7 +35,10 @@ await checks.check('there is nothing in it but the program, its licence and the 
   docker('rm', id);
   // What Docker itself lays into every container.
   const own = /\/$|^(\.dockerenv|dev\/console|etc\/(hostname|hosts|mtab|resolv\.conf))$/;
-  const files = tar.trim().split('\n').filter((name) => !own.test(name));
+  const files = tar
+    .trim()
+    .split('\n')
+    .filter((name) => !own.test(name));
   equal(files.toSorted(), ['LICENSE', 'etc/ssl/certs/ca-certificates.crt', 'gitorial-relay'], 'the files');
 });
 
@@ -61,7 +64,11 @@ await checks.check('its process is that of user 65532', () => {
 
 await checks.check('it serves a session, and what is for operators on the other port alone', async () => {
   const host = `127.0.0.1:${portOf(relay, 8080)}`;
-  const pair = await Pair.start({ baseUrl: `http://${host}`, wsUrl: `ws://${host}/ws`, sessionEndpoint: '/api/sessions' });
+  const pair = await Pair.start({
+    baseUrl: `http://${host}`,
+    wsUrl: `ws://${host}/ws`,
+    sessionEndpoint: '/api/sessions',
+  });
   pair.go();
   await until('the step', () => pair.seen === 1);
   pair.stop();

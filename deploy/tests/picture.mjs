@@ -1,6 +1,6 @@
-// Draws docs/images/dashboard.png: the panels of the dashboard, filled by what a real Prometheus has measured of three nodes
-// under load while one of them was replaced. It is no picture of Grafana, which is not run here; the places, titles,
-// queries and units are the dashboard's. Needs Chromium (CHROMIUM names another than Debian's).
+// Draws docs/images/dashboard.png: the panels of the dashboard, filled by what a real Prometheus has measured of three
+// nodes under load while one of them was replaced. It is no picture of Grafana, which is not run here; the places,
+// titles, queries and units are the dashboard's. Needs Chromium (CHROMIUM names another than Debian's).
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,18 @@ import { at, Deployment, drive, RelayClient, startPairs, step, until } from './s
 
 const COLUMN = 60;
 const LINE = 26;
-const COLOURS = ['#73bf69', '#f2cc0c', '#8ab8ff', '#ff780a', '#f2495c', '#b877d9', '#5794f2', '#96d98d', '#ffb357', '#ca95e5'];
+const COLOURS = [
+  '#73bf69',
+  '#f2cc0c',
+  '#8ab8ff',
+  '#ff780a',
+  '#f2495c',
+  '#b877d9',
+  '#5794f2',
+  '#96d98d',
+  '#ffb357',
+  '#ca95e5',
+];
 const LENGTH = 80;
 
 const { panels } = JSON.parse(readFileSync(at('deploy/grafana/dashboard.json'), 'utf8'));
@@ -52,7 +63,10 @@ async function measure() {
 async function fill(deployment, panel, began) {
   const results = [];
   for (const { expr, legendFormat } of panel.targets ?? []) {
-    const query = expr.replaceAll('$job', 'gitorial-relay').replaceAll('$instance', '.+').replaceAll('$__rate_interval', '10s');
+    const query = expr
+      .replaceAll('$job', 'gitorial-relay')
+      .replaceAll('$instance', '.+')
+      .replaceAll('$__rate_interval', '10s');
     const range = { query, start: String(began + 5), end: String(began + LENGTH), step: '1' };
     const { result } = await deployment.ask('query_range', range);
     for (const { metric, values } of result) {
@@ -66,12 +80,19 @@ async function fill(deployment, panel, began) {
 }
 
 const round = (value) => (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2))));
-const short = (value) => (value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value));
+const short = (value) =>
+  value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value);
 function written(value, unit) {
   if (!Number.isFinite(value)) return '–';
   switch (unit) {
     case 's':
-      return value === 0 ? '0' : value < 1e-3 ? `${round(value * 1e6)} µs` : value < 1 ? `${round(value * 1e3)} ms` : `${round(value)} s`;
+      return value === 0
+        ? '0'
+        : value < 1e-3
+          ? `${round(value * 1e6)} µs`
+          : value < 1
+            ? `${round(value * 1e3)} ms`
+            : `${round(value)} s`;
     case 'bytes':
       return value < 1024 * 1024 ? `${round(value / 1024)} KiB` : `${round(value / 1024 / 1024)} MiB`;
     case 'ops':
@@ -85,11 +106,13 @@ function written(value, unit) {
 function lines(results, unit, stacked, width, height) {
   const base = new Map();
   const drawn = results.map(({ name, points }, index) => {
-    const at = points.filter(([, value]) => Number.isFinite(value)).map(([time, value]) => {
-      const below = stacked ? (base.get(time) ?? 0) : 0;
-      base.set(time, below + value);
-      return [time, below + value];
-    });
+    const at = points
+      .filter(([, value]) => Number.isFinite(value))
+      .map(([time, value]) => {
+        const below = stacked ? (base.get(time) ?? 0) : 0;
+        base.set(time, below + value);
+        return [time, below + value];
+      });
     return { name, at, colour: COLOURS[index % COLOURS.length] };
   });
   const top = Math.max(...drawn.flatMap(({ at }) => at.map(([, value]) => value)), 0) * 1.1 || 1;
@@ -112,19 +135,28 @@ function lines(results, unit, stacked, width, height) {
 function heat(results, width, height) {
   const buckets = results.filter(({ name }) => name !== '+Inf').toSorted((a, b) => a.name - b.name);
   const counts = buckets.map(({ points }, index) =>
-    points.map(([time, value]) => [time, value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0)]),
+    points.map(([time, value]) => [
+      time,
+      value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0),
+    ]),
   );
   const most = Math.max(...counts.flat().map(([, count]) => count), 1e-9);
   const [w, h] = [(width - 62) / (LENGTH - 5), (height - 16) / buckets.length];
   const cells = counts.flatMap((row, index) =>
-    row.filter(([, count]) => count > 0).map(([time, count]) => {
-      const place = `x="${(52 + time * w).toFixed(1)}" y="${(height - 8 - (index + 1) * h).toFixed(1)}"`;
-      return `<rect ${place} width="${w.toFixed(1)}" height="${h.toFixed(1)}" fill="#ff9830" opacity="${(0.1 + (0.9 * count) / most).toFixed(2)}"/>`;
-    }),
+    row
+      .filter(([, count]) => count > 0)
+      .map(([time, count]) => {
+        const place = `x="${(52 + time * w).toFixed(1)}" y="${(height - 8 - (index + 1) * h).toFixed(1)}"`;
+        const size = `width="${w.toFixed(1)}" height="${h.toFixed(1)}"`;
+        return `<rect ${place} ${size} fill="#ff9830" opacity="${(0.1 + (0.9 * count) / most).toFixed(2)}"/>`;
+      }),
   );
   const labels = buckets
     .filter((_, index) => index % 4 === 0)
-    .map(({ name }, index) => `<text x="46" y="${height - 8 - index * 4 * h}" text-anchor="end">${written(Number(name), 's')}</text>`);
+    .map(
+      ({ name }, index) =>
+        `<text x="46" y="${height - 8 - index * 4 * h}" text-anchor="end">${written(Number(name), 's')}</text>`,
+    );
   return `<svg width="${width}" height="${height}">${cells.join('')}${labels.join('')}</svg>`;
 }
 
@@ -137,7 +169,10 @@ function draw({ panel, results }) {
   const inner = {
     stat: () => `<b>${escape(written(results[0]?.points.at(-1)?.[1] ?? NaN, unit))}</b>`,
     heatmap: () => heat(results, width, height - 30),
-    timeseries: () => (results.length ? lines(results, unit, custom.stacking !== undefined, width, height - 62) : '<em>nothing, as it should be</em>'),
+    timeseries: () =>
+      results.length
+        ? lines(results, unit, custom.stacking !== undefined, width, height - 62)
+        : '<em>nothing, as it should be</em>',
   }[panel.type]();
   return `<section style="${place}"><h3>${escape(panel.title)}</h3>${inner}</section>`;
 }
@@ -153,13 +188,21 @@ h3 { margin: 6px 10px; font-size: 12px; font-weight: 500; }
 b { display: block; font-size: 30px; font-weight: 500; color: #73bf69; margin: 14px 10px; }
 em { display: block; margin: 40px 10px; text-align: center; color: #73bf69; font-style: normal; }
 p { margin: 2px 10px; height: 28px; overflow: hidden; } span { margin-right: 8px; white-space: nowrap; }
-i { display: inline-block; width: 12px; height: 3px; margin-right: 4px; vertical-align: middle; } text { fill: #8e8e9a; font-size: 10px; }
+i { display: inline-block; width: 12px; height: 3px; margin-right: 4px; vertical-align: middle; }
+text { fill: #8e8e9a; font-size: 10px; }
 </style>${drawn.map(draw).join('\n')}`;
 const file = join(process.env.TMPDIR ?? '/tmp', `gitorial-dashboard-${process.pid}.html`);
 writeFileSync(file, page);
 const picture = at('docs/images/dashboard.png');
 const size = `--window-size=${24 * COLUMN},${height}`;
-const arguments_ = ['--headless', '--no-sandbox', '--hide-scrollbars', size, `--screenshot=${picture}`, `file://${file}`];
+const arguments_ = [
+  '--headless',
+  '--no-sandbox',
+  '--hide-scrollbars',
+  size,
+  `--screenshot=${picture}`,
+  `file://${file}`,
+];
 const { status, stderr } = spawnSync(process.env.CHROMIUM ?? '/usr/bin/chromium', arguments_, { encoding: 'utf8' });
 if (status !== 0) throw new Error(stderr);
 console.log(`drawn: ${picture}`);

@@ -1,6 +1,6 @@
-// Every node is replaced, one after the other, while 500 sessions are driven: as Kubernetes does it with the times of the
-// chart (`kubernetes`: no new sockets first, then 5 s, then SIGTERM), or as compose does it (`compose`: SIGTERM, and the
-// balancer has to notice). Without an argument: both.
+// Every node is replaced, one after the other, while 500 sessions are driven: as Kubernetes does it with the times of
+// the chart (`kubernetes`: no new sockets first, then 5 s, then SIGTERM), or as compose does it (`compose`: SIGTERM, and
+// the balancer has to notice). Without an argument: both.
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect } from 'node:net';
 import { Checks, Deployment, drive, equal, startPairs, until } from './support.mjs';
@@ -41,7 +41,8 @@ async function replace(deployment, node, kind) {
   return (Date.now() - began) / 1000;
 }
 
-const quantile = (values, share) => values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
+const quantile = (values, share) =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
 
 async function roll(kind) {
   const deployment = await Deployment.start({ prometheus: false });
@@ -59,8 +60,16 @@ async function roll(kind) {
   });
   await checks.check(`${kind}: no client loses its role or its place`, () => {
     equal(pairs.filter(({ rolesLost }) => rolesLost > 0).length, 0, 'drivers that lost their role');
-    equal(pairs.reduce((sum, { notResumed }) => sum + notResumed, 0), 0, 'clients that came back as strangers');
-    equal(pairs.every(({ driver, follower }) => driver.isActive() && follower.isPassive()), true, 'that all have their roles');
+    equal(
+      pairs.reduce((sum, { notResumed }) => sum + notResumed, 0),
+      0,
+      'clients that came back as strangers',
+    );
+    equal(
+      pairs.every(({ driver, follower }) => driver.isActive() && follower.isPassive()),
+      true,
+      'that all have their roles',
+    );
   });
 
   halt();
@@ -70,14 +79,19 @@ async function roll(kind) {
   const most = Math.max(...perSecond.values());
   await checks.check(`${kind}: clients come back in waves, and no node takes longer than it may`, () => {
     equal(most <= MOST_PER_SECOND, true, `that ${most} is at most ${MOST_PER_SECOND} connections lost in one second`);
-    equal(seconds.every((time) => time <= LIMIT), true, `that ${seconds} are at most ${LIMIT} s`);
+    equal(
+      seconds.every((time) => time <= LIMIT),
+      true,
+      `that ${seconds} are at most ${LIMIT} s`,
+    );
   });
   const silences = pairs.map(({ longestSilence }) => longestSilence);
   console.log(`      ${kind}, ${pairs.length * 2} clients: ${lost.length} reconnects, at most ${most} in one second`);
   console.log(`      seconds for each node: ${seconds.map((time) => time.toFixed(1)).join(', ')}`);
-  const [half, most100, longest] = [0.5, 0.99, 1].map((share) => (quantile(silences, share) / 1000).toFixed(2));
-  console.log(`      longest time between two steps of a session, a step each ${INTERVAL / 1000} s: ${half} s (p50), ${most100} s (p99), ${longest} s (all)`);
-  console.log(`      steps sent ${pairs.reduce((sum, { sent }) => sum + sent, 0)}, seen with what drivers repeat when they are back ${pairs.reduce((sum, { steps }) => sum + steps, 0)}`);
+  const [half, nearly, all] = [0.5, 0.99, 1].map((share) => `${(quantile(silences, share) / 1000).toFixed(2)} s`);
+  console.log(`      a step each ${INTERVAL / 1000} s; longest time between two: p50 ${half}, p99 ${nearly}, all ${all}`);
+  const sum = (what) => pairs.reduce((total, pair) => total + pair[what], 0);
+  console.log(`      steps sent ${sum('sent')}, seen ${sum('steps')} with those that drivers repeat when they are back`);
   for (const pair of pairs) pair.stop();
   await deployment.stop();
 }

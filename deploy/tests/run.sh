@@ -6,8 +6,8 @@
 #   run.sh image      the image, in containers (image.mjs)
 #   run.sh compose    compose.yaml, in containers (compose.mjs)
 #
-# What they need and is not there is installed from Debian's packages. RELAY_BIN names the relay's program, for containers a
-# static one; without it processes are of the one that cargo has built.
+# What they need and is not there is installed from Debian's packages. RELAY_BIN names the relay, for containers
+# a static one; without it the one that cargo has built is run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 test=${1:-run}

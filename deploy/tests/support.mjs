@@ -113,7 +113,9 @@ function relayProgram() {
 
 /** The lines of a list in compose.yaml that follow `service:` … `key:`. */
 function listInCompose(service, key) {
-  const block = read('deploy/compose.yaml').split(`\n  ${service}:\n`)[1].split(/\n {2}\w/)[0];
+  const block = read('deploy/compose.yaml')
+    .split(`\n  ${service}:\n`)[1]
+    .split(/\n {2}\w/)[0];
   const list = block.split(`\n    ${key}:\n`)[1].split(/\n {4}\w/)[0];
   return [...list.matchAll(/^ {6}- "?([^"\n]*)"?$/gm)].map(([, item]) => item);
 }
@@ -136,7 +138,12 @@ export class Deployment {
   }
 
   async #start(prometheus) {
-    this.ports = { redis: await freePort(), clients: await freePort(), balancer: await freePort(), prometheus: await freePort() };
+    this.ports = {
+      redis: await freePort(),
+      clients: await freePort(),
+      balancer: await freePort(),
+      prometheus: await freePort(),
+    };
     this.nodes = [];
     for (const name of ['relay-1', 'relay-2', 'relay-3']) {
       this.nodes.push({ name, port: await freePort(), ops: await freePort() });
@@ -161,7 +168,9 @@ export class Deployment {
 
   /** With the command of compose.yaml, at a port and in a folder of its own. */
   async startRedis() {
-    const command = listInCompose('redis', 'command').map((word) => word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password));
+    const command = listInCompose('redis', 'command').map((word) =>
+      word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password),
+    );
     const { redis } = this.ports;
     const own = ['--port', String(redis), '--bind', '127.0.0.1', '--dir', this.folder];
     this.redis = this.run(command[0], [...command.slice(1), ...own]);
@@ -213,14 +222,16 @@ export class Deployment {
   }
 
   /**
-   * prometheus.yaml and rules.yaml with other addresses, and in quick motion so that a test need not last an hour: looks
-   * every second, all ranges of time 10 s, all waits 2 s.
+   * prometheus.yaml and rules.yaml with other addresses, and in quick motion so that a test need not last an hour:
+   * looks every second, all ranges of time 10 s, all waits 2 s.
    */
   async #startPrometheus() {
     let config = read('deploy/prometheus/prometheus.yaml').replaceAll(/(_interval|_timeout): \d+s/g, '$1: 1s');
     for (const { name, ops } of this.nodes) config = config.replace(`${name}:9090`, `127.0.0.1:${ops}`);
     config = config.replace('balancer:8404', `127.0.0.1:${this.ports.balancer}`);
-    const rules = read('deploy/prometheus/rules.yaml').replaceAll(/\[\d+m\]/g, '[10s]').replaceAll(/for: \d+[ms]/g, 'for: 2s');
+    const rules = read('deploy/prometheus/rules.yaml')
+      .replaceAll(/\[\d+m\]/g, '[10s]')
+      .replaceAll(/for: \d+[ms]/g, 'for: 2s');
     writeFileSync(join(this.folder, 'prometheus.yaml'), config);
     writeFileSync(join(this.folder, 'rules.yaml'), rules);
     this.prometheus = this.run('prometheus', [
@@ -253,7 +264,9 @@ export class Deployment {
   /** The sum of a metric over all its labels, as a node shows it. */
   async metric(node, name) {
     const text = await (await fetch(this.ops(node, 'metrics'))).text();
-    const values = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, value]) => Number(value));
+    const values = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, value]) =>
+      Number(value),
+    );
     if (values.length === 0) throw new Error(`${node.name} has no ${name}`);
     return values.reduce((sum, value) => sum + value, 0);
   }

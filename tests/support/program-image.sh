@@ -3,8 +3,8 @@
 #
 #   program-image.sh NAME CHANGES PROGRAM...
 #
-# CHANGES are instructions of a Dockerfile, one a line, as in 'CMD ["redis-server"]'. In the image are the programs, the libraries
-# that they name, and places to write to: /data, /prometheus, /tmp. A Docker daemon is started if none answers.
+# CHANGES are instructions of a Dockerfile, one a line, as in 'CMD ["redis-server"]'. In the image are the programs, the
+# libraries that they name, and places to write to: /data, /prometheus, /tmp. A Docker daemon is started if none answers.
 set -euo pipefail
 
 name=$1

@@ -8,5 +8,6 @@
 set -euo pipefail
 
 name=relay-test-redis:7
-"$(dirname "$0")/program-image.sh" "$name" 'CMD ["redis-server", "--protected-mode", "no", "--save", ""]' redis-server redis-cli
+command='CMD ["redis-server", "--protected-mode", "no", "--save", ""]'
+"$(dirname "$0")/program-image.sh" "$name" "$command" redis-server redis-cli
 echo "$name"
