@@ -91,14 +91,21 @@ export class Program {
   }
 }
 
+const given = new Set();
+
+/** A port below those that the system gives to outgoing connections: one of them might take it before it is bound. */
 async function freePort() {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    const server = createServer();
+    const free = await new Promise((resolve) => {
+      server.once('error', () => resolve(false));
+      server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
 }
 
 const status = async (url) => (await fetch(url, { signal: AbortSignal.timeout(2000) })).status;
@@ -161,9 +168,8 @@ export class Deployment {
   }
 
   async #answers(name, program, look) {
-    await until(name, look).catch((error) => {
-      throw new Error(`${error.message}\n${program.output}`);
-    });
+    const answers = await until(name, async () => !program.running || (await look())).catch(() => false);
+    if (!answers || !program.running) throw new Error(`${name} does not answer. It says:\n${program.output}`);
   }
 
   /** With the command of compose.yaml, at a port and in a folder of its own. */
