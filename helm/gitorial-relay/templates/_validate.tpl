@@ -1,0 +1,132 @@
+{{/* What the schema cannot show: values that do not go together. One sentence each, as the relay itself does it. */}}
+{{- define "gitorial-relay.validate" -}}
+{{- include "gitorial-relay.validateRedis" . -}}
+{{- include "gitorial-relay.validateShutdown" . -}}
+{{- include "gitorial-relay.validateListing" . -}}
+{{- include "gitorial-relay.validateScaling" . -}}
+{{- include "gitorial-relay.validateTheRest" . -}}
+{{- end }}
+
+{{- define "gitorial-relay.validateRedis" -}}
+{{- $redis := .Values.redis -}}
+{{- $external := $redis.external -}}
+{{- if eq $redis.mode "embedded" -}}
+{{- if or (ne (int .Values.replicaCount) 1) .Values.autoscaling.enabled -}}
+{{- fail "redis.mode is embedded: nodes that share no Redis do not know each other's sessions, so replicaCount must be 1 and autoscaling off; set redis.mode to external or bundled" -}}
+{{- end -}}
+{{- range list "redis-fail-fast" "redis-wait-replicas" -}}
+{{- if index $.Values.config . -}}
+{{- fail (printf "config.%s means nothing without Redis; set redis.mode to external or bundled" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if ne $redis.mode "external" -}}
+{{- if or $external.url $external.existingSecret.name $external.hosts -}}
+{{- fail (printf "redis.external names a Redis, but redis.mode is %s; set it to external" $redis.mode) -}}
+{{- end -}}
+{{- else -}}
+{{- $ways := list $external.url $external.existingSecret.name (join "," $external.hosts) | compact -}}
+{{- if ne (len $ways) 1 -}}
+{{- fail "redis.mode is external: give exactly one of redis.external.url, redis.external.existingSecret.name and redis.external.hosts" -}}
+{{- end -}}
+{{- $parts := list $external.username $external.password $external.passwordSecret.name $external.sentinel.service $external.sentinel.username $external.sentinel.password $external.sentinel.passwordSecret.name | compact -}}
+{{- $parts = concat $parts (list (ternary "tls" "" $external.tls) (ternary "" "topology" (eq $external.topology "single")) (ternary "database" "" (gt (int $external.database) 0)) | compact) -}}
+{{- if and $parts (not $external.hosts) -}}
+{{- fail "redis.external: topology, tls, users, passwords and database go with hosts; a whole address has them in itself" -}}
+{{- end -}}
+{{- if and $external.password $external.passwordSecret.name -}}
+{{- fail "redis.external: give the password or its Secret, not both" -}}
+{{- end -}}
+{{- if and $external.sentinel.password $external.sentinel.passwordSecret.name -}}
+{{- fail "redis.external.sentinel: give the password or its Secret, not both" -}}
+{{- end -}}
+{{- if and (or $external.password $external.sentinel.password) (or $external.passwordSecret.name $external.sentinel.passwordSecret.name) -}}
+{{- fail "redis.external: give both passwords as values or both as Secrets" -}}
+{{- end -}}
+{{- $names := or $external.sentinel.service $external.sentinel.username $external.sentinel.password $external.sentinel.passwordSecret.name -}}
+{{- if and (eq $external.topology "sentinel") (not $external.sentinel.service) -}}
+{{- fail "redis.external.topology is sentinel: set redis.external.sentinel.service to what the Sentinels call the service" -}}
+{{- else if and (ne $external.topology "sentinel") $names -}}
+{{- fail "redis.external.sentinel goes with redis.external.topology: sentinel" -}}
+{{- end -}}
+{{- if and (eq $external.topology "cluster") (gt (int $external.database) 0) -}}
+{{- fail "redis.external.database: a cluster has only database 0" -}}
+{{- end -}}
+{{- if and (eq $external.topology "single") (gt (len $external.hosts) 1) -}}
+{{- fail "redis.external.topology is single, but redis.external.hosts names several; set it to sentinel or cluster" -}}
+{{- end -}}
+{{- if and $external.ca.secretName $external.ca.configMapName -}}
+{{- fail "redis.external.ca: name a Secret or a ConfigMap, not both" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $redis.mode "bundled") (not $redis.bundled.password) -}}
+{{- fail "redis.mode is bundled: set redis.bundled.password, for example to what `openssl rand -hex 16` prints" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gitorial-relay.validateShutdown" -}}
+{{- $least := include "gitorial-relay.leastGrace" . | int64 -}}
+{{- with .Values.shutdown.terminationGracePeriodSeconds -}}
+{{- if lt (int64 .) $least -}}
+{{- fail (printf "shutdown.terminationGracePeriodSeconds is %d, but preStopSeconds, config.drain-timeout and slackSeconds are %d together: the kubelet would kill a node that still has clients" (int64 .) $least) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gitorial-relay.validateListing" -}}
+{{- $listing := index .Values.config "session-listing" | default "off" -}}
+{{- $token := or .Values.adminToken.value .Values.adminToken.existingSecret.name -}}
+{{- if and .Values.adminToken.value .Values.adminToken.existingSecret.name -}}
+{{- fail "adminToken: give the token or its Secret, not both" -}}
+{{- end -}}
+{{- if and (eq $listing "admin") (not $token) -}}
+{{- fail "config.session-listing is admin, which needs a token; set adminToken.value or adminToken.existingSecret.name" -}}
+{{- end -}}
+{{- if and (ne $listing "admin") $token -}}
+{{- fail (printf "adminToken is set, but config.session-listing is %s; set that to admin" $listing) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gitorial-relay.validateScaling" -}}
+{{- with .Values.autoscaling -}}
+{{- if .enabled -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail "autoscaling.minReplicas is greater than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if not (or .targetCPUUtilizationPercentage .connections.enabled) -}}
+{{- fail "autoscaling has nothing to follow; set targetCPUUtilizationPercentage or connections.enabled" -}}
+{{- end -}}
+{{- if and .targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" $.Values.resources)) -}}
+{{- fail "autoscaling.targetCPUUtilizationPercentage is in per cent of resources.requests.cpu, which is not set" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gitorial-relay.validateTheRest" -}}
+{{- $own := list "RELAY_LISTEN" "RELAY_OPS_LISTEN" "RELAY_REDIS_URL" "RELAY_ADMIN_TOKEN" "REDIS_PASSWORD" "SENTINEL_PASSWORD" -}}
+{{- if or .Values.redis.external.ca.secretName .Values.redis.external.ca.configMapName }}{{ $own = append $own "SSL_CERT_FILE" }}{{ end -}}
+{{- range $name, $_ := .Values.config }}{{ $own = append $own (include "gitorial-relay.envName" $name) }}{{ end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $own -}}
+{{- fail (printf "extraEnv sets %s, which the chart sets itself; use the value that it comes from" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range list "name" "instance" "component" -}}
+{{- if hasKey $.Values.podLabels (printf "app.kubernetes.io/%s" .) -}}
+{{- fail (printf "podLabels sets app.kubernetes.io/%s, by which the chart finds its pods" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
+{{- fail "metrics: podMonitor and serviceMonitor together would scrape every node twice; enable one" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.enabled needs ingress.hosts" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateways that carry it" -}}
+{{- end -}}
+{{- if and (ne .Values.bindAddress "::") (eq .Values.service.ipFamilyPolicy "RequireDualStack") -}}
+{{- fail "service.ipFamilyPolicy is RequireDualStack, but the relay listens on IPv4 alone; set bindAddress to ::" -}}
+{{- end -}}
+{{- end }}
