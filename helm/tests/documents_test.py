@@ -40,10 +40,21 @@ def the_readme_s_production_values_render():
     text = re.search(r"```yaml\n# production.yaml\n(.*?)```", README, re.DOTALL)[1]
     documents = chart.render(yaml.safe_load(text))
     same(chart.relay(documents)["spec"]["replicas"], 3)
-    same(chart.kinds(documents), [
-        "ConfigMap", "Deployment", "Ingress", "NetworkPolicy", "Pod", "PodDisruptionBudget", "PodMonitor",
-        "PrometheusRule", "Service", "ServiceAccount",
-    ])
+    same(
+        chart.kinds(documents),
+        [
+            "ConfigMap",
+            "Deployment",
+            "Ingress",
+            "NetworkPolicy",
+            "Pod",
+            "PodDisruptionBudget",
+            "PodMonitor",
+            "PrometheusRule",
+            "Service",
+            "ServiceAccount",
+        ],
+    )
 
 
 @rule
@@ -55,13 +66,20 @@ def the_readme_s_commands_run_as_printed():
         production = re.search(r"```yaml\n(# production.yaml\n.*?)```", README, re.DOTALL)[1]
         (pathlib.Path(folder) / "production.yaml").write_text(production, encoding="utf-8")
         (pathlib.Path(folder) / "helm").symlink_to(chart.ROOT / "helm")
-        path = os.pathsep.join([*(str(chart.TOOLS / "helm4" / tool) for tool in ("helm", "kubectl")), os.environ["PATH"]])
+        path = os.pathsep.join(
+            [*(str(chart.TOOLS / "helm4" / tool) for tool in ("helm", "kubectl")), os.environ["PATH"]]
+        )
         for command in commands:
             # No cluster is here: what would be sent to one is printed.
             dry = " --dry-run=client" + (" --output=yaml" if command.startswith("kubectl") else "")
             done = subprocess.run(
-                ["bash", "-c", command.split("   #")[0] + dry], cwd=folder, capture_output=True, text=True, check=False,
-                timeout=60, env={**os.environ, "PATH": path, "KUBECONFIG": "/dev/null", "HOME": folder},
+                ["bash", "-c", command.split("   #")[0] + dry],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+                env={**os.environ, "PATH": path, "KUBECONFIG": "/dev/null", "HOME": folder},
             )
             same(done.returncode, 0, f"{command}: {done.stderr}")
 
@@ -140,7 +158,9 @@ def the_chart_is_of_the_relay_s_version():
     same(str(meta["appVersion"]), re.search(r'^version = "(.*)"', cargo, re.MULTILINE)[1])
 
 
-@for_each([("rules.yaml", "deploy/prometheus/rules.yaml"), ("dashboard.json", "deploy/grafana/dashboard.json")], say=max)
+@for_each(
+    [("rules.yaml", "deploy/prometheus/rules.yaml"), ("dashboard.json", "deploy/grafana/dashboard.json")], say=max
+)
 def the_chart_carries_the_files_of_deploy(case):
     copy, original = case
     assert (chart.CHART / "files" / copy).read_bytes() == (chart.ROOT / original).read_bytes(), f"copy {original} again"
@@ -154,13 +174,24 @@ def alerts_and_dashboard_arrive_as_they_were_written():
     board = chart.only(documents, "ConfigMap", "-dashboard")
     text = (chart.ROOT / "deploy/grafana/dashboard.json").read_text(encoding="utf-8")
     same(json.loads(board["data"]["gitorial-relay.json"]), json.loads(text))
-    same((board["metadata"]["labels"]["grafana_dashboard"], board["metadata"]["annotations"]), ("1", {"grafana_folder": "Gitorial"}))
+    same(
+        (board["metadata"]["labels"]["grafana_dashboard"], board["metadata"]["annotations"]),
+        ("1", {"grafana_folder": "Gitorial"}),
+    )
 
 
 NOTES = {
-    "defaults": ["1 node, embedded store", "WARNING: the embedded store", "port-forward service/demo-gitorial-relay 8080:80"],
+    "defaults": [
+        "1 node, embedded store",
+        "WARNING: the embedded store",
+        "port-forward service/demo-gitorial-relay 8080:80",
+    ],
     "bundled": ["2 nodes, bundled Redis", "WARNING: the bundled Redis"],
-    "production": ["3 to 10 nodes, external Redis", "https://relay.example.org/", "rollout restart deployment/demo-gitorial-relay"],
+    "production": [
+        "3 to 10 nodes, external Redis",
+        "https://relay.example.org/",
+        "rollout restart deployment/demo-gitorial-relay",
+    ],
     "gateway": ["through the Gateway public, at relay.example.org"],
     "sentinel": ["two nodes relay a frame"],
 }

@@ -48,8 +48,13 @@ def custom_problems(documents):
     """What is wrong with custom resources by the types of their operators."""
     custom = [one for one in documents if one["apiVersion"] in CUSTOM]
     done = subprocess.run(
-        ["node", "custom_resources.mjs"], input=json.dumps(custom), capture_output=True, text=True, cwd=chart.TESTS,
-        check=True, timeout=60,
+        ["node", "custom_resources.mjs"],
+        input=json.dumps(custom),
+        capture_output=True,
+        text=True,
+        cwd=chart.TESTS,
+        check=True,
+        timeout=60,
     )
     return len(custom), json.loads(done.stdout)
 
@@ -170,11 +175,10 @@ def every_selector_finds_the_pods_that_it_means_and_no_others(name):
     documents = chart.render(name)
     pods = {}
     for one in documents:
-        if one["kind"] == "Pod":
-            pods[one["metadata"]["labels"]["app.kubernetes.io/component"]] = one["metadata"]["labels"]
-        elif chart.pod_of(one):
-            labels = one["spec"]["template"]["metadata"]["labels"]
-            pods[labels["app.kubernetes.io/component"]] = labels
+        if chart.pod_of(one):
+            pod = one if one["kind"] == "Pod" else one["spec"]["template"]
+            pods[one["metadata"]["name"]] = pod["metadata"]["labels"]
+    node = chart.relay(documents)["metadata"]["name"]
     for one in documents:
         spec = one.get("spec", {})
         selector = {
@@ -186,8 +190,8 @@ def every_selector_finds_the_pods_that_it_means_and_no_others(name):
             "Service": lambda: spec["selector"],
         }.get(one["kind"])
         if selector:
-            found = [part for part, labels in pods.items() if selects(selector(), labels)]
-            part = "redis" if one["metadata"]["name"].endswith("-redis") else "relay"
-            same(found, [part], f"{one['kind']} {one['metadata']['name']}")
+            found = [pod for pod, labels in pods.items() if selects(selector(), labels)]
+            meant = f"{node}-redis" if one["metadata"]["name"].endswith("-redis") else node
+            same(found, [meant], f"{one['kind']} {one['metadata']['name']}")
     for spread in chart.pod_of(chart.relay(documents)).get("topologySpreadConstraints", []):
-        assert selects(spread["labelSelector"]["matchLabels"], pods["relay"]), "the spread is of other pods"
+        assert selects(spread["labelSelector"]["matchLabels"], pods[node]), "the spread is of other pods"

@@ -31,9 +31,21 @@ def an_ingress_leads_to_the_relay_and_leaves_sockets_open_for_an_hour():
     same(ingress["spec"]["ingressClassName"], "nginx")
     same(ingress["spec"]["tls"], [{"secretName": "relay-tls", "hosts": ["relay.example.org"]}])
     for rule_ in ingress["spec"]["rules"]:
-        same(rule_["http"]["paths"], [{"path": "/", "pathType": "Prefix", "backend": {
-            "service": {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}},
-        }}])
+        same(
+            rule_["http"]["paths"],
+            [
+                {
+                    "path": "/",
+                    "pathType": "Prefix",
+                    "backend": {
+                        "service": {
+                            "name": service["metadata"]["name"],
+                            "port": {"name": service["spec"]["ports"][0]["name"]},
+                        },
+                    },
+                }
+            ],
+        )
     for kind in ("read", "send"):
         same(ingress["metadata"]["annotations"][f"nginx.ingress.kubernetes.io/proxy-{kind}-timeout"], "3600")
 
@@ -47,7 +59,10 @@ def a_route_leads_to_the_relay_and_ends_no_socket():
     same(spec["rules"][0]["timeouts"], {"request": "0s", "backendRequest": "0s"})
     same(spec["rules"][0]["backendRefs"], [{"name": "relay", "port": 8443}])
     service = [one for one in documents if one["kind"] == "Service" and one["metadata"]["name"] == "relay"][0]["spec"]
-    same((service["type"], service["externalTrafficPolicy"], service["ipFamilyPolicy"]), ("LoadBalancer", "Local", "PreferDualStack"))
+    same(
+        (service["type"], service["externalTrafficPolicy"], service["ipFamilyPolicy"]),
+        ("LoadBalancer", "Local", "PreferDualStack"),
+    )
     same(service["ports"][0]["port"], 8443)
 
 

@@ -138,7 +138,9 @@ def a_pod_answers_its_probes_and_says_what_it_is_scaled_by():
             until(lambda path=path: True if get(ops + path)[0] == 200 else None, path)
             same(get(clients + path)[0], 404, f"{path} on the port for clients")
         endpoint = chart.only(chart.render("production"), "PodMonitor")["spec"]["podMetricsEndpoints"][0]
-        metric = chart.only(chart.render("production"), "HorizontalPodAutoscaler")["spec"]["metrics"][1]["pods"]["metric"]
+        metric = chart.only(chart.render("production"), "HorizontalPodAutoscaler")["spec"]["metrics"][1]["pods"][
+            "metric"
+        ]
         lines = get(ops + endpoint["path"])[1].splitlines()
         assert f"{metric['name']} 0" in lines, "the autoscaler's metric is not there"
         end(program)
@@ -150,9 +152,12 @@ def redis(folder, conf, *arguments):
     path = pathlib.Path(folder) / f"{free_port()}.conf"
     path.write_text(conf, encoding="utf-8")
     with process(["redis-server", str(path), *arguments], {"PATH": os.environ["PATH"]}) as program:
+
         def answers():
             assert program.poll() is None, "redis-server has ended: " + " ".join(list(program.lines.queue))
-            return any("accept connections" in line or "Sentinel ID" in line for line in list(program.lines.queue)) or None
+            return (
+                any("accept connections" in line or "Sentinel ID" in line for line in list(program.lines.queue)) or None
+            )
 
         until(answers, "Redis accepts connections")
         yield program
@@ -160,7 +165,9 @@ def redis(folder, conf, *arguments):
 
 def ask(*words):
     """What redis-cli prints."""
-    done = subprocess.run(["redis-cli", "--no-auth-warning", *words], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    done = subprocess.run(
+        ["redis-cli", "--no-auth-warning", *words], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     return done.stdout
 
 
@@ -183,12 +190,14 @@ def certificates(folder):
     ):
         subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=PATIENCE)
     return files["ca"], (
-        f"tls-ca-cert-file {files['ca']}\ntls-cert-file {files['own']}\ntls-key-file {files['key']}\ntls-auth-clients no\n")
+        f"tls-ca-cert-file {files['ca']}\ntls-cert-file {files['own']}\ntls-key-file {files['key']}\ntls-auth-clients no\n"
+    )
 
 
 def ready(env):
     """Whether a node with this environment becomes ready; it is told to go then."""
     with node(env) as (program, _, ops):
+
         def answer():
             status, text = get(f"{ops}/readyz")
             return True if status == 200 else None if json.loads(text)["reason"] == "starting" else False
@@ -225,7 +234,8 @@ def a_node_finds_its_redis_through_sentinels_as_the_chart_says():
         watch = (
             f"bind 127.0.0.1\nport {sentinel}\ndir {folder}\nsentinel monitor mymaster 127.0.0.1 {server} 1\n"
             "sentinel auth-pass mymaster of-the-server\n"
-            f"user watcher on {hashed('of-the-sentinels')} ~* &* +@all\nuser default off\n")
+            f"user watcher on {hashed('of-the-sentinels')} ~* &* +@all\nuser default off\n"
+        )
         with redis(folder, conf), redis(folder, watch, "--sentinel"):
             url = env["RELAY_REDIS_URL"].replace("<redis/redis-password>", "of-the-server")
             url = url.replace("<redis/sentinel-password>", "of-the-sentinels")
@@ -246,13 +256,16 @@ def a_node_reaches_a_cluster_as_the_chart_says():
         user = f"user relay on {hashed('of-the-cluster')} ~* &* +@all\n"
         conf = (
             f"bind 127.0.0.1\nport 0\ntls-port {port}\ncluster-port {bus}\ncluster-enabled yes\ntls-cluster yes\n"
-            f"save ''\ndir {folder}\n{tls}{user}")
+            f"cluster-announce-ip 127.0.0.1\nsave ''\ndir {folder}\n{tls}{user}"
+        )
         with redis(folder, conf):
             cli = ("--tls", "--cacert", authority, "-h", "localhost", "-p", str(port))
             ask(*cli, "cluster", "addslotsrange", "0", "16383")
             until(lambda: True if "cluster_state:ok" in ask(*cli, "cluster", "info") else None, "a cluster")
             url = env["RELAY_REDIS_URL"].replace("<redis/password>", "of-the-cluster")
-            env["RELAY_REDIS_URL"] = url.replace("node-0.redis:6379", "localhost:1").replace("node-1.redis:7001", f"localhost:{port}")
+            env["RELAY_REDIS_URL"] = url.replace("node-0.redis:6379", "localhost:1").replace(
+                "node-1.redis:7001", f"localhost:{port}"
+            )
             env["SSL_CERT_FILE"] = authority
             same(ready(env), True, "ready")
 

@@ -65,8 +65,10 @@ def an_address_is_put_together_as_the_relay_reads_it():
     sentinel = {"hosts": ["a", "b"], "topology": "sentinel", "database": 1, "sentinel": {"service": "main"}}
     same(address(sentinel), "redis-sentinel://a:26379/1?node=b:26379&sentinelServiceName=main")
     acl = {**sentinel, "tls": True, "password": "x", "sentinel": {"service": "main", "username": "s", "password": "y"}}
-    same(address(acl), "rediss-sentinel://:x@a:26379/1"
-         "?node=b:26379&sentinelServiceName=main&sentinelUsername=s&sentinelPassword=y")
+    same(
+        address(acl),
+        "rediss-sentinel://:x@a:26379/1" "?node=b:26379&sentinelServiceName=main&sentinelUsername=s&sentinelPassword=y",
+    )
     whole = "redis-cluster://u:p@a:1?node=b:2"
     same(address({"url": whole}), whole)
 
@@ -79,9 +81,14 @@ def any_password_comes_through_an_address():
     same((url.hostname, url.port, url.path), ("redis", 6379, "/0"))
     sentinel = {"service": odd, "username": odd, "password": odd}
     url = urllib.parse.urlsplit(address({"hosts": ["a"], "topology": "sentinel", "sentinel": sentinel}))
-    same(urllib.parse.parse_qs(url.query), {
-        "sentinelServiceName": [odd], "sentinelUsername": [odd], "sentinelPassword": [odd],
-    })
+    same(
+        urllib.parse.parse_qs(url.query),
+        {
+            "sentinelServiceName": [odd],
+            "sentinelUsername": [odd],
+            "sentinelPassword": [odd],
+        },
+    )
 
 
 @rule
@@ -89,9 +96,12 @@ def a_password_in_a_secret_of_yours_is_put_in_by_the_kubelet():
     env = environment(render("sentinel"))
     same(env["REDIS_PASSWORD"], "<redis/redis-password>")
     same(env["SENTINEL_PASSWORD"], "<redis/sentinel-password>")
-    same(env["RELAY_REDIS_URL"], "redis-sentinel://:<redis/redis-password>@sentinel-0.redis:26379/0"
-         "?node=sentinel-1.redis:26379&node=sentinel-2.redis:26380"
-         "&sentinelServiceName=mymaster&sentinelUsername=watcher&sentinelPassword=<redis/sentinel-password>")
+    same(
+        env["RELAY_REDIS_URL"],
+        "redis-sentinel://:<redis/redis-password>@sentinel-0.redis:26379/0"
+        "?node=sentinel-1.redis:26379&node=sentinel-2.redis:26380"
+        "&sentinelServiceName=mymaster&sentinelUsername=watcher&sentinelPassword=<redis/sentinel-password>",
+    )
     names = [one["name"] for one in chart.container(render("sentinel"))["env"]]
     assert names.index("REDIS_PASSWORD") < names.index("RELAY_REDIS_URL"), "the kubelet puts in what stands before"
     assert "Secret" not in chart.kinds(render("sentinel"))
@@ -180,7 +190,10 @@ def the_bundled_redis_restarts_for_its_own_settings_alone():
     redis = only(render(base), "StatefulSet")["spec"]["template"]
     later = merged(base, {"image": {"tag": "10"}, "config": {"log-level": "debug"}, "podLabels": {"a": "b"}})
     same(only(render(later), "StatefulSet")["spec"]["template"], redis)
-    assert "helm.sh/chart" not in redis["metadata"]["labels"] and "app.kubernetes.io/version" not in redis["metadata"]["labels"]
+    assert (
+        "helm.sh/chart" not in redis["metadata"]["labels"]
+        and "app.kubernetes.io/version" not in redis["metadata"]["labels"]
+    )
     fuller = merged(base, {"redis": {"bundled": {"maxmemory": "1gb"}}})
     assert only(render(fuller), "StatefulSet")["spec"]["template"] != redis
 
@@ -192,5 +205,7 @@ def sessions_outlive_the_bundled_redis_if_they_are_meant_to():
     same((claim["storageClassName"], claim["resources"]["requests"]["storage"]), ("fast", "2Gi"))
     trial = merged(chart.read_values("bundled"), {"redis": {"bundled": {"persistence": {"enabled": False}}}})
     spec = only(render(trial), "StatefulSet")["spec"]
-    assert "volumeClaimTemplates" not in spec and {"name": "data", "emptyDir": {}} in spec["template"]["spec"]["volumes"]
+    assert (
+        "volumeClaimTemplates" not in spec and {"name": "data", "emptyDir": {}} in spec["template"]["spec"]["volumes"]
+    )
     assert "appendonly no" in template(trial)

@@ -15,6 +15,9 @@ FIXED = {
     "StatefulSet": ["selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"],
 }
 
+# Lines of a difference that are shown.
+LONGEST = 80
+
 
 def fixed_that_changed(old, new):
     """Which fields that can never change are different, or whose objects would be made anew under another name."""
@@ -59,8 +62,13 @@ def compare(old_chart, tag):
             continue
         after = chart.template(name)
         compared += 1
-        lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), f"{tag} {name}", f"now {name}", lineterm="", n=1))
-        print("\n".join("        " + line for line in lines) or f"        {name}: no difference")
+        lines = list(
+            difflib.unified_diff(
+                before.splitlines(), after.splitlines(), f"{tag} {name}", f"now {name}", lineterm="", n=1
+            )
+        )
+        shown = lines[:LONGEST] + ([f"… and {len(lines) - LONGEST} lines more"] if len(lines) > LONGEST else [])
+        print("\n".join("        " + line for line in shown) or f"        {name}: no difference")
         old, new = ([one for one in yaml.safe_load_all(text) if one] for text in (before, after))
         same(fixed_that_changed(old, new), [], f"{name} cannot be upgraded from {tag}")
     assert compared, f"{tag} takes none of the values"

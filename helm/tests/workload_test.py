@@ -24,7 +24,9 @@ def a_pod_is_ready_by_readyz_and_lives_by_healthz_on_the_port_for_operators():
 
 @rule
 def probes_are_as_the_values_say():
-    values = {"probes": {"readiness": {"periodSeconds": 7, "initialDelaySeconds": 3}, "liveness": {"failureThreshold": 9}}}
+    values = {
+        "probes": {"readiness": {"periodSeconds": 7, "initialDelaySeconds": 3}, "liveness": {"failureThreshold": 9}}
+    }
     box = container(render(values))
     readiness = {"httpGet": {"path": "/readyz", "port": "ops"}, "periodSeconds": 7, "timeoutSeconds": 2}
     same(box["readinessProbe"], {**readiness, "failureThreshold": 2, "initialDelaySeconds": 3})
@@ -33,9 +35,13 @@ def probes_are_as_the_values_say():
 
 @rule
 def a_rollout_never_has_fewer_nodes_than_asked_for():
-    same(relay(render(SEVERAL))["spec"]["strategy"], {
-        "type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
-    })
+    same(
+        relay(render(SEVERAL))["spec"]["strategy"],
+        {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+        },
+    )
 
 
 @rule
@@ -81,13 +87,22 @@ def nodes_follow_cpu_and_sockets():
     documents = render("everything-on")
     spec = only(documents, "HorizontalPodAutoscaler")["spec"]
     same(spec["scaleTargetRef"]["name"], relay(documents)["metadata"]["name"])
-    same(spec["metrics"], [
-        {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}},
-        {"type": "Pods", "pods": {
-            "metric": {"name": "gitorial_relay_connections"},
-            "target": {"type": "AverageValue", "averageValue": "1500000"},
-        }},
-    ])
+    same(
+        spec["metrics"],
+        [
+            {
+                "type": "Resource",
+                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}},
+            },
+            {
+                "type": "Pods",
+                "pods": {
+                    "metric": {"name": "gitorial_relay_connections"},
+                    "target": {"type": "AverageValue", "averageValue": "1500000"},
+                },
+            },
+        ],
+    )
     same(spec["behavior"]["scaleDown"]["policies"], [{"type": "Pods", "value": 1, "periodSeconds": 120}])
     assert "replicas" not in relay(documents)["spec"], "an upgrade would undo the autoscaler's work"
 

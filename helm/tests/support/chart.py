@@ -29,7 +29,12 @@ def helm(*arguments, major=4, cwd=None):
         places = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
         command = [TOOLS / f"helm{major}" / "helm" / "helm", *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=cwd, check=False, timeout=60,
+            command,
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            check=False,
+            timeout=60,
             env={**os.environ, **places, "KUBECONFIG": "/dev/null"},
         )
     if done.returncode:
@@ -107,6 +112,7 @@ def container(documents):
 
 def environment(documents):
     """The environment of the relay's container, as the kubelet would make it of the objects of the chart."""
+
     def data_of(kind, name):
         found = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
         return {**found[0].get("data", {}), **found[0].get("stringData", {})} if found else {}
@@ -117,7 +123,9 @@ def environment(documents):
     for one in container(documents).get("env", []):
         secret = one.get("valueFrom", {}).get("secretKeyRef")
         if secret:
-            env[one["name"]] = data_of("Secret", secret["name"]).get(secret["key"], f"<{secret['name']}/{secret['key']}>")
+            env[one["name"]] = data_of("Secret", secret["name"]).get(
+                secret["key"], f"<{secret['name']}/{secret['key']}>"
+            )
         elif "value" in one:
             value = one["value"]
             for name, known in env.items():
