@@ -34,6 +34,21 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// Until when a lease lets its owner act whose renewal began at `began`.
+    #[must_use]
+    pub fn deadline(&self, began: Millis) -> Millis {
+        began + millis(self.lease) - millis(self.margin)
+    }
+
+    /// How long a heartbeat has to stand still, or a node to be without the store's memory, before its lease has lapsed
+    /// for sure.
+    #[must_use]
+    pub fn patience(&self) -> Millis {
+        millis(self.lease + self.margin)
+    }
+}
+
 /// Why a renewal failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
@@ -65,6 +80,7 @@ pub struct Presence {
     timing: Timing,
     deadline: AtomicU64,
     term: AtomicU64,
+    kept: AtomicU64,
     count: AtomicU64,
     memory: Mutex<Option<Memory>>,
     /// The store has lost its memory, and whoever renews the lease has not been told yet.
@@ -74,11 +90,69 @@ pub struct Presence {
     lapsed: RwLock<Arc<HashSet<NodeId>>>,
 }
 
+/// A node's own lease: until when it lasts on its clock, and which one it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// When its owner stops.
+    pub deadline: Millis,
+    /// Counts the leases of this node: the next begins where one has lapsed, or where the store has lost its memory.
+    pub term: u64,
+    /// The one before, if it had not lapsed when the store lost its memory.
+    pub kept: Option<u64>,
+}
+
+impl Lease {
+    /// The number of the lease held at `now`; `None` if it has lapsed.
+    #[must_use]
+    pub fn held(&self, now: Millis) -> Option<u64> {
+        (now < self.deadline).then_some(self.term)
+    }
+
+    /// A renewal that began at `began` has succeeded, and it is `now`. `true`: this is another lease than before, since
+    /// the last one lapsed while it was renewed, or since the store has lost its memory of who drives.
+    pub fn renew(&mut self, began: Millis, now: Millis, memory_lost: bool, timing: &Timing) -> bool {
+        let lapsed = now >= self.deadline;
+        let new_term = memory_lost || lapsed;
+        if new_term {
+            self.kept = (!lapsed).then_some(self.term);
+            self.term += 1;
+        }
+        self.deadline = timing.deadline(began);
+        new_term
+    }
+
+    /// Whether what was learnt under the lease `term` has held ever since, but for what the store has forgotten: nobody
+    /// can have taken anything from this node meanwhile.
+    #[must_use]
+    pub fn covers(&self, term: u64, now: Millis) -> bool {
+        self.held(now).is_some() && (self.term == term || self.kept == Some(term))
+    }
+}
+
 /// The last that was seen of another node's heartbeat.
-#[derive(Clone, Copy, Debug)]
-struct Sight {
-    count: Option<u64>,
-    since: Millis,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    /// Its number; `None` if there was none.
+    pub count: Option<u64>,
+    /// Since when it stands still.
+    pub since: Millis,
+}
+
+impl Sight {
+    /// Looks again. `true`: the heartbeat has stood still for so long that its lease has lapsed.
+    pub fn look(&mut self, count: Option<u64>, now: Millis, patience: Millis) -> bool {
+        let beats = self.count != count && count.is_some();
+        if beats {
+            *self = Self { count, since: now };
+        }
+        !beats && now.saturating_sub(self.since) >= patience
+    }
+
+    /// Whether a heartbeat that had lapsed when it was last looked at has still not moved.
+    #[must_use]
+    pub fn is_still(&self, count: Option<u64>) -> bool {
+        count.is_none() || self.count == count
+    }
 }
 
 impl Presence {
@@ -93,6 +167,7 @@ impl Presence {
             timing,
             deadline: AtomicU64::new(0),
             term: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             count: AtomicU64::new(0),
             memory: Mutex::default(),
             forgetful: AtomicBool::new(false),
@@ -111,7 +186,20 @@ impl Presence {
     /// The number of the lease held now; `None` if it has lapsed. Cheap: one read of the clock.
     #[must_use]
     pub fn term(&self) -> Option<u64> {
-        (since_boot() < self.deadline.load(Ordering::Acquire)).then(|| self.term.load(Ordering::Acquire))
+        self.lease().held(since_boot())
+    }
+
+    /// Whether what was learnt under the lease `term` has held ever since ([`Lease::covers`]).
+    #[must_use]
+    pub fn covers(&self, term: u64) -> bool {
+        self.lease().covers(term, since_boot())
+    }
+
+    fn lease(&self) -> Lease {
+        // The deadline first: a term that is read with an older deadline is never held for longer than it lasts.
+        let deadline = self.deadline.load(Ordering::Acquire);
+        let (term, kept) = (self.term.load(Ordering::Acquire), self.kept.load(Ordering::Acquire));
+        Lease { deadline, term, kept: (kept > 0).then_some(kept) }
     }
 
     /// What is left of the lease held now; nothing if it has lapsed.
@@ -132,7 +220,7 @@ impl Presence {
     #[must_use]
     pub fn is_older_than_memory(&self, created_at: Millis, now: Millis) -> bool {
         let since = self.memory.lock().as_ref().map_or(0, |memory| memory.since);
-        created_at < since && now < since.saturating_add(millis(self.timing.lease))
+        created_at < since && now < since.saturating_add(self.timing.patience())
     }
 
     /// Takes note of the server that a document was read from: one that is not known may have forgotten something.
@@ -144,7 +232,7 @@ impl Presence {
     }
 
     fn doubt(&self) {
-        self.doubtful_until.store(since_boot() + millis(self.timing.lease), Ordering::Release);
+        self.doubtful_until.store(since_boot() + self.timing.patience(), Ordering::Release);
     }
 
     /// Compares what the store remembers with what it did.
@@ -173,12 +261,11 @@ impl Presence {
         self.remember(beat.memory);
         heard?;
         let memory_lost = self.forgetful.swap(false, Ordering::AcqRel);
-        let lease = millis(self.timing.lease);
-        let new_term = began >= self.deadline.load(Ordering::Acquire);
-        if new_term {
-            self.term.fetch_add(1, Ordering::AcqRel);
-        }
-        self.deadline.store(began + lease - millis(self.timing.margin), Ordering::Release);
+        let mut lease = self.lease();
+        let new_term = lease.renew(began, since_boot(), memory_lost, &self.timing);
+        self.kept.store(lease.kept.unwrap_or_default(), Ordering::Release);
+        self.term.store(lease.term, Ordering::Release);
+        self.deadline.store(lease.deadline, Ordering::Release);
         Ok(Renewed { new_term, memory_lost })
     }
 
@@ -207,15 +294,13 @@ impl Presence {
                 return Err(error);
             }
         };
-        let (now, patience) = (since_boot(), millis(self.timing.lease + self.timing.margin));
+        let (now, patience) = (since_boot(), self.timing.patience());
         let mut watched = self.watched.lock();
         watched.retain(|node, _| nodes.contains(node));
         let mut lapsed = HashSet::new();
         for (node, count) in nodes.into_iter().zip(counts) {
             let sight = watched.entry(node.clone()).or_insert(Sight { count, since: now });
-            if sight.count != count && count.is_some() {
-                *sight = Sight { count, since: now };
-            } else if now.saturating_sub(sight.since) >= patience {
+            if sight.look(count, now, patience) {
                 lapsed.insert(node);
             }
         }
@@ -242,7 +327,7 @@ impl Presence {
         let counts = self.store.beats(&nodes).await?;
         let watched = self.watched.lock();
         let silent = |node: &NodeId, count: Option<u64>| {
-            count.is_none() || watched.get(node).is_some_and(|sight| sight.count == count)
+            count.is_none() || watched.get(node).is_some_and(|sight| sight.is_still(count))
         };
         Ok(nodes.into_iter().zip(counts).filter(|(node, count)| silent(node, *count)).map(|(node, _)| node).collect())
     }
@@ -261,8 +346,10 @@ impl Presence {
         }
     }
 
+    /// Nobody is dead any more until it has been watched for as long as that takes.
     fn begin_watching_anew(&self) {
         let now = since_boot();
+        *self.lapsed.write() = Arc::default();
         for sight in self.watched.lock().values_mut() {
             sight.since = now;
         }
@@ -271,4 +358,52 @@ impl Presence {
 
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(began: Millis) -> (Lease, Timing) {
+        let (mut lease, timing) = (Lease::default(), Timing::default());
+        assert!(lease.renew(began, began, false, &timing), "the first");
+        (lease, timing)
+    }
+
+    #[test]
+    fn a_lease_renewed_in_time_is_the_same() {
+        let (mut lease, timing) = held(0);
+        assert!(!lease.renew(3_000, 3_999, false, &timing));
+        assert_eq!((lease.held(6_999), lease.held(7_000)), (Some(1), None));
+    }
+
+    #[test]
+    fn a_lease_that_lapsed_while_it_was_renewed_is_another() {
+        let (mut lease, timing) = held(0);
+        assert!(lease.renew(3_999, 4_001, false, &timing));
+        assert!(!lease.covers(1, 4_001), "others may have taken it for lapsed meanwhile");
+    }
+
+    #[test]
+    fn a_store_without_memory_makes_another_lease_that_covers_what_was_held() {
+        let (mut lease, timing) = held(0);
+        assert!(lease.renew(1_000, 1_001, true, &timing));
+        assert_eq!(lease.held(1_001), Some(2), "who drove has to be read again");
+        assert!(lease.covers(1, 1_001) && lease.covers(2, 1_001));
+    }
+
+    #[test]
+    fn what_was_held_under_a_lease_that_had_lapsed_is_not_covered() {
+        let (mut lease, timing) = held(0);
+        assert!(lease.renew(5_000, 5_001, true, &timing));
+        assert!(!lease.covers(1, 5_001) && lease.covers(2, 5_001));
+    }
+
+    #[test]
+    fn a_heartbeat_has_lapsed_when_it_has_stood_still_for_lease_and_margin() {
+        let patience = Timing::default().patience();
+        let mut sight = Sight { count: Some(1), since: 0 };
+        assert!(!sight.look(Some(1), 5_999, patience) && sight.look(Some(1), 6_000, patience));
+        assert!(!sight.look(Some(2), 6_001, patience) && !sight.is_still(Some(3)) && sight.is_still(None));
+    }
 }

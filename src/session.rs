@@ -28,7 +28,7 @@ pub enum Strategy {
 }
 
 /// Whether a session is still one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Clients may join.
@@ -70,7 +70,7 @@ pub struct Info {
 }
 
 /// The part of the document that decides: changed only by compare-and-swap.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Core {
     /// Alive, expired or deleted.
     pub status: Status,
@@ -93,10 +93,19 @@ pub struct Core {
     pub replaced: Vec<ConnectionId>,
     /// When a role last changed or the session was created, in the store's time.
     pub changed_at: Millis,
+    /// Until when nobody is granted control anew, in the store's time: the store lost this document, and a holder that
+    /// it does not know any more may drive as long as its node's lease lasts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubtful_until: Millis,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(time: &Millis) -> bool {
+    *time == 0
 }
 
 /// A socket and the node that has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The node.
     pub node: NodeId,
@@ -105,7 +114,7 @@ pub struct Place {
 }
 
 /// Who is ACTIVE, and since which grant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// Where it is.
     pub place: Place,
@@ -118,7 +127,7 @@ pub struct Holder {
 }
 
 /// A change of control that waits for the old holder's node to stop letting its frames through.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Transfer {
     /// Who gets the role, or `None` when it is given up.
     pub to: Option<Holder>,
@@ -127,7 +136,7 @@ pub struct Transfer {
 }
 
 /// How an epoch ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// Control went to another: by a take, an accepted offer or a granted request.
@@ -139,7 +148,7 @@ pub enum End {
 }
 
 /// The end of an epoch, for those who still have to be told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {
     /// Which epoch.
     pub epoch: Epoch,
@@ -152,7 +161,7 @@ pub struct Ended {
 }
 
 /// A role and the change that gave it; of two, the later change counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
     /// `Connected` or `Passive`: ACTIVE is what [`Core::holder`] says.
     pub role: Role,
@@ -161,7 +170,7 @@ pub struct Assignment {
 }
 
 /// A claim that waits for the holder's decision, for at most [`crate::control::Rules::pending`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// Who claims.
     pub place: Place,
@@ -172,7 +181,7 @@ pub struct Request {
 }
 
 /// The holder's offer of control to whoever accepts first, for at most [`crate::control::Rules::pending`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offer {
     /// The name in the offer's envelope.
     pub client: ClientId,
@@ -183,7 +192,7 @@ pub struct Offer {
 }
 
 /// One node's clients of the session. Written by that node alone while it lives.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Roster {
     /// In the order of joining.
     pub clients: Vec<Client>,
@@ -199,7 +208,7 @@ pub struct Activity {
 }
 
 /// A client's place in the session, bound to one socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Client {
     /// Its socket, or its last one if it is cut off.
     pub connection: ConnectionId,

@@ -20,6 +20,9 @@ impl Step<'_> {
             return self.emit(Effect::Drop);
         };
         let sender = sender.clone();
+        if self.context.now < self.session.core.doubtful_until && *intent != Intent::Speak {
+            return self.reject(connection, ErrorCode::StoreUnavailable);
+        }
         let stale = sender.modern && epoch.is_some_and(|epoch| epoch < self.session.core.epoch);
         if stale && *intent != Intent::Speak {
             return self.reject(connection, ErrorCode::StaleEpoch);

@@ -173,7 +173,8 @@ impl Step<'_> {
     pub(super) fn remember(&mut self, core: &Core) {
         let forgotten = core.changed_at > self.session.core.changed_at || core.epoch > self.session.core.epoch;
         if forgotten && self.session.core.status == Status::Active {
-            self.session.core = Core { status: Status::Active, ..core.clone() };
+            let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
+            self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };
         }
     }
 

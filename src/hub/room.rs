@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::seat::Seat;
 use crate::ids::{ConnectionId, Epoch, Millis, NodeId, Seq, SessionId};
 use crate::session::{Activity, Session};
+use crate::store::WriteId;
 
 /// A session with sockets on this node.
 #[derive(Debug)]
@@ -41,6 +42,32 @@ pub struct Driver {
     pub suspended: bool,
 }
 
+/// The newest state that came in from another node, to refuse older ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fence {
+    epoch: Epoch,
+    last: Option<(ConnectionId, Seq)>,
+}
+
+impl Fence {
+    /// Whether a state is newer than all that were delivered; if so it is the newest now.
+    pub fn admit(&mut self, epoch: Epoch, source: ConnectionId, seq: Seq) -> bool {
+        let again = self.last.is_some_and(|(connection, number)| connection == source && seq <= number);
+        if epoch < self.epoch || (epoch == self.epoch && again) {
+            return false;
+        }
+        *self = Self { epoch, last: Some((source, seq)) };
+        true
+    }
+
+    /// What is of an epoch before this one comes too late from now on.
+    pub fn raise(&mut self, epoch: Epoch) {
+        if self.epoch < epoch {
+            *self = Self { epoch, last: None };
+        }
+    }
+}
+
 /// What changes about a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
@@ -52,8 +79,8 @@ pub struct RoomState {
     pub seats: Vec<Arc<Seat>>,
     /// The other nodes that have clients of the session.
     pub elsewhere: Vec<NodeId>,
-    /// The last state that came in from another node, to refuse older ones: epoch, sender, number.
-    pub fence: (Epoch, Option<(ConnectionId, Seq)>),
+    /// What refuses the states of other nodes that come too late.
+    pub fence: Fence,
     /// The `release_control` that ended an epoch, until it is told: its sender's socket, and the frame.
     pub release: Option<(ConnectionId, Bytes)>,
     /// What this node's clients last did.
@@ -69,6 +96,8 @@ pub struct RoomState {
     /// Whoever drives has to be asked for its state: the clients here may have missed the last one, or those elsewhere
     /// the last one of the driver here.
     pub unasked: bool,
+    /// The core that this node last tried to replace. As long as it stands, that write may yet land.
+    pub tried: Option<WriteId>,
     /// A refresh waits in the queue and has not read the document yet.
     pub to_be_read: bool,
 }
@@ -102,16 +131,5 @@ impl RoomState {
     #[must_use]
     pub fn driver_at(&self, connection: ConnectionId) -> Option<Driver> {
         self.driver.filter(|driver| driver.connection == connection)
-    }
-
-    /// Whether a state from another node is newer than all that were delivered; if so it is the newest now.
-    pub fn admit(&mut self, epoch: Epoch, source: ConnectionId, seq: Seq) -> bool {
-        let (newest, last) = self.fence;
-        let again = last.is_some_and(|(connection, number)| connection == source && seq <= number);
-        if epoch < newest || (epoch == newest && again) {
-            return false;
-        }
-        self.fence = (epoch, Some((source, seq)));
-        true
     }
 }

@@ -53,7 +53,7 @@ impl Relay {
                 break;
             }
         }
-        let write = self.write(stored, &session, context.now);
+        let write = self.write(id, stored, &session, context.now);
         Decision { session, effects, taken, write }
     }
 
@@ -83,28 +83,33 @@ impl Relay {
         let living = roster.clients.iter().filter(|client| client.cut_off_at.is_none());
         let known: HashSet<ConnectionId> = living.map(|client| client.connection).collect();
         let missing = state.seats.iter().filter(|seat| lapsed || !known.contains(&seat.connection));
+        // Whoever may have lost control to somebody whom the store forgot is claimed when that is out of doubt.
+        let sure = self.sure_holder(&state);
+        let unsure = self.is_unsure_of_holder(session, sure);
         let missing: Vec<Client> = missing
-            .filter(|seat| !about.contains(&seat.connection))
+            .filter(|seat| !about.contains(&seat.connection) && !(unsure && session.holds(seat.connection)))
             .filter_map(|seat| {
                 let seat = seat.lock();
                 seat.client.clone().filter(|_| !seat.muted)
             })
             .collect();
         let doubtful = self.inner.presence.memory_is_doubtful();
+        if !missing.is_empty() {
+            let held = sure.filter(|held| doubtful && here.contains(held));
+            events.push(Event::Rejoin { clients: missing, held });
+        }
+        // After the clients have their places, for one of them may be the holder.
         if let Some(view) = state.view.as_ref().filter(|_| doubtful) {
             events.push(Event::Remember(Box::new(view.session.core.clone())));
-        }
-        if !missing.is_empty() {
-            let held = state.view.as_ref().filter(|_| doubtful).and_then(|view| view.session.core.holder.as_ref());
-            let held = held.map(|holder| holder.place.connection).filter(|held| here.contains(held));
-            events.push(Event::Rejoin { clients: missing, held });
         }
         events
     }
 
-    fn write(&self, stored: &Stored, after: &Session, now: Millis) -> Option<Write> {
+    fn write(&self, id: SessionId, stored: &Stored, after: &Session, now: Millis) -> Option<Write> {
         let before = &stored.session;
-        let core = (before.core != after.core).then(|| (after.core.clone(), stored.write));
+        // Nobody may drive by a core over which a write of this node may yet land. One that replaces it forestalls that.
+        let tried = self.inner.hub.find(id).and_then(|room| room.lock().tried) == Some(stored.write);
+        let core = (tried || before.core != after.core).then(|| (after.core.clone(), stored.write));
         let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
         let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
         let rosters: Vec<(NodeId, Roster)> =

@@ -59,7 +59,7 @@ impl Relay {
         let mut state = room.lock();
         match route.kind {
             Kind::State => {
-                if !state.admit(route.epoch, route.source, route.seq) {
+                if !state.fence.admit(route.epoch, route.source, route.seq) {
                     self.inner.metrics.dropped.inc();
                     return;
                 }

@@ -36,6 +36,10 @@ impl Relay {
                 && let Some((seat, frame)) = &taken[*index].cause
             {
                 self.reject(seat, *code, frame.kind.wire());
+                // A client without the handshake shows the state that it sent, and has to be shown the true one.
+                if frame.kind == FrameType::StateUpdate && !seat.lock().told.modern {
+                    seat.room.lock().unasked = true;
+                }
             }
         }
         self.stash(&session, room.as_deref(), &taken, &effects);

@@ -19,7 +19,7 @@ use crate::hub::{Room, Seat};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::protocol::{CloseReason, Frame};
 use crate::session::{Session, Status};
-use crate::store::{Committed, StoreError, Stored};
+use crate::store::{Committed, StoreError, Stored, Write};
 
 /// How often a worker decides again before it gives up. Each loss means that another node's write went through.
 const MAX_ATTEMPTS: u32 = 64;
@@ -175,7 +175,7 @@ impl Relay {
                 self.finish(id, jobs, &stored.session, decision, standing);
                 return Ok(());
             };
-            self.suspend_driver(id, &decision.session);
+            self.suspend_driver(id, &decision.session, &write);
             decision.write = Some(write.clone());
             let span = tracing::debug_span!(target: SPANS, "commit", attempt);
             match self.inner.store.commit(id, write).instrument(span).await {
@@ -214,13 +214,14 @@ impl Relay {
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
-    /// Before control can leave a client of this node, its states stop passing.
-    fn suspend_driver(&self, id: SessionId, after: &Session) {
+    /// Before control can leave a client of this node, its states stop passing, until a document is read after that write.
+    fn suspend_driver(&self, id: SessionId, after: &Session, write: &Write) {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
+        state.tried = write.core.as_ref().map(|(_, base)| *base).or(state.tried);
         if let Some(driver) = &mut state.driver {
             let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
-            driver.suspended = !stays || after.core.transfer.is_some() || after.core.status != Status::Active;
+            driver.suspended |= !stays || after.core.transfer.is_some() || after.core.status != Status::Active;
         }
     }
 

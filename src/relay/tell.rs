@@ -13,6 +13,9 @@ use crate::protocol::{CloseReason, Frame, FrameType, RELAY_CLIENT_ID, outgoing};
 use crate::reconcile::{self, Diff, Phase, Tell, is_replaced, tell};
 use crate::session::{Client, Role, Session, Status};
 
+/// No lease has this number.
+const NO_TERM: u64 = 0;
+
 /// A state passed so recently that a node which has just joined may have missed it.
 const RECENT: Millis = 2_000;
 
@@ -88,7 +91,15 @@ impl Relay {
 
     fn seat_driver(&self, state: &mut RoomState, session: &Session, term: Option<u64>) {
         let here = session.driver().filter(|holder| state.seat(holder.place.connection).is_some());
-        state.driver = here.zip(term).map(|(holder, term)| Driver {
+        // Suspended while it was granted control anew, it is as sure as before.
+        let granted = |driver: &Driver| !driver.suspended || session.core.epoch > driver.epoch;
+        let sure = state.driver.filter(|driver| self.inner.presence.covers(driver.term) && granted(driver));
+        let unsure = self.is_unsure_of_holder(session, sure.map(|driver| driver.connection));
+        if unsure {
+            // Claimed under no lease, and looked at again until it is out of doubt.
+            (state.term, state.stale) = (Some(NO_TERM), true);
+        }
+        state.driver = here.filter(|_| !unsure).zip(term).map(|(holder, term)| Driver {
             connection: holder.place.connection,
             epoch: session.core.epoch,
             term,
@@ -96,9 +107,7 @@ impl Relay {
             suspended: false,
         });
         // What another node sends of an older epoch comes too late.
-        if state.fence.0 < session.core.epoch {
-            state.fence = (session.core.epoch, None);
-        }
+        state.fence.raise(session.core.epoch);
     }
 
     fn tell_all(&self, state: &mut RoomState, diff: &Diff, session: &Session) {

@@ -12,16 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::Relay;
 use super::decide::keep;
 use crate::hub::{Room, RoomState};
-use crate::ids::{Epoch, Millis, NodeId};
+use crate::ids::{ConnectionId, Millis, NodeId};
 use crate::presence::RenewError;
 use crate::session::{Activity, Core, Session, Status};
 use crate::store::StoreError;
 
 /// How often a node reports the activity of a busy session to the store.
 const REPORT_INTERVAL: Millis = 5_000;
-
-/// No lease has this number.
-const NO_TERM: u64 = 0;
 
 /// How long a node that has never held its lease waits before it tries again.
 const START_PAUSE: Duration = Duration::from_millis(50);
@@ -90,8 +87,7 @@ impl Relay {
             let mut state = room.lock();
             state.stale = true;
             if memory_lost {
-                // What the document says of this node's clients may be out of date: they are all claimed anew.
-                state.term = state.term.map(|_| NO_TERM);
+                // What it says now may be older than what is known here.
                 state.view.iter_mut().for_each(|view| view.version = 0);
             }
         }
@@ -233,6 +229,21 @@ impl Relay {
         claims.chain(offers).chain(grace).chain(ends).min().unwrap_or(Millis::MAX)
     }
 
+    /// The local client that surely held control when the store lost its memory: it drove here, its loss was not being
+    /// written, and the lease has not lapsed since, so nobody can have taken control from it.
+    pub(super) fn sure_holder(&self, room: &RoomState) -> Option<ConnectionId> {
+        let sure = room.driver.filter(|driver| !driver.suspended && self.inner.presence.covers(driver.term));
+        sure.map(|driver| driver.connection)
+    }
+
+    /// Whether the document says of a client of this node that it drives, and this node is not sure of it: the store may
+    /// have forgotten that another was granted control. `sure`: who surely held it.
+    pub(super) fn is_unsure_of_holder(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
+        let own = session.core.holder.as_ref().filter(|holder| holder.place.node == *self.node());
+        let connection = own.map(|holder| holder.place.connection);
+        connection.is_some() && connection != sure && self.inner.presence.memory_is_doubtful()
+    }
+
     /// Writes the session of this room anew if the store has lost it with its memory. `false`: it has not, so the
     /// session is over.
     pub(super) async fn restore(&self, room: &Arc<Room>) -> Result<bool, StoreError> {
@@ -247,13 +258,14 @@ impl Relay {
         }
         let now = self.inner.store.time().await?;
         let mut session = view.session.as_ref().clone();
-        // Each node answers for its own clients only.
+        // Each node answers for its own clients only. Whether its holder may drive is decided when it is read again.
         session.rosters.retain(|node, _| node == self.node());
         session.activity.retain(|node, _| node == self.node());
-        let Core { epoch, holder, everyone, .. } = session.core;
+        session.activity.entry(self.node().clone()).or_default().seen_at = now;
+        let Core { epoch, holder, everyone, changed_at, .. } = session.core;
         let holder = holder.filter(|holder| holder.place.node == *self.node());
-        let epoch = if holder.is_some() { epoch.next(now) } else { Epoch(epoch.0) };
-        session.core = Core { epoch, holder, everyone, changed_at: now, ..Core::default() };
+        let doubtful_until = now + self.inner.presence.timing().patience();
+        session.core = Core { epoch, holder, everyone, changed_at, doubtful_until, ..Core::default() };
         let keep = keep(&session, now);
         self.inner.store.create(room.id, &session, keep).await?;
         tracing::info!(session = room.id.tag(), "restored after the store lost its memory");

@@ -1,11 +1,12 @@
 //! Faults that the simulated world or a review has found, each as a history of its own.
 
 use gitorial_relay::control::{Effect, Event, Intent};
+use gitorial_relay::protocol::ErrorCode;
 use gitorial_relay::reconcile::{self, Belief, Phase, Tell, Told};
 use gitorial_relay::session::{Role, Status, Strategy};
 
 use super::client::Generation;
-use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, socket};
+use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, refused, socket};
 use super::world::World;
 
 fn told(phase: Phase, modern: bool) -> Told {
@@ -253,4 +254,18 @@ fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
         assert!(matches!(tells.last(), Some(Tell::ReleaseControl(_))), "{tells:?}");
         assert_eq!(told.phase, Phase::Idle);
     }
+}
+
+#[test]
+fn nobody_takes_control_in_a_session_that_the_store_lost_until_every_lease_of_before_has_lapsed() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    // Node B has written it anew, and does not know whether the one that drove still does.
+    scene.session.rosters.remove(&node(1));
+    (scene.session.core.holder, scene.session.core.doubtful_until) = (None, scene.now + 6_000);
+    for intent in [ASK, STATE] {
+        assert_eq!(refused(&scene.frame(11, intent)), Some(ErrorCode::StoreUnavailable));
+    }
+    scene.now += 6_000;
+    scene.frame(11, STATE);
+    assert!(scene.drives(11));
 }
