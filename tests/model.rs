@@ -1,0 +1,20 @@
+//! Who may drive, in every history of a small world: docs/model.md.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test stops at the first surprise; its helpers are nobody's API; figures are printed"
+)]
+
+mod model {
+    mod broken;
+    mod check;
+    mod doc;
+    mod marks;
+    mod node;
+    mod run;
+    mod scene;
+    mod scenes;
+    mod world;
+}

@@ -1,0 +1,111 @@
+//! The document in a state of the model: the product's own, without what no decision of the model depends on.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
+use gitorial_relay::session::{Assignment, Client, Holder, Session, Status};
+
+/// A session document that is cheap to clone and to compare: by a hash of what it says.
+pub struct Doc {
+    pub session: Session,
+    print: u64,
+}
+
+impl Doc {
+    pub fn of(session: Session) -> Arc<Self> {
+        let session = plain(session);
+        let mut hasher = DefaultHasher::new();
+        session.core.hash(&mut hasher);
+        session.rosters.hash(&mut hasher);
+        Arc::new(Self { print: hasher.finish(), session })
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.session.core.epoch
+    }
+
+    pub fn holder(&self) -> Option<ConnectionId> {
+        self.session.core.holder.as_ref().map(|holder| holder.place.connection)
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.session.core.status == Status::Active
+    }
+}
+
+impl Hash for Doc {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.print.hash(state);
+    }
+}
+
+impl PartialEq for Doc {
+    fn eq(&self, other: &Self) -> bool {
+        self.print == other.print
+    }
+}
+
+impl Eq for Doc {}
+
+impl fmt::Debug for Doc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = &self.session.core;
+        write!(f, "{:?} epoch {} holder {:?}", core.status, core.epoch.0, self.holder())?;
+        if let Some(transfer) = &core.transfer {
+            write!(f, " moving to {:?}", transfer.to.as_ref().map(|to| to.place.connection))?;
+        }
+        for (node, roster) in &self.session.rosters {
+            let clients = roster.clients.iter().map(|client| (client.connection, client.cut_off_at.is_some()));
+            write!(f, " {node}: {:?}", clients.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes out what only tells clients something or orders them: times but that of a loss, roles but that of the holder.
+/// Nothing in the model lives long enough for a time-out of minutes.
+fn plain(mut session: Session) -> Session {
+    let core = &mut session.core;
+    (core.changed_at, core.ended, core.everyone) = (0, None, Assignment::default());
+    let at_once = |holder: &mut Holder| holder.since = 0;
+    core.holder.iter_mut().for_each(at_once);
+    core.transfer.iter_mut().filter_map(|transfer| transfer.to.as_mut()).for_each(at_once);
+    core.requests.iter_mut().for_each(|request| request.at = 0);
+    core.offer.iter_mut().for_each(|offer| offer.at = 0);
+    for client in session.rosters.values_mut().flat_map(|roster| &mut roster.clients) {
+        (client.joined_at, client.given) = (0, Assignment::default());
+        client.cut_off_at = client.cut_off_at.map(|_| 0);
+    }
+    session.activity.clear();
+    session
+}
+
+/// The socket of this client: the first, or the one that it came back on.
+pub fn socket(client: u8, again: u8) -> ConnectionId {
+    ConnectionId::from_number(u128::from(client + 1 + again * 16) << 96)
+}
+
+pub fn node_id(index: usize) -> NodeId {
+    NodeId::from_text(["a@0", "b@0", "c@0"][index])
+}
+
+pub fn name(client: u8) -> ClientId {
+    ClientId::parse(&format!("client_{client}")).unwrap()
+}
+
+pub fn token(client: u8) -> String {
+    format!("token_{client}")
+}
+
+/// The place of this socket, to restore it by.
+pub fn place(doc: &Doc, connection: ConnectionId) -> Option<Client> {
+    let mut clients = doc.session.rosters.values().flat_map(|roster| &roster.clients);
+    clients.find(|client| client.connection == connection).cloned()
+}
+
+/// A tick of the model is a millisecond of the rules.
+pub fn millis(tick: u8) -> Millis {
+    Millis::from(tick)
+}

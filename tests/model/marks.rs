@@ -1,0 +1,50 @@
+//! What has been seen to happen at least once: a model in which nothing happens holds every property.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Something that a check is vacuous without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// A transfer began.
+    Revoking,
+    /// Its second step was taken.
+    Transferred,
+    /// Control went straight to a client of another node.
+    Granted,
+    /// Control went on from a node that has crashed.
+    TakenFromTheDead,
+    /// Control was given up by another node, for this one's lease had lapsed.
+    TakenFromTheLapsed,
+    /// A client came back on another socket as the one that drives.
+    Returned,
+    /// A replica took over that missed the last write.
+    FailedOver,
+    /// A write came too late.
+    Conflict,
+    /// A state came too late.
+    Fenced,
+    /// A state arrived.
+    Arrived,
+    /// A lease lapsed and another was taken.
+    NewLease,
+    /// A node noticed that the store has lost its memory.
+    MemoryLost,
+    /// A session was written anew.
+    Restored,
+    /// A write landed after its node had given it up.
+    LandedLate,
+}
+
+/// How often each has been seen, in all states of a check.
+#[derive(Debug, Default)]
+pub struct Marks([AtomicU64; 14]);
+
+impl Marks {
+    pub fn note(&self, mark: Mark) {
+        self.0[mark as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn seen(&self, mark: Mark) -> u64 {
+        self.0[mark as usize].load(Ordering::Relaxed)
+    }
+}

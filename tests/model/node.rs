@@ -1,0 +1,501 @@
+//! A node as src/relay makes one of the rules: one worker per session that reads, looks, decides, writes and tells, and
+//! the gate before the driver. Every decision is `apply`'s.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use gitorial_relay::control::{Context, Direction, Event, Intent, Join, Rules, StateClaim, apply};
+use gitorial_relay::ids::{ConnectionId, Millis, NodeId};
+use gitorial_relay::session::{Client, Core, Session, Status};
+
+use super::doc::{Doc, millis, name, node_id, place, token};
+use super::marks::{Mark, Marks};
+use super::scene::{Broken, Scene, Wish};
+use super::world::{Basis, Decision, Driver, Job, Seat, Stored, Worker, World, Write};
+
+/// One step of one world.
+pub struct Stage<'a> {
+    pub scene: &'a Scene,
+    pub rules: &'a Rules,
+    pub marks: &'a Marks,
+    pub world: World,
+}
+
+impl Stage<'_> {
+    /// The lease of this node on its own clock, which may lag behind.
+    pub fn term(&self, node: usize) -> Option<u64> {
+        self.world.nodes[node].lease.held(millis(self.world.now.saturating_sub(self.scene.drift)))
+    }
+
+    /// The local client whose states this node would let through now.
+    pub fn passing(&self, node: usize) -> Option<Driver> {
+        let here = &self.world.nodes[node];
+        let term = if self.scene.is(Broken::Deadline) { Some(here.lease.term) } else { self.term(node) };
+        let sends = |driver: &Driver| {
+            here.seats.iter().any(|seat| seat.connection == driver.connection && seat.open && !seat.muted)
+        };
+        here.driver.filter(|driver| here.alive && !driver.suspended && Some(driver.term) == term && sends(driver))
+    }
+
+    /// The local client that surely held control when the store lost its memory.
+    fn sure_holder(&self, node: usize) -> Option<ConnectionId> {
+        let (here, now) = (&self.world.nodes[node], millis(self.world.now.saturating_sub(self.scene.drift)));
+        if self.scene.is(Broken::SureHolder) {
+            let known = here.view.as_ref().and_then(|(view, _)| view.holder());
+            return known.filter(|known| here.seats.iter().any(|seat| seat.connection == *known));
+        }
+        let sure = here.driver.filter(|driver| !driver.suspended && here.lease.covers(driver.term, now));
+        sure.map(|driver| driver.connection)
+    }
+
+    fn is_doubtful(&self, node: usize) -> bool {
+        let trusted = self.scene.is(Broken::Generation);
+        !trusted && self.world.now + self.scene.drift < self.world.nodes[node].doubtful_until
+    }
+
+    pub fn queue(&mut self, node: usize) {
+        let here = &mut self.world.nodes[node];
+        if !std::mem::replace(&mut here.to_be_read, true) {
+            here.jobs.push(Job::Tick);
+        }
+    }
+
+    /// The renewal that began at `began` is in the store, and its node knows.
+    pub fn renewed(&mut self, node: usize, began: u8) {
+        let (now, timing) = (self.world.now, self.scene.timing());
+        let lagging = millis(now.saturating_sub(self.scene.drift));
+        let generation = self.world.store.generation;
+        let here = &mut self.world.nodes[node];
+        here.beats += 1;
+        self.world.store.beats[node] = Some(here.beats);
+        let memory_lost = std::mem::replace(&mut here.generation, generation) != generation;
+        if memory_lost {
+            here.doubtful_until = now + u8::try_from(timing.patience()).unwrap();
+            here.sights.values_mut().for_each(|sight| sight.since = millis(now));
+            here.lapsed.clear();
+        }
+        let new_term = here.lease.renew(millis(began), lagging, memory_lost, &timing);
+        if new_term || memory_lost {
+            here.stale = true;
+            if let Some((_, version)) = here.view.as_mut().filter(|_| memory_lost) {
+                *version = 0;
+            }
+            self.marks.note(if memory_lost { Mark::MemoryLost } else { Mark::NewLease });
+            self.queue(node);
+        }
+    }
+
+    /// Looks at the heartbeats of all nodes with clients in the session.
+    pub fn watch(&mut self, node: usize) {
+        let now = millis(self.world.now);
+        let mut patience = self.scene.timing().patience() - millis(self.scene.drift);
+        if self.scene.is(Broken::Margin) {
+            patience -= 1;
+        }
+        let beats = self.world.store.beats.clone();
+        let here = &mut self.world.nodes[node];
+        let Some((view, _)) = &here.view else { return };
+        let others: Vec<usize> = (0..beats.len())
+            .filter(|other| *other != node && view.session.rosters.contains_key(&node_id(*other)))
+            .collect();
+        here.sights.retain(|other, _| others.contains(other));
+        let known = std::mem::take(&mut here.lapsed);
+        for other in others {
+            let first = gitorial_relay::presence::Sight { count: beats[other], since: now };
+            if here.sights.entry(other).or_insert(first).look(beats[other], now, patience) {
+                here.lapsed.push(other);
+            }
+        }
+        if here.lapsed.iter().any(|other| !known.contains(other)) {
+            self.queue(node);
+        }
+    }
+
+    /// A worker takes its next step.
+    pub fn work(&mut self, node: usize) {
+        match std::mem::replace(&mut self.world.nodes[node].worker, Worker::Idle) {
+            Worker::Idle => self.read(node, None),
+            Worker::Unknown(decision) => self.read(node, Some(decision)),
+            Worker::Read(basis) => {
+                let lapsed = self.still_lapsed(node, &basis.stored.doc.session);
+                self.decide(node, basis, &lapsed);
+            }
+            Worker::Decided(decision) => match self.world.land(self.scene, self.marks, &decision.write) {
+                Landed::Done(version) => self.world.nodes[node].worker = Worker::Written(decision, version),
+                Landed::Refused => self.marks.note(Mark::Conflict),
+            },
+            Worker::Written(decision, version) => {
+                let partial = version != decision.write.base.version + 1;
+                self.finish(node, &decision, version, decision.term, partial);
+            }
+            Worker::Restoring(doc) => {
+                if self.world.create(&doc) {
+                    self.marks.note(Mark::Restored);
+                } else {
+                    self.fail(node);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, node: usize, unknown: Option<Decision>) {
+        let term = self.term(node);
+        let here = &mut self.world.nodes[node];
+        here.to_be_read = false;
+        if here.batch == 0 {
+            here.batch = here.jobs.len();
+        }
+        let Some(stored) = self.world.store.found.clone() else { return self.missing(node) };
+        if let Some(decision) = unknown
+            && landed(&decision, &stored, &node_id(node))
+        {
+            return self.finish(node, &decision, stored.version, term, true);
+        }
+        self.refuse_claims(node, term);
+        let dead = |other: &usize| stored.doc.session.rosters.contains_key(&node_id(*other));
+        let looks = self.world.nodes[node].lapsed.iter().any(dead);
+        let basis = Basis { stored, term };
+        if looks {
+            self.world.nodes[node].worker = Worker::Read(basis);
+        } else {
+            self.decide(node, basis, &HashSet::new());
+        }
+    }
+
+    fn refuse_claims(&mut self, node: usize, term: Option<u64>) {
+        if term.is_some() && !self.is_doubtful(node) {
+            return;
+        }
+        let here = &mut self.world.nodes[node];
+        let later = here.jobs.split_off(here.batch);
+        here.jobs.retain(|job| !matches!(job, Job::Frame { .. }));
+        here.batch = here.jobs.len();
+        here.jobs.extend(later);
+    }
+
+    fn still_lapsed(&self, node: usize, session: &Session) -> HashSet<NodeId> {
+        let here = &self.world.nodes[node];
+        let dead = here.lapsed.iter().filter(|other| session.rosters.contains_key(&node_id(**other)));
+        let still = |other: &&usize| {
+            let count = self.world.store.beats[**other];
+            count.is_none() || here.sights.get(*other).is_some_and(|sight| sight.is_still(count))
+        };
+        dead.filter(still).map(|other| node_id(*other)).collect()
+    }
+
+    fn decide(&mut self, node: usize, Basis { stored, term }: Basis, lapsed: &HashSet<NodeId>) {
+        let here = node_id(node);
+        let context = Context { here: &here, now: millis(self.world.now), lapsed, rules: self.rules };
+        let mut session = stored.doc.session.clone();
+        for repair in self.repairs(node, &session, term) {
+            session = apply(&session, &repair, context).session;
+        }
+        let mut taken = 0;
+        for (index, job) in self.world.nodes[node].jobs[..self.world.nodes[node].batch].iter().enumerate() {
+            let after = apply(&session, &self.event(node, job), context).session;
+            let moves = after.core.holder != session.core.holder || after.core.transfer != session.core.transfer;
+            if moves && index > 0 {
+                break;
+            }
+            session = after;
+            taken = index + 1;
+            if moves {
+                break;
+            }
+        }
+        let after = Doc::of(session);
+        let others = changed(&stored.doc, &after).iter().any(|id| *id != here);
+        let tried = self.world.nodes[node].tried == Some(stored.write) && !self.scene.is(Broken::Forestalling);
+        let core = stored.doc.session.core != after.session.core || others || tried;
+        let writes = core || stored.doc != after;
+        let id = self.world.store.writes + 1;
+        let taken = u8::try_from(taken).unwrap();
+        let decision = Decision { write: Write { base: stored, after, core, id }, taken, term };
+        if !writes {
+            let version = decision.write.base.version;
+            return self.finish(node, &decision, version, term, false);
+        }
+        self.world.store.writes = id;
+        if core {
+            self.world.nodes[node].tried = Some(decision.write.base.write);
+        }
+        self.suspend(node, &decision.write.after);
+        self.world.nodes[node].worker = Worker::Decided(decision);
+    }
+
+    fn event(&self, node: usize, job: &Job) -> Event {
+        match job {
+            Job::Tick => Event::Tick,
+            Job::Delete => Event::Delete,
+            Job::Leave { connection } => Event::Leave { connection: *connection, lost: true },
+            Job::Join { client, connection } => Event::Join(Join {
+                connection: *connection,
+                wants: Some(name(*client)),
+                otherwise: name(*client),
+                resume: Some(token(*client)),
+            }),
+            Job::Frame { client, connection, wish, epoch } => {
+                let intent = self.intent(node, *client, *wish);
+                Event::Frame { connection: *connection, alias: None, epoch: *epoch, intent }
+            }
+        }
+    }
+
+    /// What a client sends to get what it wants.
+    fn intent(&self, node: usize, client: u8, wish: Wish) -> Intent {
+        let view = self.world.nodes[node].view.as_ref().map(|(view, _)| &view.session.core);
+        let holder = view.and_then(|core| core.holder.as_ref()).map(|holder| holder.client.as_str().to_owned());
+        match wish {
+            Wish::Take if self.scene.clients[usize::from(client)].1 => {
+                holder.map_or(Intent::Coordinate(Direction::Active), |holder| Intent::Accept(Some(holder)))
+            }
+            Wish::Take => Intent::State(StateClaim::Drive),
+            Wish::Ask => Intent::Coordinate(Direction::Active),
+            Wish::Grant => {
+                let first = view.and_then(|core| core.requests.first());
+                Intent::Accept(first.map(|request| request.client.as_str().to_owned()))
+            }
+            Wish::Release => Intent::Release,
+        }
+    }
+
+    /// Before control can leave a client of this node, its states stop passing.
+    fn suspend(&mut self, node: usize, after: &Doc) {
+        if self.scene.is(Broken::Suspension) {
+            return;
+        }
+        if let Some(driver) = &mut self.world.nodes[node].driver {
+            let stays = after.session.holds(driver.connection) && after.epoch() == driver.epoch;
+            driver.suspended |= !stays || after.session.core.transfer.is_some() || !after.is_active();
+        }
+    }
+
+    /// What puts this node's sockets and its roster together again.
+    fn repairs(&self, node: usize, session: &Session, term: Option<u64>) -> Vec<Event> {
+        let here = &self.world.nodes[node];
+        let about = |connection: ConnectionId| {
+            here.jobs[..here.batch].iter().any(|job| match job {
+                Job::Join { connection: of, .. } | Job::Leave { connection: of } => *of == connection,
+                Job::Tick | Job::Frame { .. } | Job::Delete => false,
+            })
+        };
+        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
+        let roster = session.rosters.get(&node_id(node)).cloned().unwrap_or_default();
+        let living = || roster.clients.iter().filter(|client| client.cut_off_at.is_none());
+        let ghosts = living().filter(|client| !seated(client.connection) && !about(client.connection));
+        let leave = |ghost: &Client| Event::Leave { connection: ghost.connection, lost: true };
+        let mut events: Vec<Event> = ghosts.map(leave).collect();
+        let Some(term) = term else { return events };
+        let anew = here.claimed.is_some_and(|claimed| claimed != term);
+        let known = |connection| living().any(|client| client.connection == connection);
+        let missing = here.seats.iter().filter(|seat| !seat.muted && !about(seat.connection));
+        let missing = missing.filter(|seat| anew || !known(seat.connection));
+        let clients: Vec<Client> = missing.map(|seat| seat.place.as_ref().clone()).collect();
+        if !clients.is_empty() {
+            let held = self.sure_holder(node).filter(|held| self.is_doubtful(node) && seated(*held));
+            events.push(Event::Rejoin { clients, held });
+        }
+        events
+    }
+
+    /// The decision stands.
+    fn finish(&mut self, node: usize, decision: &Decision, version: u8, term: Option<u64>, partial: bool) {
+        let after = &decision.write.after;
+        let here = &mut self.world.nodes[node];
+        let taken: Vec<Job> = here.jobs.drain(..usize::from(decision.taken)).collect();
+        here.batch -= taken.len();
+        for job in taken {
+            match job {
+                Job::Join { client, connection } => {
+                    let place = after.session.client(connection).map(|(_, place)| Arc::new(place.clone()));
+                    here.seats.extend(place.map(|place| Seat { client, connection, place, open: true, muted: false }));
+                }
+                Job::Leave { connection } => here.seats.retain(|seat| seat.connection != connection),
+                Job::Tick | Job::Frame { .. } | Job::Delete => {}
+            }
+        }
+        self.observe(node, after, version, term);
+        if partial {
+            self.queue(node);
+        }
+    }
+
+    /// Takes a document for what is.
+    fn observe(&mut self, node: usize, doc: &Arc<Doc>, version: u8, term: Option<u64>) {
+        let current = self.term(node);
+        let here = &mut self.world.nodes[node];
+        if here.view.as_ref().is_some_and(|(_, known)| *known > version) {
+            return;
+        }
+        here.view = Some((doc.clone(), version));
+        here.stale = current.is_some() && current != term;
+        if !doc.is_active() {
+            here.driver = None;
+            here.seats.clear();
+            return;
+        }
+        here.claimed = term.or(here.claimed);
+        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
+        let driver = doc.session.driver().map(|holder| holder.place.connection).filter(|holder| seated(*holder));
+        here.driver = driver.zip(term).map(|(connection, term)| Driver {
+            connection,
+            epoch: doc.epoch(),
+            term,
+            suspended: false,
+        });
+        here.fence.raise(doc.epoch());
+        let replaced = &doc.session.core.replaced;
+        let modern = |seat: &Seat| self.scene.clients[usize::from(seat.client)].1;
+        here.seats.retain(|seat| !(replaced.contains(&seat.connection) && modern(seat)));
+        for seat in &mut here.seats {
+            seat.muted |= replaced.contains(&seat.connection);
+            if let Some(place) = place(doc, seat.connection) {
+                seat.place = Arc::new(place);
+            }
+        }
+        let ours = |place: &gitorial_relay::session::Place| place.node == node_id(node);
+        let core = &doc.session.core;
+        if core.transfer.is_some() && core.holder.as_ref().is_some_and(|holder| ours(&holder.place)) {
+            self.queue(node);
+        }
+    }
+
+    /// The store has not answered: nothing is decided.
+    pub fn fail(&mut self, node: usize) {
+        let here = &mut self.world.nodes[node];
+        here.stale = true;
+        for job in here.jobs.drain(..std::mem::take(&mut here.batch)) {
+            if let Job::Leave { connection } = job {
+                here.seats.retain(|seat| seat.connection != connection);
+            }
+        }
+    }
+
+    /// There is no document.
+    fn missing(&mut self, node: usize) {
+        if !self.is_doubtful(node) && !self.scene.is(Broken::Tombstone) {
+            self.renewed(node, self.world.now);
+        }
+        let here = &self.world.nodes[node];
+        let lost = self.world.now < here.doubtful_until || self.scene.is(Broken::Tombstone);
+        if let Some((view, _)) = here.view.as_ref().filter(|(view, _)| lost && view.is_active()) {
+            let doubt = if self.scene.is(Broken::Generation) { 0 } else { self.scene.timing().patience() };
+            let doc = restored(view, &node_id(node), self.sure_holder(node), self.world.now, doubt);
+            self.world.nodes[node].worker = Worker::Restoring(doc);
+            return;
+        }
+        self.fail(node);
+        let here = &mut self.world.nodes[node];
+        here.seats.clear();
+        (here.stale, here.view, here.driver) = (false, None, None);
+    }
+}
+
+/// What a node writes anew of a session that the store has lost.
+fn restored(view: &Doc, here: &NodeId, sure: Option<ConnectionId>, now: u8, doubt: Millis) -> Arc<Doc> {
+    let mut session = view.session.clone();
+    session.rosters.retain(|node, _| node == here);
+    let Core { epoch, holder, everyone, .. } = session.core;
+    let holder = holder.filter(|holder| Some(holder.place.connection) == sure);
+    let epoch = if holder.is_some() { epoch.next(millis(now)) } else { epoch };
+    let doubtful_until = millis(now) + doubt;
+    session.core = Core { status: Status::Active, epoch, holder, everyone, doubtful_until, ..Core::default() };
+    Doc::of(session)
+}
+
+/// Whether a write whose answer was lost stands in the store.
+fn landed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
+    let Write { after, core, id, .. } = &decision.write;
+    let roster = |doc: &Doc| doc.session.rosters.get(here).cloned();
+    if *core { stored.write == *id } else { roster(&stored.doc) == roster(after) }
+}
+
+/// The nodes whose rosters differ.
+pub fn changed(before: &Doc, after: &Doc) -> Vec<NodeId> {
+    let (before, after) = (&before.session.rosters, &after.session.rosters);
+    let mut nodes: Vec<&NodeId> = before.keys().chain(after.keys()).collect();
+    nodes.sort();
+    nodes.dedup();
+    nodes.into_iter().filter(|node| before.get(*node) != after.get(*node)).cloned().collect()
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landed {
+    Done(u8),
+    Refused,
+}
+
+impl World {
+    /// A write reaches the store.
+    pub fn land(&mut self, scene: &Scene, marks: &Marks, write: &Write) -> Landed {
+        let Some(stored) = self.store.found.clone() else { return Landed::Refused };
+        if write.core && stored.write != write.base.write && !scene.is(Broken::VersionCheck) {
+            return Landed::Refused;
+        }
+        let mut session = stored.doc.session.clone();
+        for node in changed(&write.base.doc, &write.after) {
+            match write.after.session.rosters.get(&node) {
+                Some(roster) => drop(session.rosters.insert(node, roster.clone())),
+                None => drop(session.rosters.remove(&node)),
+            }
+        }
+        if write.core {
+            self.note_move(marks, &stored.doc, &write.after);
+            session.core = write.after.session.core.clone();
+        }
+        let doc = Doc::of(session);
+        let id = if write.core { write.id } else { stored.write };
+        let version = stored.version + 1;
+        self.deleted |= !doc.is_active();
+        let gone = !doc.is_active() && scene.is(Broken::Tombstone);
+        self.note_grant(&doc);
+        self.store.replica = self.left_replica(stored);
+        self.store.found = (!gone).then_some(Stored { doc, version, write: id });
+        Landed::Done(version)
+    }
+
+    /// A document is written anew; not over one that is there.
+    pub fn create(&mut self, doc: &Arc<Doc>) -> bool {
+        if self.store.found.is_some() {
+            return false;
+        }
+        self.store.writes += 1;
+        self.faults.came_back |= self.deleted;
+        self.note_grant(doc);
+        self.store.found = Some(Stored { doc: doc.clone(), version: 1, write: self.store.writes });
+        true
+    }
+
+    fn left_replica(&self, stored: Stored) -> Option<Stored> {
+        (self.left.fail_overs > 0).then_some(stored)
+    }
+
+    /// Notes how control went on by a write of a core.
+    fn note_move(&self, marks: &Marks, before: &Doc, after: &Doc) {
+        let (from, to) = (&before.session.core, &after.session.core);
+        let Some(holder) = &from.holder else { return };
+        if from.transfer.is_none() && to.transfer.is_some() {
+            marks.note(Mark::Revoking);
+        }
+        if after.session.holds(holder.place.connection) {
+            return;
+        }
+        let mut nodes = self.nodes.iter().enumerate();
+        let alive = nodes.any(|(index, node)| node_id(index) == holder.place.node && node.alive);
+        let next = to.holder.as_ref();
+        let mark = match next {
+            Some(next) if next.client == holder.client => Mark::Returned,
+            _ if !alive => Mark::TakenFromTheDead,
+            _ if before.session.client(holder.place.connection).is_some()
+                && after.session.client(holder.place.connection).is_none() =>
+            {
+                Mark::TakenFromTheLapsed
+            }
+            Some(_) if from.transfer.is_some() => Mark::Transferred,
+            Some(next) if next.place.node != holder.place.node => Mark::Granted,
+            _ => return,
+        };
+        marks.note(mark);
+    }
+}

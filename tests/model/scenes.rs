@@ -1,0 +1,139 @@
+//! What is looked at, to its end: every order of every step that the budget allows.
+
+use gitorial_relay::session::Strategy;
+
+use super::marks::Mark;
+use super::run::{deep, holds};
+use super::scene::{Budget, Scene, Wish};
+
+/// Two nodes with a client each; the first one drives.
+pub fn scene(name: &'static str, budget: Budget) -> Scene {
+    Scene {
+        name,
+        nodes: 2,
+        clients: vec![(0, false), (1, false)],
+        strategy: Strategy::FirstComeFirstServed,
+        wishes: vec![Wish::Take],
+        lease: None,
+        drift: 1,
+        steady: Vec::new(),
+        grace: true,
+        copies: 1,
+        budget,
+        broken: None,
+    }
+}
+
+pub fn moves() -> Scene {
+    let budget = Budget { wishes: 3 + deep(), states: 2, ..Budget::default() };
+    Scene { wishes: vec![Wish::Take, Wish::Release], copies: 2, ..scene("moves", budget) }
+}
+
+pub fn grants() -> Scene {
+    let budget = Budget { wishes: 3 + deep(), states: 1, ..Budget::default() };
+    let wishes = vec![Wish::Ask, Wish::Grant, Wish::Release];
+    Scene { strategy: Strategy::UserChoice, wishes, ..scene("grants", budget) }
+}
+
+pub fn three() -> Scene {
+    let budget = Budget { wishes: 2 + deep(), breaks: 1, ..Budget::default() };
+    Scene { clients: vec![(0, false), (1, false), (0, true)], ..scene("three", budget) }
+}
+
+pub fn lapses() -> Scene {
+    let budget = Budget { ticks: 4, renewals: 1, wishes: 1 + deep(), states: 1, ..Budget::default() };
+    Scene { lease: Some(3), steady: vec![1], ..scene("lapses", budget) }
+}
+
+pub fn both_lapse() -> Scene {
+    let budget = Budget { ticks: 2, renewals: 1 + deep(), wishes: 1, ..Budget::default() };
+    Scene { lease: Some(2), ..scene("both lapse", budget) }
+}
+
+pub fn crashes() -> Scene {
+    let budget =
+        Budget { ticks: 2 + deep(), renewals: 1, wishes: 1, states: 1, returns: 1, crashes: 1, ..Budget::default() };
+    let clients = vec![(0, true), (1, false)];
+    Scene { nodes: 3, clients, lease: Some(2), steady: vec![1, 2], ..scene("crashes", budget) }
+}
+
+pub fn answers() -> Scene {
+    let budget = Budget { wishes: 3 + deep(), states: 1, lost_answers: 1, ..Budget::default() };
+    Scene { strategy: Strategy::UserChoice, wishes: vec![Wish::Ask, Wish::Grant], ..scene("answers", budget) }
+}
+
+pub fn forgets() -> Scene {
+    let budget = Budget { ticks: 3 + deep(), renewals: 1, wishes: 1, memory_losses: 1, ..Budget::default() };
+    Scene { lease: Some(2), steady: vec![1], ..scene("forgets", budget) }
+}
+
+pub fn three_forget() -> Scene {
+    let budget = Budget { ticks: 1 + deep(), wishes: 1, memory_losses: 1, ..Budget::default() };
+    let clients = vec![(0, false), (1, false), (2, false)];
+    Scene { nodes: 3, clients, lease: Some(2), steady: vec![1, 2], ..scene("three forget", budget) }
+}
+
+pub fn fails_over() -> Scene {
+    let budget = Budget { ticks: 1, wishes: 3 + deep(), states: 1, fail_overs: 1, ..Budget::default() };
+    Scene { wishes: vec![Wish::Take, Wish::Release], ..scene("fails over", budget) }
+}
+
+pub fn deletes() -> Scene {
+    let budget = Budget { wishes: 1 + deep(), states: 1, deletes: 1, lost_answers: 1, ..Budget::default() };
+    scene("deletes", budget)
+}
+
+#[test]
+fn whatever_the_order_of_takes_and_releases() {
+    holds(moves(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict, Mark::Arrived, Mark::Fenced]);
+}
+
+#[test]
+fn whatever_the_order_of_requests_and_grants() {
+    holds(grants(), &[Mark::Granted, Mark::Conflict, Mark::Fenced]);
+}
+
+#[test]
+fn whatever_the_order_of_three_clients() {
+    holds(three(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict]);
+}
+
+#[test]
+fn whatever_the_pauses_of_the_drivers_node() {
+    holds(lapses(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Transferred, Mark::Fenced]);
+}
+
+#[test]
+fn whatever_the_pauses_of_both_nodes() {
+    holds(both_lapse(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Conflict]);
+}
+
+#[test]
+fn whatever_the_crash_and_wherever_its_client_comes_back() {
+    holds(crashes(), &[Mark::TakenFromTheDead, Mark::Returned]);
+}
+
+#[test]
+fn whatever_becomes_of_a_write_without_an_answer() {
+    holds(answers(), &[Mark::LandedLate, Mark::Granted]);
+}
+
+#[test]
+fn whatever_the_moment_at_which_the_store_comes_back_empty() {
+    holds(forgets(), &[Mark::MemoryLost, Mark::Restored, Mark::NewLease]);
+}
+
+#[test]
+fn whoever_notices_first_that_the_store_came_back_empty() {
+    holds(three_forget(), &[Mark::MemoryLost, Mark::Restored]);
+}
+
+#[test]
+fn whatever_write_a_failover_loses() {
+    holds(fails_over(), &[Mark::FailedOver, Mark::Transferred, Mark::Fenced]);
+}
+
+#[test]
+fn whatever_happens_while_a_session_is_deleted() {
+    holds(deletes(), &[Mark::Transferred, Mark::LandedLate]);
+}
