@@ -87,7 +87,7 @@ impl Relay {
         let sure = self.sure_holder(&state);
         let unsure = self.is_unsure_of_holder(session, sure);
         let missing: Vec<Client> = missing
-            .filter(|seat| !about.contains(&seat.connection) && !(unsure && session.holds(seat.connection)))
+            .filter(|seat| !(about.contains(&seat.connection) || unsure && session.holds(seat.connection)))
             .filter_map(|seat| {
                 let seat = seat.lock();
                 seat.client.clone().filter(|_| !seat.muted)
