@@ -7,6 +7,7 @@ mod address;
 mod call;
 mod check_config;
 mod healthcheck;
+mod selftest;
 mod session;
 mod watch;
 
@@ -65,6 +66,8 @@ enum Tool {
     Session(session::Session),
     /// Joins a session and says what happens in it, line by line. The watcher is one of the session's clients.
     Watch(watch::Watch),
+    /// Sends a frame from one node to another, and says whether it arrived.
+    Selftest(selftest::Selftest),
     /// Prints a shell's completions for this program.
     Completions {
         /// Which shell.
@@ -98,6 +101,7 @@ fn perform(tool: Tool, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolE
             Tool::Healthcheck(healthcheck) => healthcheck.run(env).await,
             Tool::Session(session) => session.run(env).await,
             Tool::Watch(watch) => watch.run(env).await,
+            Tool::Selftest(selftest) => selftest.run().await,
             Tool::Completions { .. } => Ok(()),
         }
     })

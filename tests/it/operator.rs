@@ -463,3 +463,27 @@ async fn the_page_about_commands_has_every_one() {
         }
     }
 }
+
+#[tokio::test]
+async fn selftest_sends_a_frame_from_node_to_node_and_leaves_nothing_behind() {
+    let cluster = Cluster::start(Kind::Redis(2), Options::default().flag("--session-listing", "public")).await;
+    let (near, far) = (cluster.near().http(), cluster.far().http());
+    let said = done(&["selftest", "--url", &near, "--url", &far, "--nodes", "2"]).await;
+    assert!(said.starts_with("a frame went from http://") && said.contains(" to http://"), "{said}");
+    let (_, sessions) = cluster.near().answer(reqwest::Method::GET, "/api/sessions").await;
+    assert_eq!(sessions, json!([]), "its session is deleted");
+}
+
+#[tokio::test]
+async fn selftest_says_what_is_missing() {
+    let cluster = Cluster::embedded().await;
+    let near = cluster.near().http();
+    assert!(done(&["selftest", "--url", &near]).await.contains("a frame went"));
+    let few = complaint(1, &["selftest", "--url", &near, "--nodes", "2"]).await;
+    assert!(few.contains("1 of 2 nodes"), "{few}");
+    let other = Cluster::embedded().await;
+    let apart = complaint(1, &["selftest", "--url", &near, "--url", &other.near().http()]).await;
+    assert!(apart.contains("ended the connection"), "two embedded stores know nothing of each other: {apart}");
+    let away = complaint(1, &["selftest", "--url", "http://127.0.0.1:9"]).await;
+    assert!(away.contains("cannot be reached"), "{away}");
+}

@@ -1,0 +1,129 @@
+//! `selftest`: does a frame really go from one node to another.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use gitorial_relay::ids::SessionId;
+use gitorial_relay::protocol::FrameType;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::address::Address;
+use super::call::{Question, Stream, ask, connect};
+use super::{ToolError, print};
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is asked for.
+#[derive(clap::Args)]
+pub(super) struct Selftest {
+    /// Where the nodes are. May be given several times; a name stands for all addresses that it has. Without TLS.
+    #[arg(long, value_name = "URL", required = true)]
+    url: Vec<Address>,
+
+    /// How many nodes there should be at least.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    nodes: usize,
+}
+
+/// A new session, as far as it matters here.
+#[derive(Deserialize)]
+struct Created {
+    id: String,
+}
+
+type Socket = WebSocketStream<Box<dyn Stream>>;
+
+impl Selftest {
+    pub(super) async fn run(self) -> Result<(), ToolError> {
+        let nodes = self.addresses().await?;
+        if nodes.len() < self.nodes {
+            let (found, wanted) = (nodes.len(), self.nodes);
+            return Err(ToolError::Refused(format!("{found} of {wanted} nodes have an address; wait for the others")));
+        }
+        let Some(first) = nodes.first() else { return Err(ToolError::Use("give --url".to_owned())) };
+        let last = nodes.last().unwrap_or(first);
+        let session = create(first).await?;
+        let relayed = timeout(PATIENCE, relay(first, last, session)).await;
+        // Whatever came of it, nothing is left behind; should this fail, the session ends by itself.
+        let path = path(session);
+        let _ = ask(first, Question { method: Method::DELETE, path: &path, ..Question::default() }).await;
+        let took =
+            relayed.map_err(|_| ToolError::Refused(format!("no frame came from {first} to {last} in time")))??;
+        print(&format!("a frame went from {first} to {last} in {:.1} ms", took.as_secs_f64() * 1_000.0));
+        Ok(())
+    }
+
+    /// Every address of every node, once.
+    async fn addresses(&self) -> Result<Vec<Address>, ToolError> {
+        let mut found = BTreeSet::new();
+        for url in &self.url {
+            if url.tls {
+                return Err(ToolError::Use(format!("{url} is spoken to over TLS: give the nodes themselves")));
+            }
+            let resolved = lookup_host((url.host.as_str(), url.port)).await;
+            let addresses = resolved.map_err(|error| ToolError::Refused(format!("{url} cannot be found: {error}")))?;
+            found.extend(addresses);
+        }
+        found.into_iter().map(|address| format!("http://{address}").parse().map_err(ToolError::Use)).collect()
+    }
+}
+
+fn path(session: SessionId) -> String {
+    format!("/api/sessions/{}", session.reveal())
+}
+
+async fn create(node: &Address) -> Result<SessionId, ToolError> {
+    let body = Some(json!({ "metadata": { "selftest": true }, "expiresIn": 60_000 }).to_string());
+    let question = Question { method: Method::POST, path: "/api/sessions", body, ..Question::default() };
+    let (status, answer) = ask(node, question).await?;
+    let id = serde_json::from_slice(&answer).ok().and_then(|Created { id }| SessionId::parse(&id));
+    id.filter(|_| status == StatusCode::CREATED)
+        .ok_or_else(|| ToolError::Refused(format!("{node} creates no session: it answers {status}")))
+}
+
+/// Joins on both nodes, sends a state on the first, and waits for it on the last. How long it took.
+async fn relay(first: &Address, last: &Address, session: SessionId) -> Result<Duration, ToolError> {
+    let mut sender = join(first, session).await?;
+    let mut receiver = join(last, session).await?;
+    let met = FrameType::ClientConnected;
+    tokio::try_join!(hear(&mut sender, first, met), hear(&mut receiver, last, met))?;
+    let state = json!({
+        "type": "state_update", "clientId": "client_selftest", "data": { "selftest": true },
+        "timestamp": 0, "protocol_version": 1,
+    });
+    let sent = Instant::now();
+    sender.send(Message::text(state.to_string())).await.map_err(|_| lost(first))?;
+    hear(&mut receiver, last, FrameType::StateUpdate).await?;
+    Ok(sent.elapsed())
+}
+
+async fn join(node: &Address, session: SessionId) -> Result<Socket, ToolError> {
+    let stream = connect(node).await?;
+    let path = format!("/ws?session={}", session.reveal());
+    let opened = client_async(node.websocket(&path), stream).await;
+    // What the library says of an error may have the address in it, and so the session's id.
+    opened.map(|(socket, _)| socket).map_err(|_| ToolError::Refused(format!("{node} opens no WebSocket")))
+}
+
+async fn hear(socket: &mut Socket, node: &Address, kind: FrameType) -> Result<(), ToolError> {
+    let marked = format!("\"type\":\"{}\"", kind.wire());
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) if text.as_str().contains(&marked) => return Ok(()),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(lost(node)),
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+fn lost(node: &Address) -> ToolError {
+    ToolError::Refused(format!("{node} ended the connection"))
+}
