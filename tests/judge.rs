@@ -115,6 +115,15 @@ fn states_out_of_order_and_frames_that_come_twice_are_found() {
 }
 
 #[test]
+fn who_comes_back_elsewhere_may_find_there_what_it_has_just_read_but_nothing_of_an_older_epoch() {
+    let mut history = good();
+    history.extend([(C, What::Opened), got(C, state(3, B, 1, 2))]);
+    assert_eq!(verdicts(&history), []);
+    history.push(got(C, state(4, A, 3, 1)));
+    assert_eq!(verdicts(&history), [Verdict::OlderAfterNewer { receiver: C, older: 1, newer: 2 }]);
+}
+
+#[test]
 fn a_frame_in_another_session_is_found() {
     let mut history = good();
     let stranger = Who { session: 7, client: 0 };

@@ -115,7 +115,8 @@ fn one_driver_per_epoch(events: &[Event]) -> Vec<Verdict> {
     verdicts
 }
 
-/// What one receiver has seen so far.
+/// What one receiver has seen so far. Order and number of frames are promised for each connection: one that comes back on
+/// another node may find there what it has just read elsewhere. Epochs are promised for good.
 #[derive(Default)]
 struct Seen {
     epoch: u64,
@@ -127,8 +128,12 @@ fn order(events: &[Event], epochs: &HashMap<u64, u64>) -> Vec<Verdict> {
     let mut receivers: HashMap<Who, Seen> = HashMap::new();
     let mut verdicts = Vec::new();
     for event in events {
-        let (receiver, What::Got(state)) = (event.who, &event.what) else { continue };
+        let receiver = event.who;
         let seen = receivers.entry(receiver).or_default();
+        if event.what == What::Opened {
+            *seen = Seen { epoch: seen.epoch, ..Seen::default() };
+        }
+        let What::Got(state) = &event.what else { continue };
         if state.author.session != receiver.session {
             verdicts.push(Verdict::WrongSession { receiver, author: state.author });
         }
