@@ -4,11 +4,20 @@ CARGO ?= cargo
 ADDRESS ?= 127.0.0.1:8080
 NPM_FLAGS ?= --no-audit --no-fund
 
-.PHONY: run test test-relay test-sdk test-examples lint bench install-test-tools help
+# How often each fault is tried, how many worlds at once, and a page to write the table of figures into.
+RUNS ?= 1
+JOBS ?= 4
+REPORT ?=
+
+.PHONY: run up test test-relay test-sdk test-examples test-helm test-deploy test-containers faults model lint bench \
+	install-test-tools help
 
 help:
 	@echo "make run    build the relay and start it with the embedded store on http://$(ADDRESS)"
 	@echo "make test   install what the tests need and run all of them"
+	@echo "make faults every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md"
+	@echo "make model  every short history of who may drive, to its end"
+	@echo "make up     three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose"
 	@echo "make lint   formatting, clippy, docs, dependency rules"
 	@echo "make bench  the hot path and the cost of an idle socket, measured"
 
@@ -27,12 +36,22 @@ run:
 	@echo
 	./target/release/gitorial-relay serve --listen $(ADDRESS)
 
-test: install-test-tools test-relay test-sdk test-examples
+up:
+	cd deploy && docker compose up --build --detach --wait
+
+test: install-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy
 
 # The relay and, by the way, the program that the other tests run.
 test-relay:
-	RUST_BACKTRACE=0 $(CARGO) test --locked --lib --bins --tests --examples
+	RUST_BACKTRACE=0 $(CARGO) test --locked --features otlp --lib --bins --tests --examples
 	$(CARGO) test --locked --doc
+
+# Store and broker over a Redis in a container, where this machine can run one: of its own files, nothing is fetched.
+test-containers:
+	@if { [ -n "$$CI" ] || docker version >/dev/null 2>&1; } && image=$$(tests/support/redis-image.sh); then \
+	  RELAY_TEST_REDIS_IMAGE=$$image RUST_BACKTRACE=0 \
+	  $(CARGO) test --locked --features otlp --test it -- store_contract broker_contract; \
+	else echo "no containers on this machine: store and broker were tried over local processes only"; fi
 
 # The client: its rules, the package, then everything on real nodes, Redis and Chromium.
 test-sdk:
@@ -44,11 +63,29 @@ test-examples:
 	cd examples/vscode-extension && npm ci $(NPM_FLAGS) && npm run check && npm run build && npm run package
 	node examples/support/run-tests.mjs
 
-# What the tests need and this machine does not have, from Debian's packages: Redis, Node.js, and a browser (unless
-# CHROMIUM names one).
+# The chart: rendered by Helm 3 and 4, held to Kubernetes' types, and run as processes with what it renders.
+test-helm:
+	helm/tests/run.sh
+
+# The files of deploy/ on real processes: frames through the balancer, every query of the dashboard, each alert.
+test-deploy:
+	deploy/tests/run.sh
+
+# At most 15 minutes for one run of each; twenty take half an hour and more.
+faults: install-test-tools
+	$(CARGO) test --release --locked --test faults -- --all --runs $(RUNS) --jobs $(JOBS) \
+	  $(if $(filter 1,$(RUNS)),--minutes 13) $(if $(REPORT),--report $(REPORT))
+
+model:
+	$(CARGO) test --locked --test model -- --nocapture
+
+# What the tests need and this machine does not have, from Debian's packages: Redis, a clock that can be set apart,
+# Node.js, and a browser (unless CHROMIUM names one).
 install-test-tools:
 	@wanted=""; \
 	command -v redis-server >/dev/null || wanted="redis-server"; \
+	command -v faketime >/dev/null || wanted="$$wanted faketime"; \
+	[ -z "$$CI" ] || command -v dockerd >/dev/null || wanted="$$wanted docker.io"; \
 	command -v npm >/dev/null || wanted="$$wanted nodejs npm"; \
 	[ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || wanted="$$wanted chromium"; \
 	[ -z "$$wanted" ] && exit 0; \
@@ -63,6 +100,7 @@ install-test-tools:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependency rules not checked"; fi
