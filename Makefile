@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 ADDRESS ?= 127.0.0.1:8080
+# What the tests of the relay have built.
+BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/gitorial-relay)
 NPM_FLAGS ?= --no-audit --no-fund
 
 # How often each fault is tried, how many worlds at once, and a page to write the table of figures into.
@@ -44,7 +46,7 @@ test: install-test-tools test-relay test-containers test-sdk test-examples test-
 # The relay and, by the way, the program that the other tests run.
 test-relay:
 	RUST_BACKTRACE=0 $(CARGO) test --locked --features otlp --lib --bins --tests --examples
-	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --features otlp --doc
 
 # Store and broker over a Redis in a container, where this machine can run one: of its own files, nothing is fetched.
 test-containers:
@@ -65,11 +67,11 @@ test-examples:
 
 # The chart: rendered by Helm 3 and 4, held to Kubernetes' types, and run as processes with what it renders.
 test-helm:
-	helm/tests/run.sh
+	RELAY_BINARY=$(BUILT) helm/tests/run.sh
 
 # The files of deploy/ on real processes: frames through the balancer, every query of the dashboard, each alert.
 test-deploy:
-	deploy/tests/run.sh
+	RELAY_BIN=$(BUILT) deploy/tests/run.sh
 
 # At most 15 minutes for one run of each; twenty take half an hour and more.
 faults: install-test-tools

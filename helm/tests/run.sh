@@ -35,7 +35,7 @@ fi
 
 if [ -z "${RELAY_BINARY:-}" ]; then
   built=${CARGO_TARGET_DIR:-$root/target}
-  for kind in debug release; do [ -x "$built/$kind/gitorial-relay" ] && RELAY_BINARY=$built/$kind/gitorial-relay; done
+  for kind in release debug; do [ -x "$built/$kind/gitorial-relay" ] && RELAY_BINARY=$built/$kind/gitorial-relay; done
   if [ -z "${RELAY_BINARY:-}" ]; then
     (cd "$root" && cargo build --locked --quiet)
     RELAY_BINARY=$built/debug/gitorial-relay
