@@ -1,6 +1,7 @@
 //! A session as one node sees it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -93,9 +94,11 @@ pub struct RoomState {
     pub term: Option<u64>,
     /// The document has to be read again before anything else.
     pub stale: bool,
-    /// Whoever drives has to be asked for its state: the clients here may have missed the last one, or those elsewhere
-    /// the last one of the driver here.
-    pub unasked: bool,
+    /// The clients here may have missed the last state of whoever drives, or those elsewhere that of the driver here. It
+    /// is asked for with every change of the document, until a state comes.
+    pub behind: bool,
+    /// Who was last asked for that reason, and when.
+    pub asked: Option<(ConnectionId, Instant)>,
     /// The core that this node last tried to replace. As long as it stands, that write may yet land.
     pub tried: Option<WriteId>,
     /// A refresh waits in the queue and has not read the document yet.

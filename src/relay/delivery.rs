@@ -63,6 +63,7 @@ impl Relay {
                     self.inner.metrics.dropped.inc();
                     return;
                 }
+                state.behind = false;
                 let mut parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
                 (parcel.state_of, parcel.state_hash) = (Some(route.source), Some(route.state_hash));
                 self.deliver(&state, &route.target, &mut parcel);
@@ -74,8 +75,12 @@ impl Relay {
                 }
             }
             Kind::RequestSync => {
-                // A node that the document, as it was read here, does not name yet would not get the answer.
-                state.unasked |= !state.elsewhere.contains(&from);
+                // A node that the document, as it was read here, does not name yet would not get the driver's answer: it
+                // is asked when the document is read again.
+                if matches!(route.target, Target::Only(_)) && !state.elsewhere.contains(&from) {
+                    (state.behind, state.asked) = (true, None);
+                    return;
+                }
                 let asker = Place { node: from, connection: route.source };
                 let now = Instant::now();
                 for seat in targets(&state, &route.target) {

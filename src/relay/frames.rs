@@ -1,5 +1,6 @@
 //! A client's frame comes in.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -266,7 +267,7 @@ impl Relay {
     fn undecided(&self, seat: &Seat, intent: &Intent) {
         let mut room = seat.room.lock();
         let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
-        (room.stale, room.unasked) = (true, true);
+        (room.stale, room.behind, room.asked) = (true, true, None);
         if let Some(belief) = Belief::of(intent, holds) {
             seat.lock().told.believes(belief);
         }
@@ -311,6 +312,7 @@ impl Relay {
         let hash = if kind == Kind::State { frame.data_hash() } else { 0 };
         let mut parcel = Parcel::new(frame.text.clone(), frame.kind, epoch, seq);
         if kind == Kind::State {
+            room.behind = false;
             (parcel.state_of, parcel.state_hash) = (Some(from.connection), Some(hash));
         }
         let asker = Place { node: self.node().clone(), connection: from.connection };
@@ -336,14 +338,12 @@ impl Relay {
         for seat in local.filter_map(|asker| room.seat(asker.connection).cloned()).collect::<Vec<_>>() {
             self.answer(room, &seat, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
         }
-        for node in &room.elsewhere {
+        let nodes: BTreeSet<&NodeId> = askers.iter().map(|asker| &asker.node).filter(|node| *node != here).collect();
+        for node in nodes {
             let there = askers.iter().filter(|asker| asker.node == *node);
-            let target: Vec<_> = there.map(|asker| asker.connection).collect();
-            if !target.is_empty() {
-                let (source, target) = (from.connection, Target::Only(target));
-                let route = Route { source, epoch, seq, state_hash, target, kind: Kind::Answer };
-                self.publish(node, from.room.id, route, frame.text.clone());
-            }
+            let (source, target) = (from.connection, Target::Only(there.map(|asker| asker.connection).collect()));
+            let route = Route { source, epoch, seq, state_hash, target, kind: Kind::Answer };
+            self.publish(node, from.room.id, route, frame.text.clone());
         }
     }
 

@@ -38,7 +38,7 @@ impl Relay {
                 self.reject(seat, *code, frame.kind.wire());
                 // A client without the handshake shows the state that it sent, and has to be shown the true one.
                 if frame.kind == FrameType::StateUpdate && !seat.lock().told.modern {
-                    seat.room.lock().unasked = true;
+                    seat.room.lock().behind = true;
                 }
             }
         }
@@ -179,7 +179,9 @@ impl Relay {
         let mut room = seat.room.lock();
         let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
         if holds && !self.drives(&room, seat.connection) {
-            room.unasked |= frame.kind == FrameType::StateUpdate;
+            if frame.kind == FrameType::StateUpdate {
+                (room.behind, room.asked) = (true, None);
+            }
             drop(room);
             return self.reject(seat, ErrorCode::StoreUnavailable, frame.kind.wire());
         }

@@ -1,7 +1,7 @@
 //! A document becomes news: the clients of this node are told what changed for them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,6 +12,9 @@ use crate::ids::{ConnectionId, Epoch, Millis, SessionId};
 use crate::protocol::{CloseReason, Frame, FrameType, RELAY_CLIENT_ID, outgoing};
 use crate::reconcile::{self, Diff, Phase, Tell, is_replaced, tell};
 use crate::session::{Client, Role, Session, Status};
+
+/// How long the answer of whoever drives may be under way.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// No lease has this number.
 const NO_TERM: u64 = 0;
@@ -39,15 +42,17 @@ impl Relay {
         }
         let newly_reached = self.look_elsewhere(room.id, &mut state, session, version);
         // Under another lease than before: what was said in between did not pass.
-        state.unasked |= term.is_some() && state.term.is_some_and(|before| Some(before) != term);
+        if term.is_some() && state.term.is_some_and(|before| Some(before) != term) {
+            (state.behind, state.asked) = (true, None);
+        }
         state.term = term.or(state.term);
         self.seat_driver(&mut state, session, term);
         let diff = reconcile::diff(before, session);
         self.tell_all(&mut state, &diff, session);
         state.release = None;
         let recently = self.now().saturating_sub(state.activity.drove_at) < RECENT;
-        state.unasked |= newly_reached && (recently || self.inner.presence.memory_is_doubtful());
-        if state.unasked {
+        state.behind |= newly_reached && (recently || self.inner.presence.memory_is_doubtful());
+        if state.behind {
             self.ask_driver(&mut state, session);
         }
         self.pass_held(&mut state);
@@ -129,7 +134,7 @@ impl Relay {
             // What it said before, as one that did not drive, is what it goes on from.
             ahead |= news && session.holds(seat.connection) && told.is_ahead();
         }
-        state.unasked |= ahead;
+        state.behind |= ahead;
     }
 
     /// A socket whose place a newer one of the same client took gets nothing more. If it has done the handshake it is
@@ -241,25 +246,27 @@ impl Relay {
     }
 
     /// Asks whoever drives for the state, on behalf of all who may have missed it. A driver of this node that may not drive
-    /// now is asked later, for its answer would be refused.
+    /// now is asked later, for its answer would be refused; and nobody is asked again while the answer may be under way.
     fn ask_driver(&self, state: &mut RoomState, session: &Session) {
-        let Some(holder) = session.core.holder.as_ref().map(|holder| &holder.place) else {
-            state.unasked = false;
+        let Some(holder) = session.driver().map(|holder| &holder.place) else { return };
+        let now = Instant::now();
+        let asked = |(connection, at): (_, Instant)| connection == holder.connection && now - at < ASK_AGAIN;
+        if state.asked.is_some_and(asked) {
             return;
-        };
+        }
         if let Some(seat) = state.seat(holder.connection) {
-            if self.drives(state, holder.connection) {
-                seat.lock().ask(None, Instant::now());
-                seat.tell(self.question(), FrameType::RequestSync, true, &self.inner.settings.queue);
-                state.unasked = false;
+            if !self.drives(state, holder.connection) {
+                return;
             }
+            seat.lock().ask(None, now);
+            seat.tell(self.question(), FrameType::RequestSync, true, &self.inner.settings.queue);
         } else if let Some(seat) = state.seats.first() {
             let (source, target) = (seat.connection, Target::Only(vec![holder.connection]));
             let (epoch, seq) = (session.core.epoch, seat.lock().next_seq());
             let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::RequestSync };
             self.publish(&holder.node, seat.room.id, route, self.question());
-            state.unasked = false;
         }
+        state.asked = Some((holder.connection, now));
     }
 
     /// As [`Relay::observe`] does when something was missed, if this node's client drives.
@@ -267,7 +274,7 @@ impl Relay {
         let view = state.view.clone();
         let own = |view: &&View| view.session.driver().is_some_and(|holder| holder.place.node == *self.node());
         if let Some(view) = view.as_ref().filter(own) {
-            state.unasked = true;
+            state.behind = true;
             self.ask_driver(state, &view.session);
         }
     }
