@@ -1,5 +1,6 @@
 //! One socket in a session, as the relay knows it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const ANSWER_WINDOW: Duration = Duration::from_secs(5);
 
 /// How long a client's confirmation that it does not drive is waited for.
 const GATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many confirmations a client may owe.
+const MAX_GATES: usize = 32;
 
 /// How many states may cross an answer on the way.
 const MAX_KNOWN: usize = 32;
@@ -52,8 +56,8 @@ pub struct SeatState {
     pub muted: bool,
     /// The hash of the last state that passed to or from it.
     pub last_state: Option<u64>,
-    /// The hash of the last state that it sent and that did not pass at once: it repeats it when it is asked, even if it
-    /// was refused.
+    /// The hash of the last state that it sent and that did not pass to all: it repeats it when it is asked, even if it was
+    /// refused.
     pub sent: Option<u64>,
     /// Since it last asked for the state a new one has passed to or from it.
     pub updated: bool,
@@ -63,8 +67,8 @@ pub struct SeatState {
     pub initial_push: bool,
     /// The number of its last frame.
     pub seq: Seq,
-    /// When it was last sent something that it has to confirm.
-    pub gated_at: Option<Instant>,
+    /// When it was sent each thing that it has yet to confirm, oldest first.
+    pub gates: VecDeque<Instant>,
     /// A frame that follows when control comes.
     pub held: Option<Frame>,
     /// The frame by which another took control from it, until it is told.
@@ -176,8 +180,23 @@ impl SeatState {
     /// went astray with another socket of the same client is not waited for for ever.
     #[must_use]
     pub fn is_gated(&self, now: Instant) -> bool {
-        let recent = self.gated_at.is_some_and(|since| now.saturating_duration_since(since) < GATE_TIMEOUT);
-        self.told.gate > 0 && recent
+        self.gates.back().is_some_and(|sent| now.saturating_duration_since(*sent) < GATE_TIMEOUT)
+    }
+
+    /// Notes how much of what it was just told it has to confirm.
+    pub fn shut_gates(&mut self, now: Instant) {
+        self.gates.retain(|sent| now.saturating_duration_since(*sent) < GATE_TIMEOUT);
+        for _ in 0..std::mem::take(&mut self.told.gate) {
+            if self.gates.len() == MAX_GATES {
+                self.gates.pop_front();
+            }
+            self.gates.push_back(now);
+        }
+    }
+
+    /// Notes a confirmation. Those that never come, of a socket that has died, are the oldest.
+    pub fn open_gate(&mut self) {
+        self.gates.pop_back();
     }
 
     /// The next number among its frames.

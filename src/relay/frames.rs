@@ -114,7 +114,7 @@ impl Relay {
     /// An old client's acknowledgement of having lost control. It may also be the first that is heard of it.
     fn confirmed(&self, seat: &Arc<Seat>, frame: Frame, spoke: bool) -> Handling {
         let mut state = seat.lock();
-        state.told.gate = state.told.gate.saturating_sub(1);
+        state.open_gate();
         drop(state);
         if spoke { Handling::Done } else { self.on_role_frame(seat, frame) }
     }
@@ -155,7 +155,8 @@ impl Relay {
         let mut state = seat.lock();
         // Only a place that was taken over has done the handshake before this one.
         let resumed = state.told.modern;
-        (state.spoke, state.told.modern, state.told.gate) = (true, true, 0);
+        (state.spoke, state.told.modern) = (true, true);
+        state.gates.clear();
         let ack = serde_json::json!({
             "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
             "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
@@ -193,6 +194,7 @@ impl Relay {
         let holds = view.is_some_and(|view| view.session.holds(seat.connection));
         if !holds && answer {
             let askers = state.answered();
+            state.note_sent(&frame);
             let seq = state.next_seq();
             drop(state);
             self.note_activity(&mut room, false);

@@ -153,7 +153,7 @@ impl Relay {
                 seat.outbound.close(CloseReason::Evicted);
                 return false;
             }
-            let gate = std::mem::take(&mut told.told.gate);
+            let gate = std::mem::take(&mut told.gates);
             gates.extend(told.client.as_ref().and_then(|client| client.alias.clone()).map(|alias| (alias, gate)));
             true
         });
@@ -161,8 +161,8 @@ impl Relay {
             let newer = session.clients().find(|(_, client)| client.alias.as_ref() == Some(&alias));
             if let Some(seat) = newer.and_then(|(_, client)| state.seat(client.connection)) {
                 let mut newer = seat.lock();
-                newer.told.gate += gate;
-                newer.gated_at = Some(Instant::now());
+                let own = std::mem::replace(&mut newer.gates, gate);
+                newer.gates.extend(own);
             }
         }
     }
@@ -177,11 +177,9 @@ impl Relay {
         session: &Session,
         release: Option<&(ConnectionId, Bytes)>,
     ) -> bool {
-        let (drove, gate) = (state.told.phase == Phase::Active, state.told.gate);
+        let drove = state.told.phase == Phase::Active;
         let tells = tell(&mut state.told, me, diff, session);
-        if state.told.gate > gate {
-            state.gated_at = Some(Instant::now());
-        }
+        state.shut_gates(Instant::now());
         state.client = Some(me.clone());
         let role = session.role(me);
         match role {

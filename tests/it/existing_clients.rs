@@ -284,7 +284,10 @@ async fn a_driver_whose_socket_breaks_drives_again(pair: &Pair<'_>) {
 
 async fn a_follower_whose_socket_breaks_follows_again(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
+    let met = b.count("client_connected");
     b.reconnect().await;
+    // An open socket is not in its session yet.
+    b.has_got("client_connected", met + 1).await;
     push(&b).await;
     a.send_state(9);
     b.state_is(9).await;
