@@ -105,8 +105,12 @@ impl Relay {
             let span =
                 tracing::debug_span!(target: SPANS, parent: asked_by, "decide", session = id.tag(), jobs = jobs.len());
             if let Err(error) = self.settle(id, &mut jobs).instrument(span).await {
-                tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
-                self.fail(id, &mut jobs);
+                // Said once for each session: while the store is away all of them try again and again.
+                if self.fail(id, &mut jobs) {
+                    tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
+                } else {
+                    tracing::debug!(session = id.tag(), %error, "nothing could be decided yet");
+                }
             }
         }
     }
@@ -123,12 +127,10 @@ impl Relay {
         }
     }
 
-    /// The store did not answer: nobody of this session drives until it does.
-    fn fail(&self, id: SessionId, jobs: &mut VecDeque<Job>) {
+    /// The store did not answer: nobody of this session drives until it does. `true`: it had answered before.
+    fn fail(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> bool {
         let room = self.inner.hub.find(id);
-        if let Some(room) = &room {
-            room.lock().stale = true;
-        }
+        let first = room.as_ref().is_none_or(|room| !std::mem::replace(&mut room.lock().stale, true));
         for job in jobs.drain(..) {
             if let (Event::Leave { connection, .. }, Some(room)) = (&job.event, &room) {
                 room.lock().remove(*connection);
@@ -136,6 +138,7 @@ impl Relay {
             // Who asked may have gone.
             let _ = job.reply.send(Reply::Unavailable);
         }
+        first
     }
 
     /// Decides as many of the jobs as fit into one write.
