@@ -4,9 +4,11 @@
 //! - `queue`: one queue per session, so that conflicts only happen between nodes: load the document, `decide`, commit,
 //!   and do what follows from the `outcome`.
 //! - `tell`: a new document becomes frames for this node's clients.
+//! - `ask`: whoever drives is asked for its state when somebody may have missed it.
 //! - `delivery`: what other nodes send.
 //! - `upkeep`: leases, time-outs, dead nodes, repairs.
 
+mod ask;
 mod decide;
 mod delivery;
 mod events;

@@ -1,0 +1,55 @@
+//! Whoever drives is asked for its state when somebody may have missed it (docs/decisions, 13).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Relay;
+use crate::broker::{Kind, Route, Target};
+use crate::hub::{RoomState, View};
+use crate::protocol::{FrameType, RELAY_CLIENT_ID, outgoing};
+use crate::session::Session;
+
+/// How long the answer of whoever drives may be under way.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+impl Relay {
+    /// Asks whoever drives for the state, on behalf of all who may have missed it. A driver of this node that may not drive
+    /// now is asked later, for its answer would be refused; and nobody is asked again while the answer may be under way.
+    pub(super) fn ask_driver(&self, state: &mut RoomState, session: &Session) {
+        let Some(holder) = session.driver().map(|holder| &holder.place) else { return };
+        let now = Instant::now();
+        let asked = |(connection, at): (_, Instant)| connection == holder.connection && now - at < ASK_AGAIN;
+        if state.asked.is_some_and(asked) {
+            return;
+        }
+        if let Some(seat) = state.seat(holder.connection) {
+            if !self.drives(state, holder.connection) {
+                return;
+            }
+            seat.lock().ask(None, now);
+            seat.tell(self.question(), FrameType::RequestSync, true, &self.inner.settings.queue);
+        } else if let Some(seat) = state.seats.first() {
+            let (source, target) = (seat.connection, Target::Only(vec![holder.connection]));
+            let (epoch, seq) = (session.core.epoch, seat.lock().next_seq());
+            let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::RequestSync };
+            self.publish(&holder.node, seat.room.id, route, self.question());
+        }
+        state.asked = Some((holder.connection, now));
+    }
+
+    /// As [`Relay::observe`] does when something was missed, if this node's client drives.
+    pub(super) fn ask_own_driver(&self, state: &mut RoomState) {
+        let view = state.view.clone();
+        let own = |view: &&View| view.session.driver().is_some_and(|holder| holder.place.node == *self.node());
+        if let Some(view) = view.as_ref().filter(own) {
+            state.behind = true;
+            self.ask_driver(state, &view.session);
+        }
+    }
+
+    /// A `request_sync` of the relay's own.
+    fn question(&self) -> Bytes {
+        outgoing::frame(FrameType::RequestSync, RELAY_CLIENT_ID, Some(serde_json::json!({})), self.now())
+    }
+}
