@@ -237,6 +237,14 @@ impl SeatState {
         }
     }
 
+    /// Notes that it answered with this state. Whatever it says next is something else, even if no state has ever passed.
+    pub fn note_answer(&mut self, hash: u64) {
+        self.sent = Some(hash);
+        if let Some(open) = self.open_sync.as_mut().filter(|open| open.known.len() < MAX_KNOWN) {
+            open.known.push(hash);
+        }
+    }
+
     /// Whether it shows a state of its own that has not passed.
     #[must_use]
     pub fn is_ahead(&self) -> bool {

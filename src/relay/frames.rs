@@ -194,7 +194,7 @@ impl Relay {
         let holds = view.is_some_and(|view| view.session.holds(seat.connection));
         if !holds && answer {
             let askers = state.answered();
-            state.note_sent(&frame);
+            state.note_answer(hash);
             let seq = state.next_seq();
             drop(state);
             self.note_activity(&mut room, false);

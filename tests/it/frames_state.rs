@@ -18,6 +18,7 @@ on_both! {
     an_answer_that_is_another_state_is_a_take,
     all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take,
     a_client_without_a_state_may_answer_with_any,
+    a_take_right_after_an_answer_is_a_take,
     an_answer_that_the_driver_has_overtaken_is_dropped,
     a_late_answer_of_one_that_lost_control_is_no_initial_push,
     a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
@@ -183,6 +184,18 @@ async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
     b.say("state_update", state(40)).await;
     assert_eq!(a.expect("state_update").await["data"], state(40));
     assert_eq!(stage.active().await, "client_a", "the seed's pull: the peer's state arrives, then the caller drives");
+}
+
+async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("request_sync", json!({})).await;
+    b.expect("request_sync").await;
+    b.say("state_update", state(1)).await;
+    assert_eq!(a.expect("state_update").await["data"], state(1), "no state has passed: any is an answer");
+    b.say("state_update", state(2)).await;
+    granted(&b).await;
+    demoted(&a, "client_b").await;
+    assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
 async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
