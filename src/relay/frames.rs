@@ -55,6 +55,8 @@ impl Relay {
         }
         let (spoke, gated) = (state.spoke, state.is_gated(Instant::now()));
         drop(state);
+        // What it owes from before it drove, perhaps on a socket that has died, does not count against whoever drives.
+        let gated = gated && seat.room.lock().driver_at(seat.connection).is_none();
         match frame.kind {
             FrameType::AssignSyncDirection
             | FrameType::ClientConnected
@@ -363,6 +365,7 @@ impl Relay {
         parcel.state_hash = Some(hash);
         seat.deliver(&mut parcel, &self.inner.settings.queue);
         if another && room.driver_at(seat.connection).is_some() {
+            room.asked = None;
             self.ask_own_driver(room);
         }
     }
