@@ -169,10 +169,11 @@ impl Step<'_> {
         }
     }
 
-    /// Of two cores the one that changed later is the later one: control that was given since must not be given again.
+    /// Of two cores the one with the later grant is the later one, and of one grant the one that changed later: control
+    /// that was given since must not be given again. Any two nodes agree on which it is, or they would write in turn.
     pub(super) fn remember(&mut self, core: &Core) {
-        let forgotten = core.changed_at > self.session.core.changed_at || core.epoch > self.session.core.epoch;
-        if forgotten && self.session.core.status == Status::Active {
+        let age = |core: &Core| (core.epoch, core.changed_at);
+        if age(core) > age(&self.session.core) && self.session.core.status == Status::Active {
             let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
             self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };
         }

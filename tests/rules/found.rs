@@ -241,6 +241,26 @@ fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
 }
 
 #[test]
+fn two_nodes_that_remember_different_cores_do_not_write_them_in_turn() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    let forgetful = scene.session.clone();
+    scene.now += 10;
+    scene.frame(1, Intent::Release);
+    scene.frame(11, STATE);
+    let granted = scene.session.core.clone();
+    // Meanwhile the node of the one that let go has mended what the store still knows, later but without that grant.
+    scene.session = forgetful;
+    scene.now += 10;
+    scene.leave(1, false);
+    let mended = scene.session.core.clone();
+    assert!(mended.changed_at > granted.changed_at && mended.epoch < granted.epoch);
+    scene.apply(&node(11), &Event::Remember(Box::new(granted)));
+    assert!(scene.drives(11));
+    scene.apply(&node(1), &Event::Remember(Box::new(mended)));
+    assert!(scene.drives(11), "the later grant stays");
+}
+
+#[test]
 fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
     for (belief, asked) in [(Belief::Pull, Phase::Pull), (Belief::Push, Phase::Push)] {
         let mut scene = Scene::new(Strategy::FirstComeFirstServed);
