@@ -1,9 +1,14 @@
 //! The same scenes with one rule of the shell broken: the check has to find out, or it proves nothing.
 
 use super::check::{EXCLUSION, GONE, ONCE, ORDER};
-use super::run::finds;
-use super::scene::Broken;
+use super::marks::Mark;
+use super::run::{finds, never};
+use super::scene::{Broken, Budget, Scene};
 use super::scenes;
+
+fn one_wish_more(scene: Scene) -> Scene {
+    Scene { budget: Budget { wishes: scene.budget.wishes + 1, ..scene.budget }, ..scene }
+}
 
 #[test]
 fn receivers_without_a_fence_show_states_out_of_order() {
@@ -46,16 +51,21 @@ fn without_forestalling_a_write_of_unknown_outcome_two_drive() {
 }
 
 #[test]
-fn with_a_holder_restored_by_a_node_whose_lease_had_lapsed_two_drive() {
+fn with_a_holder_that_drives_though_its_node_is_not_sure_two_drive() {
     finds(scenes::forgets(), Broken::SureHolder, EXCLUSION);
 }
 
 #[test]
-fn when_a_failover_loses_a_write_that_was_answered_two_drive() {
-    finds(scenes::fails_over(), Broken::Replication, EXCLUSION);
+fn after_a_failover_that_nobody_notices_two_drive() {
+    finds(one_wish_more(scenes::fails_over()), Broken::Notice, EXCLUSION);
+}
+
+#[test]
+fn without_what_its_node_remembers_nobody_whose_grant_was_lost_drives_on() {
+    never(scenes::outlives(), Broken::Remembrance, Mark::DroveOn);
 }
 
 #[test]
 fn when_a_decision_of_before_a_failover_is_written_after_it_an_epoch_is_granted_twice() {
-    finds(scenes::fails_over(), Broken::Reconnection, ONCE);
+    finds(one_wish_more(scenes::fails_over()), Broken::Reconnection, ONCE);
 }

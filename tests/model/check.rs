@@ -14,8 +14,9 @@ use stateright::{Model, Property};
 use super::doc::{Doc, millis, name, node_id, socket, token};
 use super::marks::{Mark, Marks};
 use super::node::{Landed, Stage};
+use super::run::deep;
 use super::scene::{Broken, Scene, Wish};
-use super::world::{Faults, Job, Node, Routed, Seat, Step, Store, Stored, Worker, World, Write};
+use super::world::{Faults, Job, Memory, Node, Routed, Seat, Step, Store, Stored, Worker, World, Write};
 
 /// At no time two clients whose states their nodes would let through.
 pub const EXCLUSION: &str = "one client drives at most";
@@ -26,14 +27,20 @@ pub const ONCE: &str = "an epoch is granted once";
 /// What was deleted stays so.
 pub const GONE: &str = "a deleted session does not come back";
 
+/// Nodes do not go on writing when nothing happens any more.
+pub const REST: &str = "writes come to an end";
+
+/// More than a scene needs.
+fn many_writes() -> u8 {
+    10 + 6 * deep()
+}
+
 /// A scene, to be checked.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub scene: Scene,
     pub rules: Rules,
     pub marks: Arc<Marks>,
-    /// Whether a failover loses writes that were answered. Then nobody can promise exclusion.
-    pub exclusion: bool,
 }
 
 impl Check {
@@ -41,8 +48,7 @@ impl Check {
         let long = Duration::from_secs(1 << 20);
         let grace = if scene.grace { long } else { Duration::ZERO };
         let rules = Rules { grace, pending: long, quiet: long, max_requests: 2, max_clients: 8 };
-        let exclusion = scene.budget.fail_overs == 0 || scene.is(Broken::Replication);
-        Self { scene, rules, marks: Arc::default(), exclusion }
+        Self { scene, rules, marks: Arc::default() }
     }
 
     fn first_document(&self) -> Arc<Doc> {
@@ -91,7 +97,8 @@ impl Check {
             lease,
             renewing: None,
             beats: 1,
-            generation: 1,
+            memory: Memory { marker: 1, server: 1 },
+            forgetful: false,
             doubtful_until: 0,
             sights: others.map(|other| (other, Sight { count: Some(1), since: 0 })).collect::<BTreeMap<_, _>>(),
             lapsed: Vec::new(),
@@ -132,8 +139,9 @@ impl Model for Check {
         let store = Store {
             found: Some(stored),
             replica: None,
+            forgotten: None,
             beats: vec![Some(1); self.scene.nodes],
-            generation: 1,
+            memory: Memory { marker: 1, server: 1 },
             writes: 0,
         };
         vec![World {
@@ -179,14 +187,20 @@ impl Model for Check {
         (world != *last).then_some(world)
     }
 
+    /// After a loss of memory nodes may write in turn until the next heartbeat, one of them taking the other for dead.
+    fn within_boundary(&self, world: &World) -> bool {
+        world.store.writes <= many_writes()
+    }
+
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(EXCLUSION, |check: &Self, world: &World| {
-                !check.exclusion || check.driving(world).len() <= 1
-            }),
+            Property::always(EXCLUSION, |check: &Self, world: &World| check.driving(world).len() <= 1),
             Property::always(ORDER, |_, world: &World| !world.faults.out_of_order),
             Property::always(ONCE, |_, world: &World| !world.faults.granted_twice),
             Property::always(GONE, |_, world: &World| !world.faults.came_back),
+            Property::always(REST, |check: &Self, world: &World| {
+                check.scene.budget.memory_losses > 0 || world.store.writes < many_writes()
+            }),
         ]
     }
 }
@@ -194,22 +208,24 @@ impl Model for Check {
 impl Check {
     fn steps_of(&self, world: &World, index: usize, node: &Node, steps: &mut Vec<Step>) {
         let left = &world.left;
-        if self.scene.lease.is_some() {
-            let longer = self.scene.timing().deadline(millis(world.now)) > node.lease.deadline;
+        let unnoticed = node.memory != world.store.memory;
+        if self.scene.lease.is_some() || unnoticed {
+            let longer = self.scene.timing().deadline(millis(world.now)) > node.lease.deadline || unnoticed;
             match node.renewing {
                 _ if self.scene.is_steady(index) => {}
                 Some(_) => steps.push(Step::Renewed(index)),
                 None if left.renewals > 0 && longer => steps.push(Step::Renew(index)),
                 None => {}
             }
-            if (0..world.nodes.len())
-                .any(|other| other != index && !(self.scene.is_steady(other) && world.nodes[other].alive))
+            if self.scene.lease.is_some()
+                && (0..world.nodes.len())
+                    .any(|other| other != index && !(self.scene.is_steady(other) && world.nodes[other].alive))
             {
                 steps.push(Step::Watch(index));
             }
         }
         let behind = match (&node.view, &world.store.found) {
-            (Some((_, known)), Some(stored)) => *known < stored.version,
+            (Some((_, known)), Some(stored)) => *known != stored.version,
             (None, Some(_)) | (Some(_), None) => true,
             (None, None) => false,
         };
@@ -310,7 +326,7 @@ impl Stage<'_> {
                 self.world.left.memory_losses -= 1;
                 let store = &mut self.world.store;
                 (store.found, store.replica) = (None, None);
-                store.generation += 1;
+                store.memory.marker += 1;
                 store.beats.fill(None);
             }
             Step::FailOver => {
@@ -318,7 +334,7 @@ impl Stage<'_> {
                 self.world.left.ticks -= 1;
                 self.world.now += 1;
                 self.world.left.fail_overs -= 1;
-                self.world.store.found = self.world.store.replica.take();
+                self.fail_over();
                 self.marks.note(Mark::FailedOver);
                 // What was read from the one that failed is read again: the connection to it broke with it.
                 if !self.scene.is(Broken::Reconnection) {
@@ -329,6 +345,17 @@ impl Stage<'_> {
                 }
             }
         }
+    }
+
+    fn fail_over(&mut self) {
+        let store = &mut self.world.store;
+        let grant = |stored: &Option<Stored>| {
+            let doc = &stored.as_ref()?.doc;
+            doc.holder().map(|holder| (doc.epoch(), holder))
+        };
+        store.forgotten = grant(&store.found).filter(|known| Some(*known) != grant(&store.replica));
+        store.found = store.replica.take();
+        store.memory.server += 1;
     }
 
     fn lose_answer(&mut self, node: usize, again: bool) {
@@ -410,7 +437,8 @@ impl Stage<'_> {
         self.gone(client);
     }
 
-    fn gone(&mut self, client: u8) {
+    /// A client without a socket may come back.
+    pub fn gone(&mut self, client: u8) {
         if self.scene.clients[usize::from(client)].1 && self.world.left.returns > 0 {
             self.world.away.push(client);
             self.world.away.sort_unstable();

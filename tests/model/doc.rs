@@ -30,6 +30,17 @@ impl Doc {
         self.session.core.holder.as_ref().map(|holder| holder.place.connection)
     }
 
+    pub fn has_claims(&self) -> bool {
+        !self.session.core.requests.is_empty() || self.session.core.offer.is_some()
+    }
+
+    /// The same, but nobody has asked for control.
+    pub fn without_claims(&self) -> Arc<Self> {
+        let mut session = self.session.clone();
+        (session.core.requests, session.core.offer) = (Vec::new(), None);
+        Self::of(session)
+    }
+
     pub fn is_active(&self) -> bool {
         self.session.core.status == Status::Active
     }
@@ -64,11 +75,12 @@ impl fmt::Debug for Doc {
     }
 }
 
-/// Takes out what only tells clients something or orders them: times but that of a loss, roles but that of the holder.
+/// Takes out what only tells clients something or orders them: times but that of the last change, roles but that of the
+/// holder.
 /// Nothing in the model lives long enough for a time-out of minutes.
 fn plain(mut session: Session) -> Session {
     let core = &mut session.core;
-    (core.changed_at, core.ended, core.everyone) = (0, None, Assignment::default());
+    (core.ended, core.everyone) = (None, Assignment::default());
     let at_once = |holder: &mut Holder| holder.since = 0;
     core.holder.iter_mut().for_each(at_once);
     core.transfer.iter_mut().filter_map(|transfer| transfer.to.as_mut()).for_each(at_once);

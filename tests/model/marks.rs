@@ -19,6 +19,10 @@ pub enum Mark {
     Returned,
     /// A replica took over that missed the last write.
     FailedOver,
+    /// A node wrote a core again that the store had forgotten.
+    Remembered,
+    /// Whoever was granted control by a write that a failover lost drives on, in the same epoch.
+    DroveOn,
     /// A write came too late.
     Conflict,
     /// A state came too late.
@@ -37,7 +41,7 @@ pub enum Mark {
 
 /// How often each has been seen, in all states of a check.
 #[derive(Debug, Default)]
-pub struct Marks([AtomicU64; 14]);
+pub struct Marks([AtomicU64; 16]);
 
 impl Marks {
     pub fn note(&self, mark: Mark) {

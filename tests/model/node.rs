@@ -13,6 +13,9 @@ use super::marks::{Mark, Marks};
 use super::scene::{Broken, Scene, Wish};
 use super::world::{Basis, Decision, Driver, Job, Seat, Stored, Worker, World, Write};
 
+/// No lease has this number.
+const NO_TERM: u64 = 0;
+
 /// One step of one world.
 pub struct Stage<'a> {
     pub scene: &'a Scene,
@@ -37,20 +40,60 @@ impl Stage<'_> {
         here.driver.filter(|driver| here.alive && !driver.suspended && Some(driver.term) == term && sends(driver))
     }
 
+    /// Whether what this driver was let drive by has held ever since.
+    fn covers(&self, node: usize, driver: &Driver) -> bool {
+        let now = millis(self.world.now.saturating_sub(self.scene.drift));
+        self.world.nodes[node].lease.covers(driver.term, now)
+    }
+
     /// The local client that surely held control when the store lost its memory.
     fn sure_holder(&self, node: usize) -> Option<ConnectionId> {
-        let (here, now) = (&self.world.nodes[node], millis(self.world.now.saturating_sub(self.scene.drift)));
-        if self.scene.is(Broken::SureHolder) {
-            let known = here.view.as_ref().and_then(|(view, _)| view.holder());
-            return known.filter(|known| here.seats.iter().any(|seat| seat.connection == *known));
-        }
-        let sure = here.driver.filter(|driver| !driver.suspended && here.lease.covers(driver.term, now));
+        let sure = self.world.nodes[node].driver.filter(|driver| !driver.suspended && self.covers(node, driver));
         sure.map(|driver| driver.connection)
     }
 
+    /// Whether the document says of a client of this node that it drives, and this node is not sure of it.
+    fn is_unsure_of_holder(&self, node: usize, session: &Session, sure: Option<ConnectionId>) -> bool {
+        let own = session.core.holder.as_ref().filter(|holder| holder.place.node == node_id(node));
+        let connection = own.map(|holder| holder.place.connection);
+        let unsure = connection.is_some() && connection != sure && self.is_doubtful(node);
+        unsure && !self.scene.is(Broken::SureHolder)
+    }
+
     fn is_doubtful(&self, node: usize) -> bool {
-        let trusted = self.scene.is(Broken::Generation);
-        !trusted && self.world.now + self.scene.drift < self.world.nodes[node].doubtful_until
+        !self.scene.is(Broken::Generation) && self.knows_of_a_loss(node)
+    }
+
+    fn knows_of_a_loss(&self, node: usize) -> bool {
+        self.world.now + self.scene.drift < self.world.nodes[node].doubtful_until
+    }
+
+    /// A document was read: from another server than before, its node is in doubt.
+    fn heard_from(&mut self, node: usize) {
+        let known = self.world.nodes[node].memory.server;
+        if known != self.world.store.memory.server && !self.scene.is(Broken::Notice) {
+            self.doubt(node);
+        }
+    }
+
+    fn doubt(&mut self, node: usize) {
+        let patience = u8::try_from(self.scene.timing().patience()).unwrap();
+        self.world.nodes[node].doubtful_until = self.world.now + patience;
+    }
+
+    /// Compares what the store remembers with what it did.
+    fn remember(&mut self, node: usize) {
+        let (now, memory) = (self.world.now, self.world.store.memory);
+        let here = &mut self.world.nodes[node];
+        let before = std::mem::replace(&mut here.memory, memory);
+        let lost = if self.scene.is(Broken::Notice) { before.marker != memory.marker } else { before != memory };
+        if lost {
+            here.sights.values_mut().for_each(|sight| sight.since = millis(now));
+            here.lapsed.clear();
+            here.forgetful = true;
+            self.doubt(node);
+            self.marks.note(Mark::MemoryLost);
+        }
     }
 
     pub fn queue(&mut self, node: usize) {
@@ -64,23 +107,18 @@ impl Stage<'_> {
     pub fn renewed(&mut self, node: usize, began: u8) {
         let (now, timing) = (self.world.now, self.scene.timing());
         let lagging = millis(now.saturating_sub(self.scene.drift));
-        let generation = self.world.store.generation;
+        self.remember(node);
         let here = &mut self.world.nodes[node];
         here.beats += 1;
         self.world.store.beats[node] = Some(here.beats);
-        let memory_lost = std::mem::replace(&mut here.generation, generation) != generation;
-        if memory_lost {
-            here.doubtful_until = now + u8::try_from(timing.patience()).unwrap();
-            here.sights.values_mut().for_each(|sight| sight.since = millis(now));
-            here.lapsed.clear();
-        }
+        let memory_lost = std::mem::take(&mut here.forgetful);
         let new_term = here.lease.renew(millis(began), lagging, memory_lost, &timing);
         if new_term || memory_lost {
             here.stale = true;
             if let Some((_, version)) = here.view.as_mut().filter(|_| memory_lost) {
                 *version = 0;
             }
-            self.marks.note(if memory_lost { Mark::MemoryLost } else { Mark::NewLease });
+            self.marks.note(Mark::NewLease);
             self.queue(node);
         }
     }
@@ -128,11 +166,10 @@ impl Stage<'_> {
                 let partial = version != decision.write.base.version + 1;
                 self.finish(node, &decision, version, decision.term, partial);
             }
+            // Whether it or another node has written it: next it is read.
             Worker::Restoring(doc) => {
                 if self.world.create(&doc) {
                     self.marks.note(Mark::Restored);
-                } else {
-                    self.fail(node);
                 }
             }
         }
@@ -145,11 +182,15 @@ impl Stage<'_> {
         if here.batch == 0 {
             here.batch = here.jobs.len();
         }
-        let Some(stored) = self.world.store.found.clone() else { return self.missing(node) };
+        self.heard_from(node);
+        let Some(mut stored) = self.world.store.found.clone() else { return self.missing(node) };
         if let Some(decision) = unknown
             && landed(&decision, &stored, &node_id(node))
         {
             return self.finish(node, &decision, stored.version, term, true);
+        }
+        if self.is_doubtful(node) && stored.doc.has_claims() {
+            stored.doc = stored.doc.without_claims();
         }
         self.refuse_claims(node, term);
         let dead = |other: &usize| stored.doc.session.rosters.contains_key(&node_id(*other));
@@ -168,9 +209,15 @@ impl Stage<'_> {
         }
         let here = &mut self.world.nodes[node];
         let later = here.jobs.split_off(here.batch);
-        here.jobs.retain(|job| !matches!(job, Job::Frame { .. }));
+        let claims = |job: &mut Job| matches!(job, Job::Frame { .. } | Job::Join { .. });
+        let refused: Vec<Job> = here.jobs.extract_if(.., claims).collect();
         here.batch = here.jobs.len();
         here.jobs.extend(later);
+        for job in refused {
+            if let Job::Join { client, .. } = job {
+                self.gone(client);
+            }
+        }
     }
 
     fn still_lapsed(&self, node: usize, session: &Session) -> HashSet<NodeId> {
@@ -188,7 +235,11 @@ impl Stage<'_> {
         let context = Context { here: &here, now: millis(self.world.now), lapsed, rules: self.rules };
         let mut session = stored.doc.session.clone();
         for repair in self.repairs(node, &session, term) {
+            let before = session.core.epoch;
             session = apply(&session, &repair, context).session;
+            if matches!(repair, Event::Remember(_)) && session.core.epoch > before {
+                self.marks.note(Mark::Remembered);
+            }
         }
         let mut taken = 0;
         for (index, job) in self.world.nodes[node].jobs[..self.world.nodes[node].batch].iter().enumerate() {
@@ -290,10 +341,17 @@ impl Stage<'_> {
         let known = |connection| living().any(|client| client.connection == connection);
         let missing = here.seats.iter().filter(|seat| !seat.muted && !about(seat.connection));
         let missing = missing.filter(|seat| anew || !known(seat.connection));
+        let sure = self.sure_holder(node);
+        let unsure = self.is_unsure_of_holder(node, session, sure);
+        let missing = missing.filter(|seat| !(unsure && session.holds(seat.connection)));
         let clients: Vec<Client> = missing.map(|seat| seat.place.as_ref().clone()).collect();
+        let doubtful = self.is_doubtful(node);
         if !clients.is_empty() {
-            let held = self.sure_holder(node).filter(|held| self.is_doubtful(node) && seated(*held));
+            let held = sure.filter(|held| doubtful && seated(*held));
             events.push(Event::Rejoin { clients, held });
+        }
+        if let Some((view, _)) = here.view.as_ref().filter(|_| doubtful && !self.scene.is(Broken::Remembrance)) {
+            events.push(Event::Remember(Box::new(view.session.core.clone())));
         }
         events
     }
@@ -335,14 +393,8 @@ impl Stage<'_> {
             return;
         }
         here.claimed = term.or(here.claimed);
-        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
-        let driver = doc.session.driver().map(|holder| holder.place.connection).filter(|holder| seated(*holder));
-        here.driver = driver.zip(term).map(|(connection, term)| Driver {
-            connection,
-            epoch: doc.epoch(),
-            term,
-            suspended: false,
-        });
+        self.seat_driver(node, doc, term);
+        let here = &mut self.world.nodes[node];
         here.fence.raise(doc.epoch());
         let replaced = &doc.session.core.replaced;
         let modern = |seat: &Seat| self.scene.clients[usize::from(seat.client)].1;
@@ -360,6 +412,28 @@ impl Stage<'_> {
         }
     }
 
+    /// Lets the holder drive if it is a client of this node, and this node is sure of it.
+    fn seat_driver(&mut self, node: usize, doc: &Doc, term: Option<u64>) {
+        let before = self.world.nodes[node].driver;
+        let granted = |driver: &Driver| !driver.suspended || doc.epoch() > driver.epoch;
+        let sure = before.filter(|driver| self.covers(node, driver) && granted(driver));
+        let unsure = self.is_unsure_of_holder(node, &doc.session, sure.map(|driver| driver.connection));
+        let here = &mut self.world.nodes[node];
+        if unsure {
+            (here.claimed, here.stale) = (Some(NO_TERM), true);
+        }
+        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
+        let holder = doc.session.driver().map(|holder| holder.place.connection);
+        let driver = holder.filter(|holder| !unsure && seated(*holder)).zip(term);
+        here.driver =
+            driver.map(|(connection, term)| Driver { connection, epoch: doc.epoch(), term, suspended: false });
+        let drives = here.driver.map(|driver| (driver.epoch, driver.connection));
+        let forgotten = drives.is_some() && drives == self.world.store.forgotten;
+        if forgotten && here.memory == self.world.store.memory && self.is_doubtful(node) {
+            self.marks.note(Mark::DroveOn);
+        }
+    }
+
     /// The store has not answered: nothing is decided.
     pub fn fail(&mut self, node: usize) {
         let here = &mut self.world.nodes[node];
@@ -373,14 +447,14 @@ impl Stage<'_> {
 
     /// There is no document.
     fn missing(&mut self, node: usize) {
-        if !self.is_doubtful(node) && !self.scene.is(Broken::Tombstone) {
-            self.renewed(node, self.world.now);
+        if !self.knows_of_a_loss(node) {
+            self.remember(node);
         }
+        let lost = self.knows_of_a_loss(node) || self.scene.is(Broken::Tombstone);
         let here = &self.world.nodes[node];
-        let lost = self.world.now < here.doubtful_until || self.scene.is(Broken::Tombstone);
         if let Some((view, _)) = here.view.as_ref().filter(|(view, _)| lost && view.is_active()) {
             let doubt = if self.scene.is(Broken::Generation) { 0 } else { self.scene.timing().patience() };
-            let doc = restored(view, &node_id(node), self.sure_holder(node), self.world.now, doubt);
+            let doc = restored(view, &node_id(node), self.world.now, doubt);
             self.world.nodes[node].worker = Worker::Restoring(doc);
             return;
         }
@@ -391,15 +465,16 @@ impl Stage<'_> {
     }
 }
 
-/// What a node writes anew of a session that the store has lost.
-fn restored(view: &Doc, here: &NodeId, sure: Option<ConnectionId>, now: u8, doubt: Millis) -> Arc<Doc> {
+/// What a node writes anew of a session that the store has lost. Whether its holder may drive is decided when it is read
+/// again.
+fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
     let mut session = view.session.clone();
     session.rosters.retain(|node, _| node == here);
-    let Core { epoch, holder, everyone, .. } = session.core;
-    let holder = holder.filter(|holder| Some(holder.place.connection) == sure);
-    let epoch = if holder.is_some() { epoch.next(millis(now)) } else { epoch };
+    let Core { epoch, holder, everyone, changed_at, .. } = session.core;
+    let holder = holder.filter(|holder| holder.place.node == *here);
     let doubtful_until = millis(now) + doubt;
-    session.core = Core { status: Status::Active, epoch, holder, everyone, doubtful_until, ..Core::default() };
+    session.core =
+        Core { status: Status::Active, epoch, holder, everyone, changed_at, doubtful_until, ..Core::default() };
     Doc::of(session)
 }
 
@@ -450,7 +525,7 @@ impl World {
         self.deleted |= !doc.is_active();
         let gone = !doc.is_active() && scene.is(Broken::Tombstone);
         self.note_grant(&doc);
-        self.store.replica = self.left_replica(stored);
+        self.store.replica = self.left_replica(scene, stored);
         self.store.found = (!gone).then_some(Stored { doc, version, write: id });
         Landed::Done(version)
     }
@@ -467,8 +542,10 @@ impl World {
         true
     }
 
-    fn left_replica(&self, stored: Stored) -> Option<Stored> {
-        (self.left.fail_overs > 0).then_some(stored)
+    /// What the replica has now that this was replaced in the store.
+    fn left_replica(&self, scene: &Scene, stored: Stored) -> Option<Stored> {
+        let left = self.store.replica.clone().filter(|_| scene.far_behind);
+        left.or(Some(stored)).filter(|_| self.left.fail_overs > 0)
     }
 
     /// Notes how control went on by a write of a core.

@@ -41,3 +41,15 @@ pub fn finds(scene: Scene, broken: Broken, property: &'static str) {
     let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
     println!("{broken:?}: {} steps, {states} states, {time:.1} s: {steps:?}", steps.len());
 }
+
+/// With this rule broken everything holds, but this never happens.
+pub fn never(scene: Scene, broken: Broken, mark: Mark) {
+    let began = Instant::now();
+    let check = Check::of(Scene { broken: Some(broken), ..scene });
+    let marks = check.marks.clone();
+    let checker = check.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
+    println!("{broken:?}: {states} states, {time:.1} s");
+    assert!(checker.discoveries().is_empty() && checker.is_done(), "that breaks more");
+    assert_eq!(marks.seen(mark), 0, "{mark:?} happened all the same");
+}

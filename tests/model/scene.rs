@@ -37,12 +37,14 @@ pub enum Broken {
     Deadline,
     /// After a write whose outcome is unknown a node goes on as if it had not been.
     Forestalling,
-    /// A node that restores a session keeps the holder that it last knew of, though its lease has lapsed since.
+    /// A holder of whom its node is not sure drives at once.
     SureHolder,
     /// A node writes to the replica what it decided on a document of the one that failed.
     Reconnection,
-    /// Nothing but what a failover breaks by itself: exclusion is asked for although an answered write may be lost.
-    Replication,
+    /// Nobody notices that another server answers.
+    Notice,
+    /// A node in doubt does not write again what it last knew of.
+    Remembrance,
 }
 
 /// How often each thing may happen.
@@ -78,6 +80,8 @@ pub struct Scene {
     pub steady: Vec<usize>,
     /// A place is kept for ever, or not at all.
     pub grace: bool,
+    /// A replica that takes over has missed all writes, and not the last one alone.
+    pub far_behind: bool,
     /// How often a state may arrive.
     pub copies: u8,
     pub budget: Budget,

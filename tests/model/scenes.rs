@@ -18,6 +18,7 @@ pub fn scene(name: &'static str, budget: Budget) -> Scene {
         drift: 1,
         steady: Vec::new(),
         grace: true,
+        far_behind: false,
         copies: 1,
         budget,
         broken: None,
@@ -74,8 +75,20 @@ pub fn three_forget() -> Scene {
 }
 
 pub fn fails_over() -> Scene {
-    let budget = Budget { ticks: 1, wishes: 3 + deep(), states: 1, fail_overs: 1, ..Budget::default() };
+    let budget = Budget { ticks: 1, renewals: 1, wishes: 2 + deep(), states: 1, fail_overs: 1, ..Budget::default() };
     Scene { wishes: vec![Wish::Take, Wish::Release], ..scene("fails over", budget) }
+}
+
+pub fn outlives() -> Scene {
+    let budget = Budget { ticks: 5 + deep(), wishes: 3, fail_overs: 1, ..Budget::default() };
+    let wishes = vec![Wish::Take, Wish::Release];
+    Scene { lease: Some(3), steady: vec![0, 1], wishes, ..scene("outlives", budget) }
+}
+
+pub fn loses_all() -> Scene {
+    let budget = Budget { ticks: 5 + deep(), wishes: 2, breaks: 1, fail_overs: 1, ..Budget::default() };
+    let wishes = vec![Wish::Take, Wish::Release];
+    Scene { lease: Some(3), steady: vec![0, 1], wishes, far_behind: true, ..scene("loses all", budget) }
 }
 
 pub fn deletes() -> Scene {
@@ -130,7 +143,17 @@ fn whoever_notices_first_that_the_store_came_back_empty() {
 
 #[test]
 fn whatever_write_a_failover_loses() {
-    holds(fails_over(), &[Mark::FailedOver, Mark::Transferred, Mark::Fenced]);
+    holds(fails_over(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred, Mark::Fenced]);
+}
+
+#[test]
+fn whoever_drives_when_the_doubt_after_a_failover_is_over() {
+    holds(outlives(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
+}
+
+#[test]
+fn however_far_behind_the_replica_is() {
+    holds(loses_all(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
 }
 
 #[test]

@@ -19,14 +19,25 @@ pub struct Stored {
     pub write: u8,
 }
 
+/// Names what a server remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Memory {
+    /// Another after the store was empty.
+    pub marker: u8,
+    /// Another if a replica has taken over. Every answer names it.
+    pub server: u8,
+}
+
 /// The store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     pub found: Option<Stored>,
-    /// What a replica has that missed the last write.
+    /// What a replica has that missed the last write, or all.
     pub replica: Option<Stored>,
+    /// The grant that a failover lost.
+    pub forgotten: Option<(Epoch, ConnectionId)>,
     pub beats: Vec<Option<u64>>,
-    pub generation: u8,
+    pub memory: Memory,
     /// Names the next write.
     pub writes: u8,
 }
@@ -98,7 +109,9 @@ pub struct Node {
     /// When the renewal that is under way began.
     pub renewing: Option<u8>,
     pub beats: u64,
-    pub generation: u8,
+    pub memory: Memory,
+    /// The store's memory is another, and no renewal has said so yet.
+    pub forgetful: bool,
     pub doubtful_until: u8,
     pub sights: BTreeMap<usize, Sight>,
     pub lapsed: Vec<usize>,
