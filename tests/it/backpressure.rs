@@ -5,12 +5,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::support::client::RawClient;
-use super::support::cluster::{Cluster, Kind, Options, PATIENCE};
+use super::support::client::{RawClient, unread_socket};
+use super::support::cluster::{Kind, Options, PATIENCE};
 use super::support::eventually;
 use super::support::stage::{Stage, meet};
 
@@ -21,22 +20,6 @@ const STATES: u64 = 50;
 
 /// Clients expect a forwarded frame within this.
 const SOON: Duration = Duration::from_millis(50);
-
-/// A socket in the session that is read only as the test reads it.
-async fn raw_socket(cluster: &Cluster, session: &str, receive_buffer: u32) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(receive_buffer).unwrap();
-    let mut stream = socket.connect(cluster.near().address().parse().unwrap()).await.unwrap();
-    let request = format!(
-        "GET /ws?session={session} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 101");
-    stream
-}
 
 /// How long states take from one to the other, sorted.
 async fn latencies(from: &RawClient, to: &RawClient) -> Vec<Duration> {
@@ -59,7 +42,7 @@ async fn a_follower_that_reads_a_byte_a_second_is_conflated_then_closed_and_dela
     let stage = Stage::set(Kind::Embedded).await;
     let (a, b) = stage.driven().await;
     let before = latencies(&a, &b).await;
-    let mut slow = raw_socket(&stage.cluster, &stage.session, 4096).await;
+    let mut slow = unread_socket(stage.cluster.near(), &stage.session, 4096).await;
     a.expect("client_connected").await;
     let reading = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));

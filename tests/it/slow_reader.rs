@@ -3,35 +3,24 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::cluster::{Cluster, PATIENCE};
+use super::support::client::{RawClient, unread_socket};
+use super::support::cluster::Kind;
+use super::support::cluster::PATIENCE;
 use super::support::eventually;
 use super::support::stage::Stage;
-use super::support::{client::RawClient, cluster::Kind};
+
+/// What the kernel keeps for a socket that is not read.
+const USUAL_BUFFER: u32 = 128 * 1024;
 
 /// What the relay may keep for one slow reader: the queue's soft limit and one frame over it, the writer's buffer and as
 /// much again for what the allocator keeps; the rest is the kernel's.
 const BOUND_KIB: u64 = 4 * 1024;
 
-/// A socket in the session that reads its handshake and nothing after it.
-async fn join_and_never_read(cluster: &Cluster, session: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(cluster.near().address()).await.unwrap();
-    let request = format!(
-        "GET /ws?session={session} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 12];
-    socket.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 101");
-    socket
-}
-
 async fn with_a_deaf_client(stage: &Stage) -> (RawClient, RawClient, TcpStream) {
     let (a, b) = stage.driven().await;
-    let deaf = join_and_never_read(&stage.cluster, &stage.session).await;
+    let deaf = unread_socket(stage.cluster.near(), &stage.session, USUAL_BUFFER).await;
     a.expect("client_connected").await;
     (a, b, deaf)
 }

@@ -8,7 +8,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -229,6 +230,22 @@ impl Drop for RawClient {
     fn drop(&mut self) {
         self.reader.abort();
     }
+}
+
+/// A socket in the session of which nothing is read after the handshake but what the test reads.
+pub async fn unread_socket(node: &Node, session: &str, receive_buffer: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(receive_buffer).expect("a buffer");
+    let mut stream = socket.connect(node.address().parse().expect("an address")).await.expect("the node listens");
+    let request = format!(
+        "GET /ws?session={session} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("answered");
+    assert_eq!(&head, b"HTTP/1.1 101");
+    stream
 }
 
 async fn read(mut stream: SplitStream<Socket>, inbox: Arc<Inbox>) {
