@@ -97,6 +97,8 @@ pub struct RoomState {
     /// The clients here may have missed the last state of whoever drives, or those elsewhere that of the driver here. It
     /// is asked for with every change of the document, until a state comes.
     pub behind: bool,
+    /// A node that the document, as it was read here, does not name yet has asked for the driver's state.
+    pub sought: bool,
     /// Who was last asked for that reason, and when.
     pub asked: Option<(ConnectionId, Instant)>,
     /// The core that this node last tried to replace. As long as it stands, that write may yet land.

@@ -78,7 +78,7 @@ impl Relay {
                 // A node that the document, as it was read here, does not name yet would not get the driver's answer: it
                 // is asked when the document is read again.
                 if matches!(route.target, Target::Only(_)) && !state.elsewhere.contains(&from) {
-                    (state.behind, state.asked) = (true, None);
+                    state.sought = true;
                     return;
                 }
                 let asker = Place { node: from, connection: route.source };

@@ -48,7 +48,10 @@ impl Relay {
         self.tell_all(&mut state, &diff, session);
         state.release = None;
         let recently = self.now().saturating_sub(state.activity.drove_at) < RECENT;
-        state.behind |= newly_reached && (recently || self.inner.presence.memory_is_doubtful());
+        if newly_reached && (std::mem::take(&mut state.sought) || recently || self.inner.presence.memory_is_doubtful())
+        {
+            (state.behind, state.asked) = (true, None);
+        }
         if state.behind {
             self.ask_driver(&mut state, session);
         }
