@@ -170,10 +170,14 @@ impl Step<'_> {
     }
 
     /// Of two cores the one with the later grant is the later one, and of one grant the one that changed later: control
-    /// that was given since must not be given again. Any two nodes agree on which it is, or they would write in turn.
+    /// that was given since must not be given again. Any two nodes agree on which it is, or they would write in turn. A
+    /// core that another node restored lacks a holder of this node, for whom only this node answers.
     pub(super) fn remember(&mut self, core: &Core) {
         let age = |core: &Core| (core.epoch, core.changed_at);
-        if age(core) > age(&self.session.core) && self.session.core.status == Status::Active {
+        let known = &self.session.core;
+        let ours = |core: &Core| core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.context.here);
+        let lacks_ours = age(core) == age(known) && known.holder.is_none() && ours(core);
+        if (age(core) > age(known) || lacks_ours) && known.status == Status::Active {
             let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
             self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };
         }

@@ -241,6 +241,20 @@ fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
 }
 
 #[test]
+fn a_holder_that_another_node_left_out_when_it_restored_is_added_by_its_own() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    let core = scene.session.core.clone();
+    scene.session.core.holder = None;
+    let restored = scene.session.core.clone();
+    scene.apply(&node(11), &Event::Remember(Box::new(core.clone())));
+    assert_eq!(scene.session.core, restored, "another node does not answer for it");
+    scene.apply(&node(1), &Event::Remember(Box::new(core.clone())));
+    assert_eq!(scene.session.core, core);
+    scene.apply(&node(11), &Event::Remember(Box::new(restored)));
+    assert_eq!(scene.session.core, core, "the two do not write in turn");
+}
+
+#[test]
 fn two_nodes_that_remember_different_cores_do_not_write_them_in_turn() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let forgetful = scene.session.clone();
