@@ -11,14 +11,6 @@ use super::support::eventually;
 use super::support::redis::RedisFixture;
 use super::support::stage::Stage;
 
-fn short_leases() -> Options {
-    Options::default()
-        .flag("--lease-ttl", "2s")
-        .flag("--lease-margin", "300ms")
-        .flag("--heartbeat-interval", "300ms")
-        .flag("--redis-command-timeout", "500ms")
-}
-
 async fn readiness(node: &Node) -> (u16, Value) {
     node.answer(Method::GET, "/readyz").await
 }
@@ -89,7 +81,7 @@ async fn a_redis_that_may_evict_sessions_is_refused() {
 
 #[tokio::test]
 async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_session_back() {
-    let mut stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     let c = stage.near("client_c").await;
     c.expect("accept_control").await;
@@ -137,7 +129,7 @@ async fn a_node_waits_for_redis_and_says_that_it_is_not_ready() {
     let mut redis = RedisFixture::local().await;
     redis.stop().await;
     let url = redis.url().to_owned();
-    let options = short_leases().flag("--redis-connect-timeout", "500ms").flag("--redis-url", &url);
+    let options = Options::short_leases().flag("--redis-connect-timeout", "500ms").flag("--redis-url", &url);
     let node = Node::spawn(&options).await;
     let (status, body) = readiness(&node).await;
     assert_eq!((status, body["reason"].as_str().is_some()), (503, true), "{body}");

@@ -13,15 +13,6 @@ use super::support::stage::Stage;
 /// By when the death of a node has to be noticed, with the default intervals.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// Leases short enough for a test to outwait them.
-fn short_leases() -> Options {
-    Options::default()
-        .flag("--lease-ttl", "2s")
-        .flag("--lease-margin", "300ms")
-        .flag("--heartbeat-interval", "300ms")
-        .flag("--redis-command-timeout", "1s")
-}
-
 /// Waits for a frame for longer than other tests have to.
 async fn hears(client: &RawClient, limit: Duration, what: impl Fn(&Value) -> bool) -> Value {
     eventually(limit, async || client.all().into_iter().find(|frame| what(frame))).await
@@ -48,7 +39,7 @@ async fn the_death_of_a_node_is_noticed_within_ten_seconds_and_its_drivers_role_
 
 #[tokio::test]
 async fn a_frozen_nodes_driver_moves_nobody_once_another_has_control() {
-    let stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     a.say("state_update", json!({ "step": 1 })).await;
     b.expect("state_update").await;

@@ -102,14 +102,6 @@ impl Watcher {
     }
 }
 
-fn short_leases() -> Options {
-    Options::default()
-        .flag("--lease-ttl", "2s")
-        .flag("--lease-margin", "300ms")
-        .flag("--heartbeat-interval", "300ms")
-        .flag("--redis-command-timeout", "500ms")
-}
-
 async fn client_count(node: &Node, session: &str) -> Value {
     node.get_session(session).await.1["clientCount"].clone()
 }
@@ -162,7 +154,8 @@ async fn a_healthcheck_asks_for_life_or_for_readiness() {
 
 #[tokio::test]
 async fn a_node_without_its_redis_is_healthy_and_not_ready() {
-    let options = short_leases().flag("--redis-url", "redis://127.0.0.1:1").flag("--redis-connect-timeout", "300ms");
+    let options =
+        Options::short_leases().flag("--redis-url", "redis://127.0.0.1:1").flag("--redis-connect-timeout", "300ms");
     let node = Node::spawn(&options).await;
     done(&["healthcheck", "--url", &node.http()]).await;
     assert!(complaint(1, &["healthcheck", "--ready", "--url", &node.http()]).await.contains("waiting for the store"));
@@ -250,7 +243,7 @@ async fn no_error_repeats_a_session_id() {
 
 #[tokio::test]
 async fn a_watcher_is_told_what_happens_and_follows_its_session_to_another_node() {
-    let cluster = Cluster::start(Kind::Redis(2), short_leases()).await;
+    let cluster = Cluster::start(Kind::Redis(2), Options::short_leases()).await;
     let (near, far) = (cluster.near(), cluster.far());
     let session = near.create_session(json!({})).await;
     let mut watcher = Watcher::start(&["watch", &session, "--json", "--url", &near.http(), "--url", &far.http()]);

@@ -15,11 +15,6 @@ fn impatient() -> Options {
     Options::default().flag("--redis-command-timeout", "500ms")
 }
 
-/// Leases short enough for a test to outwait them.
-fn short_leases() -> Options {
-    impatient().flag("--lease-ttl", "2s").flag("--lease-margin", "300ms").flag("--heartbeat-interval", "300ms")
-}
-
 fn redis(stage: &mut Stage) -> &mut super::support::redis::RedisFixture {
     stage.cluster.redis.as_mut().unwrap()
 }
@@ -87,7 +82,7 @@ async fn each_frame_that_needs_a_decision_is_refused_and_all_others_pass() {
 
 #[tokio::test]
 async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
-    let mut stage = Stage::with(Kind::Redis(1), short_leases(), json!({})).await;
+    let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
     unready(stage.cluster.near()).await;
@@ -100,7 +95,7 @@ async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
 
 #[tokio::test]
 async fn a_state_that_was_refused_is_asked_for_when_redis_is_back() {
-    let mut stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
     unready(stage.cluster.near()).await;
@@ -196,7 +191,7 @@ async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)
 
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_unknown() {
-    let mut stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
     let (c, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_c").await;
     let token = ack["resume"].as_str().unwrap().to_owned();
@@ -214,7 +209,7 @@ async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_un
 
 #[tokio::test]
 async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
-    let mut stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let a = stage.modern_near("client_a").await;
     let b = stage.modern_far("client_b").await;
     a.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "test" })).await;
@@ -244,7 +239,7 @@ async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
 
 #[tokio::test]
 async fn the_followers_of_a_node_that_was_given_up_are_brought_up_to_date() {
-    let stage = Stage::with(Kind::Redis(2), short_leases(), json!({})).await;
+    let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (b, a) = stage.two().await;
     let c = stage.modern_near("client_c").await;
     drive(&a, &[&b]).await;

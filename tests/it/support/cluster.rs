@@ -45,6 +45,16 @@ impl Options {
         self
     }
 
+    /// Leases that lapse within seconds, so that what waits for that is seen soon; and commands to Redis that are given up
+    /// sooner still.
+    pub fn short_leases() -> Self {
+        Self::default()
+            .flag("--lease-ttl", "2s")
+            .flag("--lease-margin", "300ms")
+            .flag("--heartbeat-interval", "300ms")
+            .flag("--redis-command-timeout", "500ms")
+    }
+
     /// Adds a variable of the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
