@@ -69,6 +69,10 @@ pub struct SeatState {
     pub seq: Seq,
     /// When it was sent each thing that it has yet to confirm, oldest first.
     pub gates: VecDeque<Instant>,
+    /// When its client was last sent such a thing on an older socket, and may have it.
+    pub inherited_gate: Option<Instant>,
+    /// It has confirmed something: its client knows that it did not drive then, whatever its older socket was sent.
+    pub confirmed: bool,
     /// A frame that follows when control comes.
     pub held: Option<Frame>,
     /// The frame by which another took control from it, until it is told.
@@ -180,7 +184,13 @@ impl SeatState {
     /// went astray with another socket of the same client is not waited for for ever.
     #[must_use]
     pub fn is_gated(&self, now: Instant) -> bool {
-        self.gates.back().is_some_and(|sent| now.saturating_duration_since(*sent) < GATE_TIMEOUT)
+        self.last_gate().is_some_and(|sent| now.saturating_duration_since(sent) < GATE_TIMEOUT)
+    }
+
+    /// When it was last sent something that it has yet to confirm.
+    #[must_use]
+    pub fn last_gate(&self) -> Option<Instant> {
+        self.gates.back().copied().max(self.inherited_gate)
     }
 
     /// Notes how much of what it was just told it has to confirm.
@@ -194,11 +204,23 @@ impl SeatState {
         }
     }
 
-    /// Notes a confirmation. Those that never come, of a socket that has died, are the oldest.
+    /// Notes a confirmation. Those that never come are the oldest. What an older socket was sent need not be confirmed
+    /// besides: it may have died before that arrived.
     pub fn open_gate(&mut self) {
         self.gates.pop_back();
     }
 
+        self.confirmed = true;
+        if self.gates.is_empty() {
+            self.inherited_gate = None;
+        }
+    }
+
+    /// Takes over what the client was sent on an older socket, and has not confirmed there.
+    pub fn inherit_gate(&mut self, gate: Option<Instant>) {
+        if !self.confirmed {
+            self.inherited_gate = gate;
+        }
     /// The next number among its frames.
     pub fn next_seq(&mut self) -> Seq {
         self.seq.0 += 1;

@@ -153,16 +153,14 @@ impl Relay {
                 seat.outbound.close(CloseReason::Evicted);
                 return false;
             }
-            let gate = std::mem::take(&mut told.gates);
+            let gate = told.last_gate();
             gates.extend(told.client.as_ref().and_then(|client| client.alias.clone()).map(|alias| (alias, gate)));
             true
         });
         for (alias, gate) in gates {
             let newer = session.clients().find(|(_, client)| client.alias.as_ref() == Some(&alias));
             if let Some(seat) = newer.and_then(|(_, client)| state.seat(client.connection)) {
-                let mut newer = seat.lock();
-                let own = std::mem::replace(&mut newer.gates, gate);
-                newer.gates.extend(own);
+                seat.lock().inherit_gate(gate);
             }
         }
     }

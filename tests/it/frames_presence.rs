@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::client::RawClient;
 use super::support::cluster::Kind;
-use super::support::stage::{Stage, assigned, demoted, meet, on_both, state};
+use super::support::stage::{Stage, acknowledge, assigned, demoted, granted, meet, on_both, state};
 
 on_both! {
     a_handshake_of_version_1_is_acknowledged,
@@ -22,6 +22,7 @@ on_both! {
     a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges,
     after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment,
     a_client_on_a_second_socket_takes_its_own_place,
+    what_a_dead_socket_never_confirms_shuts_no_gate_of_the_next,
     a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere,
     a_resume_evicts_the_older_socket,
     a_resume_that_breaks_before_or_after_its_answer_is_tried_again,
@@ -189,6 +190,19 @@ async fn a_client_on_a_second_socket_takes_its_own_place(stage: &Stage) {
     assert_eq!(b.frames_of("state_update").len(), 2, "the older socket is ignored");
     let (_, session) = stage.cluster.near().get_session(&stage.session).await;
     assert_eq!((&session["clientCount"], &session["activeClientId"]), (&json!(2), &json!("client_a")));
+}
+
+async fn what_a_dead_socket_never_confirms_shuts_no_gate_of_the_next(stage: &Stage) {
+    let (dead, b) = stage.driven().await;
+    b.say("state_update", state(1)).await;
+    dead.expect("accept_control").await;
+    let new = stage.near("client_a").await;
+    new.expect("accept_control").await;
+    acknowledge(&new).await;
+    demoted(&new, "client_b").await;
+    new.say("state_update", state(2)).await;
+    granted(&new).await;
+    assert_eq!(b.expect("state_update").await["data"], state(2));
 }
 
 /// A modern `client_a` on the first node that drives, and its token; `client_b` on the last node.
