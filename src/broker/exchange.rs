@@ -169,6 +169,7 @@ fn item(number: u64, message: Message) -> Option<Item> {
             let length = u32::try_from(text.len()).ok()?;
             Item { entry: Entry::Frame { number, session, route, length }, text }
         }
+        Body::Passed(states) => Entry::Passed { number, session, states }.into(),
     })
 }
 

@@ -40,6 +40,8 @@ pub enum Body {
     },
     /// A frame for clients of the receiving node.
     Frame(RoutedFrame),
+    /// The hashes of the states that passed lately, oldest first, for a node that is new to the session.
+    Passed(Vec<u64>),
 }
 
 /// A client's frame on its way to clients of another node.

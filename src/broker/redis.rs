@@ -313,6 +313,9 @@ impl Post {
                 session,
                 body: Body::Frame(RoutedFrame { route, text }),
             }),
+            Entry::Passed { number, session, states } => {
+                self.deliver(exchange, head, number, elapsed, || Message { session, body: Body::Passed(states) });
+            }
             Entry::Last { number } => {
                 if let Some(link) = exchange.incoming(&head.from) {
                     link.last_is(number);

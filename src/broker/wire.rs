@@ -32,6 +32,8 @@ pub(super) enum Entry {
     Changed { number: u64, session: SessionId, version: u64 },
     /// [`crate::broker::Body::Frame`], of this many bytes.
     Frame { number: u64, session: SessionId, route: Route, length: u32 },
+    /// [`crate::broker::Body::Passed`].
+    Passed { number: u64, session: SessionId, states: Vec<u64> },
     /// The last number on this link.
     Last { number: u64 },
     /// The sender of this misses these numbers of the receiver's link.
@@ -159,7 +161,8 @@ mod tests {
         let mut items: Vec<Item> = (1..2_000).map(|number| frame(number, &[b'x'; 400])).collect();
         items.push(Entry::Changed { number: 2_000, session: SessionId::random(), version: 5 }.into());
         items.push(frame(2_001, &vec![b'y'; 2 * FULL]));
-        items.push(Entry::Last { number: 2_001 }.into());
+        items.push(Entry::Passed { number: 2_002, session: SessionId::random(), states: vec![1, 2] }.into());
+        items.push(Entry::Last { number: 2_002 }.into());
         let publications = encode(&head(), &items);
         assert!(publications.len() > 2 && publications.len() < 8);
         let mut read = Vec::new();

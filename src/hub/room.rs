@@ -1,5 +1,6 @@
 //! A session as one node sees it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,6 +70,48 @@ impl Fence {
     }
 }
 
+/// How many states a room remembers.
+const MAX_PASSED: usize = 32;
+
+/// The hashes of the states that passed in a session lately: an old one is nothing new, whoever sends it.
+#[derive(Debug, Default)]
+pub struct Passed(VecDeque<u64>);
+
+impl Passed {
+    /// Notes one.
+    pub fn note(&mut self, hash: u64) {
+        if self.0.len() == MAX_PASSED {
+            self.0.pop_front();
+        }
+        self.0.push_back(hash);
+    }
+
+    /// Takes over what another node knows, oldest first: older than all that passed here.
+    pub fn learn(&mut self, older: &[u64]) {
+        let room = MAX_PASSED.saturating_sub(self.0.len());
+        for hash in older.iter().rev().take(room) {
+            self.0.push_front(*hash);
+        }
+    }
+
+    /// Whether none has passed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(&self, hash: u64) -> bool {
+        self.0.contains(&hash)
+    }
+}
+
 /// What changes about a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
@@ -82,6 +125,8 @@ pub struct RoomState {
     pub elsewhere: Vec<NodeId>,
     /// What refuses the states of other nodes that come too late.
     pub fence: Fence,
+    /// The states that passed lately.
+    pub passed: Passed,
     /// The `release_control` that ended an epoch, until it is told: its sender's socket, and the frame.
     pub release: Option<(ConnectionId, Bytes)>,
     /// What this node's clients last did.

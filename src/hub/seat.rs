@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbound::{Item, Outbound, Pushed, QueueLimits};
-use super::room::Room;
+use super::room::{Passed, Room};
 use crate::ids::{ClientId, ConnectionId, Epoch, Seq};
 use crate::protocol::{Frame, FrameType, outgoing};
 use crate::reconcile::Told;
@@ -89,6 +89,8 @@ pub struct OpenSync {
     /// The hashes of the states that may be its answer: the last one that had passed when it was asked, and those that
     /// have passed since, for its answer may cross them on the way. Empty: any may.
     known: Vec<u64>,
+    /// No state had passed on this socket when it was asked, so that its answer may be one from before it came back.
+    newcomer: bool,
     /// It was asked as the one that drove, and has lost control since. What it has on its way may be a state that was
     /// refused; with the handshake it carries no epoch, as all its states do but answers.
     outlived: bool,
@@ -208,8 +210,6 @@ impl SeatState {
     /// besides: it may have died before that arrived.
     pub fn open_gate(&mut self) {
         self.gates.pop_back();
-    }
-
         self.confirmed = true;
         if self.gates.is_empty() {
             self.inherited_gate = None;
@@ -221,6 +221,8 @@ impl SeatState {
         if !self.confirmed {
             self.inherited_gate = gate;
         }
+    }
+
     /// The next number among its frames.
     pub fn next_seq(&mut self) -> Seq {
         self.seq.0 += 1;
@@ -241,6 +243,7 @@ impl SeatState {
             until: now,
             askers: Vec::new(),
             known: last.into_iter().collect(),
+            newcomer: last.is_none(),
             outlived: false,
         });
         open.until = now + ANSWER_WINDOW;
@@ -301,14 +304,16 @@ impl SeatState {
         self.open_sync.as_mut().map(|open| std::mem::take(&mut open.askers)).unwrap_or_default()
     }
 
-    /// Whether a state of this hash would answer an open `request_sync`. `numbered`: it carries an epoch.
+    /// Whether a state of this hash would answer an open `request_sync`. `numbered`: it carries an epoch; `passed`: the
+    /// states that passed in its session lately.
     #[must_use]
-    pub fn answers(&self, hash: u64, numbered: bool, now: Instant) -> bool {
+    pub fn answers(&self, hash: u64, numbered: bool, passed: &Passed, now: Instant) -> bool {
         let open = self.open_sync.as_ref().filter(|open| open.until > now);
         open.is_some_and(|open| {
             let known = open.known.contains(&hash) || [self.last_state, self.sent].contains(&Some(hash));
             let any = open.known.is_empty() && self.last_state.is_none();
-            known || any || (open.outlived && self.told.modern && !numbered)
+            let from_before = open.newcomer && passed.contains(hash);
+            known || any || from_before || (open.outlived && self.told.modern && !numbered)
         })
     }
 }

@@ -49,6 +49,7 @@ impl Relay {
                         }
                     }
                     Body::Frame(frame) => self.on_routed(&room, from, &frame),
+                    Body::Passed(states) => room.lock().passed.learn(&states),
                 }
             }
             Delivery::Lost { to, sessions } => self.mend(&to, sessions),
@@ -64,6 +65,7 @@ impl Relay {
                     return;
                 }
                 state.behind = false;
+                state.passed.note(route.state_hash);
                 let mut parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
                 (parcel.state_of, parcel.state_hash) = (Some(route.source), Some(route.state_hash));
                 self.deliver(&state, &route.target, &mut parcel);

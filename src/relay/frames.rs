@@ -12,7 +12,7 @@ use super::Relay;
 use super::queue::Reply;
 use crate::broker::{Body, Kind, Message, Route, RoutedFrame, Target};
 use crate::control::{Direction, Event, Intent, StateClaim};
-use crate::hub::{Parcel, RoomState, Seat};
+use crate::hub::{Parcel, Passed, RoomState, Seat, SeatState};
 use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
 use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
 use crate::reconcile::Belief;
@@ -175,7 +175,7 @@ impl Relay {
         let hash = frame.data_hash();
         let mut room = seat.room.lock();
         let mut state = seat.lock();
-        let answer = state.answers(hash, frame.epoch.is_some(), now);
+        let answer = state.answers(hash, frame.epoch.is_some(), &room.passed, now);
         if let Some(driver) = room.driver_at(seat.connection) {
             let entitled = self.drives(&room, seat.connection);
             let stale = state.told.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
@@ -290,6 +290,7 @@ impl Relay {
 
     /// What the frame wants of the rules.
     fn intent(&self, seat: &Seat, frame: &Frame, alias: Option<&ClientId>) -> Intent {
+        let room = seat.room.lock();
         let mut state = seat.lock();
         match frame.kind {
             FrameType::CoordinateSyncDirection => {
@@ -305,7 +306,7 @@ impl Relay {
             FrameType::AcceptControl => Intent::Accept(frame.role_data().from_client_id),
             FrameType::DeclineControl => Intent::Decline(frame.role_data().from_client_id),
             FrameType::ReleaseControl => Intent::Release,
-            FrameType::StateUpdate => Intent::State(state_claim(&mut state, frame)),
+            FrameType::StateUpdate => Intent::State(state_claim(&mut state, &room.passed, frame)),
             _ => Intent::Speak,
         }
     }
@@ -317,6 +318,7 @@ impl Relay {
         let mut parcel = Parcel::new(frame.text.clone(), frame.kind, epoch, seq);
         if kind == Kind::State {
             room.behind = false;
+            room.passed.note(hash);
             (parcel.state_of, parcel.state_hash) = (Some(from.connection), Some(hash));
         }
         let asker = Place { node: self.node().clone(), connection: from.connection };
@@ -385,8 +387,8 @@ impl Relay {
 }
 
 /// What a state can be, as far as its sender's connection knows.
-fn state_claim(state: &mut crate::hub::SeatState, frame: &Frame) -> StateClaim {
-    if state.answers(frame.data_hash(), frame.epoch.is_some(), Instant::now()) {
+fn state_claim(state: &mut SeatState, passed: &Passed, frame: &Frame) -> StateClaim {
+    if state.answers(frame.data_hash(), frame.epoch.is_some(), passed, Instant::now()) {
         StateClaim::Answer
     } else if state.told.modern && std::mem::take(&mut state.initial_push) {
         StateClaim::InitialPush

@@ -90,6 +90,10 @@ impl Relay {
         let new: Vec<_> = state.elsewhere.iter().filter(|node| !known.contains(node)).collect();
         for node in &new {
             self.inner.broker.publish(node, Message { session: id, body: Body::Changed { version } });
+            if !state.passed.is_empty() {
+                let body = Body::Passed(state.passed.iter().collect());
+                self.inner.broker.publish(node, Message { session: id, body });
+            }
         }
         !new.is_empty()
     }

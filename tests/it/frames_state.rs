@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::client::RawClient;
 use super::support::cluster::Kind;
-use super::support::stage::{Stage, acknowledge, assigned, demoted, granted, meet, on_both, state};
+use super::support::stage::{Stage, acknowledge, assigned, demoted, drive, granted, meet, on_both, state};
 
 on_both! {
     a_state_of_the_driver_goes_to_all_others_byte_for_byte,
@@ -20,6 +20,7 @@ on_both! {
     a_client_without_a_state_may_answer_with_any,
     a_take_right_after_an_answer_is_a_take,
     an_answer_that_the_driver_has_overtaken_is_dropped,
+    an_outdated_answer_of_one_that_has_just_come_back_is_no_take,
     a_late_answer_of_one_that_lost_control_is_no_initial_push,
     a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
     unknown_types_are_forwarded_byte_for_byte_and_counted,
@@ -211,6 +212,31 @@ async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
     b.barrier(&a).await;
     assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
     assert_eq!(stage.active().await, "client_a");
+}
+
+async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &Stage) {
+    let (a, b) = (stage.near("client_a").await, stage.near("client_b").await);
+    drive(&a, &[&b]).await;
+    for step in [1, 2] {
+        a.say("state_update", state(step)).await;
+        b.expect("state_update").await;
+    }
+    // On its last socket it heard of the first state only, and its node has not heard of the session before.
+    let back = stage.far("client_c").await;
+    meet(&[&a, &b], &back).await;
+    back.expect("accept_control").await;
+    acknowledge(&back).await;
+    b.say("request_sync", json!({})).await;
+    back.expect("request_sync").await;
+    a.say("state_update", state(3)).await;
+    back.expect("state_update").await;
+    back.say("state_update", state(1)).await;
+    back.barrier(&a).await;
+    assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
+    assert_eq!(stage.active().await, "client_a");
+    back.say("state_update", state(4)).await;
+    granted(&back).await;
+    assert_eq!(a.expect("state_update").await["data"], state(4), "what nobody has said before is a take");
 }
 
 async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage) {
