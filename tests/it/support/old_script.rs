@@ -256,7 +256,13 @@ impl Script {
                 "a client's acknowledgement was passed on"
             }
             "accept_control" if sender == "relay-server" => "control taken by nobody",
-            "state_update" if !frame["answerTo"].is_null() && !self.asked => "an answer to somebody else",
+            // What was an answer when it was sent is for everybody if its sender drives by the time it arrives; it then
+            // repeats what it drove to.
+            "state_update"
+                if !frame["answerTo"].is_null() && !self.asked && self.state.as_ref() != Some(&frame["data"]) =>
+            {
+                "an answer to somebody else"
+            }
             "rejected" => {
                 self.refusals.push(frame["data"]["code"].as_str().unwrap_or("no code").to_owned());
                 return;
