@@ -108,8 +108,8 @@ impl Relay {
     fn write(&self, id: SessionId, stored: &Stored, after: &Session, now: Millis) -> Option<Write> {
         let before = &stored.session;
         // Nobody may drive by a core over which a write of this node may yet land. One that replaces it forestalls that.
-        let tried = self.inner.hub.find(id).and_then(|room| room.lock().tried) == Some(stored.write);
-        let core = (tried || before.core != after.core).then(|| (after.core.clone(), stored.write));
+        let tried = self.inner.hub.find(id).and_then(|room| room.lock().tried) == Some(stored.base.write);
+        let core = (tried || before.core != after.core).then(|| (after.core.clone(), stored.base.clone()));
         let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
         let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
         let rosters: Vec<(NodeId, Roster)> =
@@ -119,7 +119,7 @@ impl Relay {
         }
         // The roster of another node may only be written by somebody who knows that nothing else happened since.
         let others = rosters.iter().any(|(node, _)| node != self.node());
-        let core = core.or_else(|| others.then(|| (after.core.clone(), stored.write)));
+        let core = core.or_else(|| others.then(|| (after.core.clone(), stored.base.clone())));
         Some(Write { core, rosters, id: WriteId::random(), keep: keep(after, now) })
     }
 }

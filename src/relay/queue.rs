@@ -221,7 +221,7 @@ impl Relay {
     fn suspend_driver(&self, id: SessionId, after: &Session, write: &Write) {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
-        state.tried = write.core.as_ref().map(|(_, base)| *base).or(state.tried);
+        state.tried = write.core.as_ref().map(|(_, base)| base.write).or(state.tried);
         if let Some(driver) = &mut state.driver {
             let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
             driver.suspended |= !stays || after.core.transfer.is_some() || after.core.status != Status::Active;
@@ -277,7 +277,7 @@ fn landed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     let Some(write) = &decision.write else { return false };
     let roster = |session: &Session| session.rosters.get(here).cloned();
     match &write.core {
-        Some(_) => stored.write == write.id,
+        Some(_) => stored.base.write == write.id,
         None => roster(&stored.session) == roster(&decision.session),
     }
 }

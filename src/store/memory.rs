@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId};
+use super::{Base, Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::session::{Activity, Session};
 
@@ -128,7 +128,8 @@ impl Store for MemoryStore {
             if state.document(id, now).is_some() {
                 return Err(StoreError::Corrupt("the id of a new document is taken".into()));
             }
-            let stored = Stored { session: session.clone(), version: 1, write: WriteId::random() };
+            let base = Base { write: WriteId::random(), server: self.inner.generation.clone() };
+            let stored = Stored { session: session.clone(), version: 1, base };
             state.documents.insert(id, Kept { value: stored, until: now + millis(keep) });
             state.wrote(now);
             Ok(now)
@@ -147,11 +148,11 @@ impl Store for MemoryStore {
             let Some(kept) = state.document(id, now) else { return Ok(Committed::Missing) };
             let stored = &mut kept.value;
             if let Some((core, base)) = write.core {
-                if stored.write != base {
+                if stored.base != base {
                     return Ok(Committed::Conflict);
                 }
                 stored.session.core = core;
-                stored.write = write.id;
+                stored.base.write = write.id;
             }
             for (node, roster) in write.rosters {
                 if roster.clients.is_empty() {

@@ -52,8 +52,17 @@ pub struct Stored {
     pub session: Session,
     /// Counts the writes of core and rosters; a higher one is newer. [`Store::touch`] does not change it.
     pub version: u64,
+    /// What a change of the core has to name.
+    pub base: Base,
+}
+
+/// Where a core was read: a new one is written only there, and only over that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
     /// The write that the core stems from.
     pub write: WriteId,
+    /// The server that had it: one that takes its place may have forgotten a later write.
+    pub server: String,
 }
 
 /// An answer to [`Store::load`].
@@ -70,12 +79,12 @@ pub struct Loaded {
 /// A change of a document, written whole or not at all.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// The new core and the [`Stored::write`] it was derived from: refused if another core was written since.
-    /// `None` leaves the core alone and is never refused.
-    pub core: Option<(Core, WriteId)>,
+    /// The new core and the [`Stored::base`] it was derived from: refused if another core was written since, or if
+    /// another server answers. `None` leaves the core alone and is never refused.
+    pub core: Option<(Core, Base)>,
     /// The rosters to write; an empty one is removed, with its node's [`Activity`].
     pub rosters: Vec<(NodeId, Roster)>,
-    /// The name of this write, which becomes [`Stored::write`] if it has a core.
+    /// The name of this write, which becomes that of [`Stored::base`] if it has a core.
     pub id: WriteId,
     /// How long the store keeps the document if nothing else is written.
     pub keep: Duration,
@@ -91,7 +100,7 @@ pub enum Committed {
         /// The store's time.
         now: Millis,
     },
-    /// Somebody else changed the core first: load, decide again, write again.
+    /// Somebody else changed the core first, or another server answers: load, decide again, write again.
     Conflict,
     /// There is no such document.
     Missing,

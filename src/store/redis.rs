@@ -17,7 +17,7 @@ use fred::types::{CustomCommand, Expiration, FromValue, Value};
 use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId, whole};
+use super::{Base, Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId, whole};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
@@ -143,16 +143,17 @@ impl Store for RedisStore {
         let (now, server, fields) = answer;
         let names = fields.iter().step_by(2).map(|name| String::from_utf8_lossy(name).into_owned());
         let fields: HashMap<String, Bytes> = names.zip(fields.iter().skip(1).step_by(2).cloned()).collect();
-        let found = if fields.is_empty() { None } else { Some(read(&fields)?) };
+        let found = if fields.is_empty() { None } else { Some(read(&fields, &server)?) };
         Ok(Loaded { now, server, found })
     }
 
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
-        let (base, core) = match &write.core {
-            Some((core, base)) => (base.to_text(), json(core)?),
-            None => (String::new(), String::new()),
+        let (base, server, core) = match write.core {
+            Some((core, base)) => (base.write.to_text(), base.server, json(&core)?),
+            None => Default::default(),
         };
-        let mut args: Vec<Value> = vec![px(write.keep).into(), base.into(), write.id.to_text().into(), core.into()];
+        let mut args: Vec<Value> =
+            vec![px(write.keep).into(), base.into(), server.into(), write.id.to_text().into(), core.into()];
         for (node, roster) in &write.rosters {
             let gone = roster.clients.is_empty();
             let value = if gone { String::new() } else { json(roster)? };
@@ -339,7 +340,7 @@ fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::Corrupt("a document that cannot be written as json".into()))
 }
 
-fn read(fields: &HashMap<String, Bytes>) -> Result<Stored, StoreError> {
+fn read(fields: &HashMap<String, Bytes>, server: &str) -> Result<Stored, StoreError> {
     let text = |name: &'static str| {
         let bytes = fields.get(name).ok_or_else(|| unreadable(name))?;
         std::str::from_utf8(bytes).map_err(|_| unreadable(name))
@@ -347,11 +348,9 @@ fn read(fields: &HashMap<String, Bytes>) -> Result<Stored, StoreError> {
     let mut session = whole(parse("info", text("info")?.as_bytes())?, parse("core", text("core")?.as_bytes())?);
     session.rosters = parts(fields, "r:", "a roster")?;
     session.activity = parts(fields, "s:", "an activity")?;
-    Ok(Stored {
-        session,
-        version: text("version")?.parse().map_err(|_| unreadable("version"))?,
-        write: WriteId::from_text(text("write")?).ok_or_else(|| unreadable("write"))?,
-    })
+    let version = text("version")?.parse().map_err(|_| unreadable("version"))?;
+    let write = WriteId::from_text(text("write")?).ok_or_else(|| unreadable("write"))?;
+    Ok(Stored { session, version, base: Base { write, server: server.to_owned() } })
 }
 
 fn parts<T: DeserializeOwned>(

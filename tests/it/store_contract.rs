@@ -8,7 +8,7 @@ use gitorial_relay::RedisSettings;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::session::{Activity, Assignment, Client, Core, Info, Roster, Session, Strategy};
-use gitorial_relay::store::{Committed, MemoryStore, RedisStore, Store, StoreError, Stored, Write, WriteId};
+use gitorial_relay::store::{Base, Committed, MemoryStore, RedisStore, Store, StoreError, Stored, Write, WriteId};
 
 use super::support::eventually;
 use super::support::redis::RedisFixture;
@@ -59,7 +59,7 @@ fn node(name: &str) -> NodeId {
     NodeId::boot(name)
 }
 
-fn of_core(epoch: u64, base: WriteId) -> Write {
+fn of_core(epoch: u64, base: Base) -> Write {
     let core = Core { epoch: Epoch(epoch), ..Core::default() };
     Write { core: Some((core, base)), rosters: Vec::new(), id: WriteId::random(), keep: KEEP }
 }
@@ -106,15 +106,23 @@ async fn a_document_comes_back_as_it_was_written(store: impl Store) {
 
 async fn a_stale_caller_is_refused_and_changes_nothing(store: impl Store) {
     let id = created(&store, KEEP).await;
-    let old = found(&store, id).await.write;
-    store.commit(id, of_core(1, old)).await.expect("answer");
+    let old = found(&store, id).await.base;
+    store.commit(id, of_core(1, old.clone())).await.expect("answer");
     let before = found(&store, id).await;
     let mut stale = of_core(2, old);
     stale.rosters = vec![(node("a"), a_roster(1))];
     assert_eq!(store.commit(id, stale).await.expect("answer"), Committed::Conflict);
     let after = found(&store, id).await;
-    assert_eq!((after.version, after.write), (before.version, before.write));
+    assert_eq!((after.version, after.base), (before.version, before.base));
     assert_eq!((after.session.core.epoch, after.session.rosters), (Epoch(1), BTreeMap::new()));
+}
+
+async fn what_was_read_from_another_server_is_not_written_over(store: impl Store) {
+    let id = created(&store, KEEP).await;
+    let base = found(&store, id).await.base;
+    let elsewhere = Base { server: "another".to_owned(), ..base.clone() };
+    assert_eq!(store.commit(id, of_core(1, elsewhere)).await.expect("answer"), Committed::Conflict);
+    assert!(matches!(store.commit(id, of_core(1, base)).await.expect("answer"), Committed::Done { .. }));
 }
 
 /// Adds one to the epoch, twenty times, however often another comes first.
@@ -122,7 +130,7 @@ async fn increment<S: Store>(store: Arc<S>, id: SessionId) {
     for _ in 0..20 {
         loop {
             let stored = found(&*store, id).await;
-            let write = of_core(stored.session.core.epoch.0 + 1, stored.write);
+            let write = of_core(stored.session.core.epoch.0 + 1, stored.base);
             if store.commit(id, write).await.expect("answer") != Committed::Conflict {
                 break;
             }
@@ -132,8 +140,8 @@ async fn increment<S: Store>(store: Arc<S>, id: SessionId) {
 
 async fn of_two_committers_one_wins_and_no_increment_is_lost(store: impl Store + 'static) {
     let id = created(&store, KEEP).await;
-    let base = found(&store, id).await.write;
-    let (one, two) = tokio::join!(store.commit(id, of_core(0, base)), store.commit(id, of_core(0, base)));
+    let base = found(&store, id).await.base;
+    let (one, two) = tokio::join!(store.commit(id, of_core(0, base.clone())), store.commit(id, of_core(0, base)));
     let outcomes = [one.expect("answer"), two.expect("answer")];
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == Committed::Conflict).count(), 1);
     let store = Arc::new(store);
@@ -146,7 +154,7 @@ async fn of_two_committers_one_wins_and_no_increment_is_lost(store: impl Store +
 
 async fn a_roster_write_does_not_disturb_a_change_of_the_core(store: impl Store) {
     let id = created(&store, KEEP).await;
-    let base = found(&store, id).await.write;
+    let base = found(&store, id).await.base;
     let (a, b) = (node("a"), node("b"));
     store.commit(id, of_roster(&a, a_roster(1))).await.expect("answer");
     store.commit(id, of_roster(&b, a_roster(2))).await.expect("answer");
@@ -154,7 +162,7 @@ async fn a_roster_write_does_not_disturb_a_change_of_the_core(store: impl Store)
     let name = change.id;
     version(store.commit(id, change).await.expect("answer"));
     let stored = found(&store, id).await;
-    assert_eq!((stored.write, stored.session.core.epoch), (name, Epoch(5)));
+    assert_eq!((stored.base.write, stored.session.core.epoch), (name, Epoch(5)));
     assert_eq!(stored.session.rosters, BTreeMap::from([(a, a_roster(1)), (b, a_roster(2))]));
 }
 
@@ -163,7 +171,7 @@ async fn the_version_rises_with_every_write_but_not_with_a_touch(store: impl Sto
     let a = node("a");
     let first = found(&store, id).await;
     let second = version(store.commit(id, of_roster(&a, a_roster(1))).await.expect("answer"));
-    let third = version(store.commit(id, of_core(1, first.write)).await.expect("answer"));
+    let third = version(store.commit(id, of_core(1, first.base)).await.expect("answer"));
     assert!(first.version < second && second < third);
     let activity = Activity { seen_at: 9, drove_at: 8 };
     assert!(store.touch(id, &a, activity, KEEP).await.expect("answer"));
@@ -254,6 +262,7 @@ macro_rules! contract {
 contract!(
     a_document_comes_back_as_it_was_written,
     a_stale_caller_is_refused_and_changes_nothing,
+    what_was_read_from_another_server_is_not_written_over,
     of_two_committers_one_wins_and_no_increment_is_lost,
     a_roster_write_does_not_disturb_a_change_of_the_core,
     the_version_rises_with_every_write_but_not_with_a_touch,
@@ -272,16 +281,16 @@ async fn after_an_unknown_outcome_the_write_id_tells_whether_it_stands() {
     let id = created(&store, KEEP).await;
     let base = found(&store, id).await;
     fixture.pause();
-    let cut = of_core(1, base.write);
+    let cut = of_core(1, base.base.clone());
     let name = cut.id;
     let outcome = store.commit(id, cut).await;
     assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     fixture.resume();
     let now = eventually(PATIENCE, async || store.load(id).await.ok()).await.found.expect("found");
     // It landed once or not at all; which of the two, its name says.
-    let landed = now.write == name;
+    let landed = now.base.write == name;
     assert_eq!((now.session.core.epoch, now.version), (Epoch(landed.into()), base.version + u64::from(landed)));
-    assert!(landed || now.write == base.write);
+    assert!(landed || now.base.write == base.base.write);
 }
 
 #[tokio::test]

@@ -66,6 +66,6 @@ fn without_what_its_node_remembers_nobody_whose_grant_was_lost_drives_on() {
 }
 
 #[test]
-fn when_a_decision_of_before_a_failover_is_written_after_it_an_epoch_is_granted_twice() {
-    finds(one_wish_more(scenes::fails_over()), Broken::Reconnection, ONCE);
+fn without_the_check_of_the_server_an_epoch_is_granted_twice() {
+    finds(one_wish_more(scenes::fails_over()), Broken::ServerCheck, ONCE);
 }

@@ -336,13 +336,6 @@ impl Stage<'_> {
                 self.world.left.fail_overs -= 1;
                 self.fail_over();
                 self.marks.note(Mark::FailedOver);
-                // What was read from the one that failed is read again: the connection to it broke with it.
-                if !self.scene.is(Broken::Reconnection) {
-                    for node in &mut self.world.nodes {
-                        let stood = matches!(node.worker, Worker::Read(_) | Worker::Decided(_));
-                        node.worker = if stood { Worker::Idle } else { node.worker.clone() };
-                    }
-                }
             }
         }
     }

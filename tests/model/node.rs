@@ -195,7 +195,7 @@ impl Stage<'_> {
         self.refuse_claims(node, term);
         let dead = |other: &usize| stored.doc.session.rosters.contains_key(&node_id(*other));
         let looks = self.world.nodes[node].lapsed.iter().any(dead);
-        let basis = Basis { stored, term };
+        let basis = Basis { stored, server: self.world.store.memory.server, term };
         if looks {
             self.world.nodes[node].worker = Worker::Read(basis);
         } else {
@@ -230,7 +230,7 @@ impl Stage<'_> {
         dead.filter(still).map(|other| node_id(*other)).collect()
     }
 
-    fn decide(&mut self, node: usize, Basis { stored, term }: Basis, lapsed: &HashSet<NodeId>) {
+    fn decide(&mut self, node: usize, Basis { stored, server, term }: Basis, lapsed: &HashSet<NodeId>) {
         let here = node_id(node);
         let context = Context { here: &here, now: millis(self.world.now), lapsed, rules: self.rules };
         let mut session = stored.doc.session.clone();
@@ -261,7 +261,7 @@ impl Stage<'_> {
         let writes = core || stored.doc != after;
         let id = self.world.store.writes + 1;
         let taken = u8::try_from(taken).unwrap();
-        let decision = Decision { write: Write { base: stored, after, core, id }, taken, term };
+        let decision = Decision { write: Write { base: stored, server, after, core, id }, taken, term };
         if !writes {
             let version = decision.write.base.version;
             return self.finish(node, &decision, version, term, false);
@@ -506,6 +506,9 @@ impl World {
     pub fn land(&mut self, scene: &Scene, marks: &Marks, write: &Write) -> Landed {
         let Some(stored) = self.store.found.clone() else { return Landed::Refused };
         if write.core && stored.write != write.base.write && !scene.is(Broken::VersionCheck) {
+            return Landed::Refused;
+        }
+        if write.core && self.store.memory.server != write.server && !scene.is(Broken::ServerCheck) {
             return Landed::Refused;
         }
         let mut session = stored.doc.session.clone();

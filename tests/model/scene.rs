@@ -39,8 +39,8 @@ pub enum Broken {
     Forestalling,
     /// A holder of whom its node is not sure drives at once.
     SureHolder,
-    /// A node writes to the replica what it decided on a document of the one that failed.
-    Reconnection,
+    /// What was decided on a document of the server that failed is written to its replica.
+    ServerCheck,
     /// Nobody notices that another server answers.
     Notice,
     /// A node in doubt does not write again what it last knew of.

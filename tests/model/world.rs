@@ -56,13 +56,15 @@ pub enum Job {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Basis {
     pub stored: Stored,
+    pub server: u8,
     pub term: Option<u64>,
 }
 
-/// What is written: a core only over the one that it was derived from.
+/// What is written: a core only over the one that it was derived from, and only where that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     pub base: Stored,
+    pub server: u8,
     pub after: Arc<Doc>,
     pub core: bool,
     pub id: u8,
