@@ -215,8 +215,8 @@ impl Presence {
         since_boot() < self.doubtful_until.load(Ordering::Acquire)
     }
 
-    /// Whether the store was empty so recently that a session as old as this may be known to others and not to it. A node
-    /// that has just started cannot have noticed.
+    /// Whether the store forgot something so recently that others may know more of a session as old as this. A node that
+    /// has just started cannot have noticed.
     #[must_use]
     pub fn is_older_than_memory(&self, created_at: Millis, now: Millis) -> bool {
         let since = self.memory.lock().as_ref().map_or(0, |memory| memory.since);

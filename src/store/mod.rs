@@ -121,7 +121,8 @@ pub struct Beat {
 pub struct Memory {
     /// Names everything since the store was last empty.
     pub marker: String,
-    /// Since when that is, in the store's time; zero if nobody but this process can have known it before.
+    /// Since when it can have forgotten nothing, in the store's time: since it was last empty, or since another server
+    /// answers for documents. Zero if nobody but this process can have known it before.
     pub since: Millis,
     /// The memories of the servers that answer for documents, by name.
     pub servers: BTreeSet<String>,

@@ -27,7 +27,11 @@ use crate::session::{Activity, Session};
 /// else.
 const GENERATION: &str = "gitorial:generation";
 
-/// Reads it, or writes it.
+/// When each server that answers for documents was first heard of, by the name of its memory. In the slot of
+/// [`GENERATION`].
+const SERVERS: &str = "gitorial:servers:{gitorial:generation}";
+
+/// Reads both, and writes what is new.
 const MEMORY: &str = include_str!("lua/memory.lua");
 
 /// A document's key with its braces: 9 characters, then the first hyphen of the id.
@@ -197,10 +201,11 @@ impl Store for RedisStore {
         let replicas = self.replicas;
         // Redis waits for at most half the time that the relay waits for Redis.
         let patience = px(self.timeout / 2);
+        let primaries = self.primaries().await?;
         let all = async {
             let pipeline = self.beats.client().pipeline();
             let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
-            let () = pipeline.custom(beside("EVAL", GENERATION), memory_script()).await?;
+            let () = pipeline.custom(beside("EVAL", GENERATION), memory_script(&primaries)).await?;
             if replicas > 0 {
                 let wait = beside("WAIT", &key);
                 let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
@@ -209,7 +214,7 @@ impl Store for RedisStore {
         };
         let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(1);
         let mut next = || answers.next().unwrap_or(Value::Null);
-        let (now, memory) = self.understand(next()).await?;
+        let (now, memory) = understand(next(), primaries)?;
         if replicas > 0 {
             let have: u32 = next().convert().map_err(strange)?;
             if have < replicas {
@@ -220,10 +225,11 @@ impl Store for RedisStore {
     }
 
     async fn memory(&self) -> Result<Memory, StoreError> {
+        let primaries = self.primaries().await?;
         let client = self.connection.client();
-        let ask = client.custom::<Value, Value>(beside("EVAL", GENERATION), memory_script());
+        let ask = client.custom::<Value, Value>(beside("EVAL", GENERATION), memory_script(&primaries));
         let answer = self.ask(&self.connection, "memory", ask).await?;
-        self.understand(answer).await.map(|(_, memory)| memory)
+        understand(answer, primaries).map(|(_, memory)| memory)
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -254,16 +260,12 @@ impl Store for RedisStore {
 }
 
 impl RedisStore {
-    /// What memory.lua answered, and what the other primaries of a Cluster add to it.
-    async fn understand(&self, answer: Value) -> Result<(Millis, Memory), StoreError> {
-        let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
-        let servers = if self.connection.client().is_clustered() { self.primaries().await? } else { [server].into() };
-        Ok((now, Memory { marker, since, servers }))
-    }
-
-    /// The memories of all primaries of a Cluster.
+    /// The memories of all primaries of a Cluster; none if this is no Cluster.
     async fn primaries(&self) -> Result<BTreeSet<String>, StoreError> {
         let client = self.beats.client();
+        if !client.is_clustered() {
+            return Ok(BTreeSet::new());
+        }
         let all = async {
             let servers = client.cached_cluster_state().map(|state| state.unique_primary_nodes()).unwrap_or_default();
             let info = CustomCommand::new_static("INFO", None, false);
@@ -306,9 +308,17 @@ impl RedisStore {
 }
 
 /// The arguments of EVAL for memory.lua.
-fn memory_script() -> Vec<Value> {
+fn memory_script(primaries: &BTreeSet<String>) -> Vec<Value> {
     let marker = format!("{:032x}", rand::random::<u128>());
-    vec![MEMORY.into(), 1.into(), GENERATION.into(), marker.into()]
+    let fixed: [Value; 5] = [MEMORY.into(), 2.into(), GENERATION.into(), SERVERS.into(), marker.into()];
+    fixed.into_iter().chain(primaries.iter().map(|name| name.as_str().into())).collect()
+}
+
+/// What memory.lua answered.
+fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, Memory), StoreError> {
+    let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
+    let servers = if primaries.is_empty() { [server].into() } else { primaries };
+    Ok((now, Memory { marker, since, servers }))
 }
 
 fn strange(_: Error) -> StoreError {

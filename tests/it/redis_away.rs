@@ -238,6 +238,20 @@ async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
 }
 
 #[tokio::test]
+async fn a_node_that_starts_after_a_failover_grants_nothing_either() {
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
+    let (_a, _b) = stage.driven().await;
+    // What a replica does that takes its primary's place.
+    for words in [["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]] {
+        assert!(redis(&mut stage).command(&words).starts_with("+OK"));
+    }
+    let fresh = stage.cluster.add_node().await;
+    let (c, _) = RawClient::join_modern(stage.cluster.node(fresh), &stage.session, "client_c").await;
+    c.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
+    assert_eq!(c.expect_rejected("accept_control").await, "store_unavailable");
+}
+
+#[tokio::test]
 async fn the_followers_of_a_node_that_was_given_up_are_brought_up_to_date() {
     let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (b, a) = stage.two().await;
