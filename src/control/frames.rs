@@ -83,10 +83,8 @@ impl Step<'_> {
         let roles = self.session.roles();
         let willing = |client: &&Client| client.spoke && client.cut_off_at.is_none() && client.connection != except;
         let candidates = self.session.clients().map(|(_, client)| client).filter(willing);
-        let rank = |client: &&Client| {
-            let follows = roles.get(&client.connection) == Some(&Role::Passive);
-            (follows, client.joined_at, client.connection)
-        };
+        // Of two that joined in the same millisecond the one that comes first in the roster was the first.
+        let rank = |client: &&Client| (roles.get(&client.connection) == Some(&Role::Passive), client.joined_at);
         candidates.min_by_key(rank).cloned()
     }
 
