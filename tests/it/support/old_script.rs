@@ -166,8 +166,9 @@ impl Script {
         let Some(state) = &self.state else { return Vec::new() };
         let mut frame = self.frame("state_update", state.clone());
         // Members that nobody knows are passed on: by this one a receiver tells an answer that is not meant for it.
-        // What an ACTIVE client answers is for everybody, and so is what the relay asks for.
-        if self.phase != Phase::Active && asker != "relay-server" {
+        // What an ACTIVE client answers is for everybody, and so is what the relay asks for. One that waits for ACTIVE may
+        // be it by the time its answer arrives.
+        if !matches!(self.phase, Phase::Active | Phase::Pull) && asker != "relay-server" {
             frame["answerTo"] = asker.clone();
         }
         vec![frame]
