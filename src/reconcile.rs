@@ -42,6 +42,8 @@ pub struct Told {
     pub modern: bool,
     /// How many of its `confirm_transfer` are outstanding. While any is, its role frames and states were under way.
     pub gate: u32,
+    /// It was told that it drives when it believed so by itself: if it lets go, it may do so before the news arrives.
+    pub assured: bool,
     /// It asked for a role, so it is told its role even if nothing changed.
     pub retell: bool,
     /// It has been told of the others.
@@ -227,6 +229,7 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
 
 /// *Grant*. A client that waits for PASSIVE hears nothing else, so it is told that first.
 fn grant(told: &mut Told, out: &mut Vec<Tell>) {
+    told.assured = told.phase == Phase::Active;
     if !told.modern && told.phase == Phase::Push {
         out.push(Tell::Assign(Role::Passive));
     }
@@ -303,6 +306,8 @@ impl Told {
                 self.retell |= self.phase != Phase::Active;
                 Phase::Active
             }
+            // News that it drives makes it ACTIVE again, if it is still on its way: as ACTIVE it is told that it is not.
+            Belief::LetGo if std::mem::take(&mut self.assured) => Phase::Active,
             Belief::LetGo => Phase::Idle,
         };
     }

@@ -57,6 +57,22 @@ fn a_client_with_the_handshake_that_let_go_is_told_so_after_any_older_news() {
 }
 
 #[test]
+fn a_client_that_lets_go_before_it_hears_that_it_drives_is_told_that_it_does_not() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    let mut told = told(Phase::Passive, false);
+    told.believes(Belief::Drives);
+    scene.frame(2, accept(1));
+    assert_eq!(scene.tell(2, &mut told), [Tell::Assign(Role::Active), Tell::ConfirmTransfer]);
+    // This was on its way already, and what it was just told makes it ACTIVE again.
+    told.believes(Belief::LetGo);
+    scene.frame(2, Intent::Release);
+    let tells = scene.tell(2, &mut told);
+    assert!(tells.contains(&Tell::Assign(Role::Passive)), "{tells:?}");
+    assert!(matches!(tells.last(), Some(Tell::ReleaseControl(_))), "{tells:?}");
+    assert_eq!(told.phase, Phase::Idle);
+}
+
+#[test]
 fn a_holder_that_grants_a_request_is_not_told_that_it_drives_once_more() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 11]);
     let mut told = told(Phase::Active, false);
