@@ -183,6 +183,8 @@ impl Relay {
                 drop((state, room));
                 return self.on_role_frame(seat, frame);
             }
+            // What it shows may be what was on its way to it when it answered.
+            let crossed = answer && state.last_state.is_some_and(|last| last != hash);
             state.drove(hash);
             // What it asked for before is out of date now.
             state.updated |= !answer;
@@ -190,6 +192,10 @@ impl Relay {
             drop(state);
             self.note_activity(&mut room, !answer);
             self.pass(&mut room, seat, &frame, Kind::State, seq);
+            if crossed {
+                room.asked = None;
+                self.ask_own_driver(&mut room);
+            }
             return Handling::Done;
         }
         let view = room.view.as_ref();

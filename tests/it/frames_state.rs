@@ -21,6 +21,7 @@ on_both! {
     a_take_right_after_an_answer_is_a_take,
     an_answer_that_the_driver_has_overtaken_is_dropped,
     an_outdated_answer_of_one_that_has_just_come_back_is_no_take,
+    a_driver_whose_answer_crossed_another_state_is_asked_again,
     a_late_answer_of_one_that_lost_control_is_no_initial_push,
     a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
     unknown_types_are_forwarded_byte_for_byte_and_counted,
@@ -237,6 +238,25 @@ async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &St
     back.say("state_update", state(4)).await;
     granted(&back).await;
     assert_eq!(a.expect("state_update").await["data"], state(4), "what nobody has said before is a take");
+}
+
+async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stage) {
+    let (a, b) = stage.driven().await;
+    a.say("state_update", state(22)).await;
+    b.expect("state_update").await;
+    a.say("request_sync", json!({})).await;
+    b.expect("request_sync").await;
+    b.say("state_update", state(2)).await;
+    granted(&b).await;
+    demoted(&a, "client_b").await;
+    a.expect("state_update").await;
+    b.expect("request_sync").await;
+    // What it answers is older than what it shows.
+    b.say("state_update", state(22)).await;
+    assert_eq!(a.expect("state_update").await["data"], state(22));
+    b.expect("request_sync").await;
+    b.say("state_update", state(2)).await;
+    assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
 async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage) {
