@@ -190,12 +190,25 @@ impl Relay {
                 }
                 Ok(Committed::Conflict) => {}
                 Ok(Committed::Missing) => continue,
-                Err(StoreError::Unavailable(_)) if attempt == 0 => unknown = Some((stored.session, decision)),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.look_again(id);
+                    match error {
+                        StoreError::Unavailable(_) if attempt == 0 => unknown = Some((stored.session, decision)),
+                        error => return Err(error),
+                    }
+                }
             }
             self.back_off(attempt).await;
         }
         Err(StoreError::Unavailable("too many other writes to the same session".to_owned()))
+    }
+
+    /// What was written may stand though nobody heard so. A node that has nobody in the session would never look, and a
+    /// place that it wrote for a socket it then refused would stay.
+    fn look_again(&self, id: SessionId) {
+        if self.inner.hub.find(id).is_none() {
+            self.inner.hub.open(id).lock().stale = true;
+        }
     }
 
     /// What is announced from now on may not be in what is read, so it has to be read again.

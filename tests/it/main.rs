@@ -19,6 +19,7 @@ mod frames_state;
 mod frames_wire;
 mod life;
 mod load;
+mod lost_answers;
 mod nodes;
 mod operator;
 mod racing;
