@@ -11,7 +11,7 @@ RUNS ?= 1
 JOBS ?= 4
 REPORT ?=
 
-.PHONY: run up test test-relay test-sdk test-examples test-helm test-deploy test-containers faults model lint bench \
+.PHONY: run up test test-relay test-sdk test-examples test-helm test-deploy test-containers faults model lint bench against \
 	install-test-tools help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make up     three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose"
 	@echo "make lint   formatting, clippy, docs, dependency rules"
 	@echo "make bench  the hot path and the cost of an idle socket, measured"
+	@echo "make against  the relay against other ways of passing states on, in one run"
 
 run:
 	$(CARGO) build --release --locked
@@ -110,3 +111,7 @@ lint:
 bench:
 	$(CARGO) bench --locked --bench hot_path
 	ulimit -n 20000 && $(CARGO) bench --locked --bench idle_sockets -- 10000
+
+against: install-test-tools
+	$(CARGO) build --release --locked
+	cd benches/against && npm ci --silent && ulimit -n 20000 && node compare.mjs
