@@ -175,8 +175,8 @@ impl Step<'_> {
     pub(super) fn remember(&mut self, core: &Core) {
         let age = |core: &Core| (core.epoch, core.changed_at);
         let known = &self.session.core;
-        let ours = |core: &Core| core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.context.here);
-        let lacks_ours = age(core) == age(known) && known.holder.is_none() && ours(core);
+        let ours = core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.context.here);
+        let lacks_ours = ours && age(core) == age(known) && known.holder.is_none();
         if (age(core) > age(known) || lacks_ours) && known.status == Status::Active {
             let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
             self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };

@@ -192,10 +192,10 @@ impl Relay {
                 Ok(Committed::Missing) => continue,
                 Err(error) => {
                     self.look_again(id);
-                    match error {
-                        StoreError::Unavailable(_) if attempt == 0 => unknown = Some((stored.session, decision)),
-                        error => return Err(error),
+                    if attempt > 0 || !matches!(error, StoreError::Unavailable(_)) {
+                        return Err(error);
                     }
+                    unknown = Some((stored.session, decision));
                 }
             }
             self.back_off(attempt).await;
