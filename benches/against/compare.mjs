@@ -21,12 +21,8 @@ const PAD = 'x'.repeat(330);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const now = () => Number(process.hrtime.bigint() / 1000n);
 
-function sorted(numbers) {
-  return [...numbers].sort((a, b) => a - b);
-}
-
 function quantile(numbers, part) {
-  return sorted(numbers)[Math.min(numbers.length - 1, Math.floor(numbers.length * part))];
+  return numbers.toSorted((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * part))];
 }
 
 function cpuMs(processes) {
@@ -48,7 +44,7 @@ async function stage(system, over) {
   let redis;
   if (over) {
     const port = await freePort();
-    processes.push(await start('redis-server', ['--port', String(port), '--save', ''], {}, /Ready to accept/));
+    processes.push(await start('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', ''], {}, /Ready to accept/));
     redis = `redis://127.0.0.1:${port}`;
     ports.push(await freePort());
   }

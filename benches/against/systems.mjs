@@ -20,9 +20,14 @@ export async function freePort() {
   return port;
 }
 
-/** Starts a program and waits for the line that says it is there. */
+const children = new Set();
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+
+/** Starts a program and waits for the line that says it is there. It does not outlive the comparison. */
 export async function start(command, args, env, ready) {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] });
+  children.add(child);
+  child.on('exit', () => children.delete(child));
   const failed = once(child, 'exit').then(([code]) => {
     throw new Error(`${command} ended with ${code}`);
   });
@@ -63,7 +68,7 @@ export const systems = [
     name: 'gitorial-relay',
     async start(port, redis) {
       const args = ['--listen', `127.0.0.1:${port}`, '--log-level', 'warn', ...(redis ? ['--redis-url', redis] : [])];
-      return start(binary, args, {}, /listening|http/);
+      return start(binary, args, {}, /listening/);
     },
     async session(port) {
       const answer = await fetch(`http://127.0.0.1:${port}/api/sessions`, { method: 'POST' });
