@@ -178,6 +178,11 @@ impl Relay {
                 self.finish(id, jobs, &stored.session, decision, standing);
                 return Ok(());
             };
+            if decision.session.rosters.contains_key(self.node()) {
+                // Others may know of this node before it hears that its write stands, and may have news for it; and if it
+                // never hears, it has to look again at what it may have written.
+                self.inner.hub.open(id);
+            }
             self.suspend_driver(id, &decision.session, &write);
             decision.write = Some(write.clone());
             let span = tracing::debug_span!(target: SPANS, "commit", attempt);
@@ -190,25 +195,12 @@ impl Relay {
                 }
                 Ok(Committed::Conflict) => {}
                 Ok(Committed::Missing) => continue,
-                Err(error) => {
-                    self.look_again(id);
-                    if attempt > 0 || !matches!(error, StoreError::Unavailable(_)) {
-                        return Err(error);
-                    }
-                    unknown = Some((stored.session, decision));
-                }
+                Err(StoreError::Unavailable(_)) if attempt == 0 => unknown = Some((stored.session, decision)),
+                Err(error) => return Err(error),
             }
             self.back_off(attempt).await;
         }
         Err(StoreError::Unavailable("too many other writes to the same session".to_owned()))
-    }
-
-    /// What was written may stand though nobody heard so. A node that has nobody in the session would never look, and a
-    /// place that it wrote for a socket it then refused would stay.
-    fn look_again(&self, id: SessionId) {
-        if self.inner.hub.find(id).is_none() {
-            self.inner.hub.open(id).lock().stale = true;
-        }
     }
 
     /// What is announced from now on may not be in what is read, so it has to be read again.

@@ -1,11 +1,11 @@
-//! A store that does what it is asked and whose answers get lost on the way.
+//! A store that does what it is asked, and whose answers come late or get lost on the way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gitorial_relay::broker::MemoryBus;
+use gitorial_relay::broker::{Delivery, MemoryBus};
 use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::presence::Timing;
@@ -13,17 +13,22 @@ use gitorial_relay::protocol::CloseReason;
 use gitorial_relay::relay::{NewSession, Readiness, Relay, RelaySettings, Ticket};
 use gitorial_relay::session::{Activity, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::support::cluster::PATIENCE;
 use super::support::eventually;
 
-/// The embedded store, behind a line that breaks with the next commit and stays broken until it is mended.
+/// The embedded store, behind a line that breaks with the next commit and stays broken until it is mended, and on which
+/// the answers to commits wait while somebody holds it.
 #[derive(Debug)]
 struct Line {
     store: MemoryStore,
     breaks: AtomicBool,
     broken: AtomicBool,
+    slow: Mutex<()>,
+    /// A commit stands, and its answer is on its way.
+    written: Notify,
 }
 
 impl Line {
@@ -44,6 +49,8 @@ impl Store for Line {
 
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
         let done = self.store.commit(id, write).await;
+        self.written.notify_one();
+        drop(self.slow.lock().await);
         self.broken.fetch_or(self.breaks.swap(false, Ordering::AcqRel), Ordering::AcqRel);
         self.passes(done)
     }
@@ -83,27 +90,59 @@ impl Store for Line {
     }
 }
 
-#[tokio::test]
-async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
-    let line =
-        Arc::new(Line { store: MemoryStore::new(), breaks: AtomicBool::new(false), broken: AtomicBool::new(false) });
-    let node = NodeId::boot("a");
-    let (broker, inbox) = MemoryBus::new().join(node.clone());
+/// A node on this bus whose line leads to this store.
+async fn start(bus: &MemoryBus, store: &MemoryStore, name: &str) -> (Relay, Arc<Line>, mpsc::Receiver<Delivery>) {
+    let line = Line {
+        store: store.clone(),
+        breaks: AtomicBool::new(false),
+        broken: AtomicBool::new(false),
+        slow: Mutex::default(),
+        written: Notify::new(),
+    };
+    let (line, node) = (Arc::new(line), NodeId::boot(name));
+    let (broker, inbox) = bus.join(node.clone());
     let timing = Timing { heartbeat: Duration::from_millis(50), ..Timing::default() };
     let settings = RelaySettings { timing, ..RelaySettings::default() };
     let relay = Relay::new(node, line.clone(), broker, Arc::new(Metrics::new()), settings);
-    let stop = CancellationToken::new();
-    tokio::spawn(relay.clone().upkeep(stop.clone()));
-    tokio::spawn(relay.clone().deliveries(inbox, stop.clone()));
+    tokio::spawn(relay.clone().upkeep(CancellationToken::new()));
     eventually(PATIENCE, async || (relay.readiness() == Readiness::Ready).then_some(())).await;
+    (relay, line, inbox)
+}
+
+fn ticket(session: SessionId) -> Ticket {
+    Ticket { session, client: None, resume: None }
+}
+
+#[tokio::test]
+async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
+    let (relay, line, _inbox) = start(&MemoryBus::new(), &MemoryStore::new(), "a").await;
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
     line.breaks.store(true, Ordering::Release);
-    let ticket = Ticket { session, client: None, resume: None };
-    assert_eq!(relay.join(ticket).await.err(), Some(CloseReason::StoreUnavailable));
+    assert_eq!(relay.join(ticket(session)).await.err(), Some(CloseReason::StoreUnavailable));
     let clients = async || line.store.load(session).await.unwrap().found.unwrap().session.live_clients();
     assert_eq!(clients().await, 1, "it was written");
     line.broken.store(false, Ordering::Release);
     eventually(PATIENCE, async || (clients().await == 0).then_some(())).await;
     eventually(PATIENCE, async || (relay.stats().sessions == 0).then_some(())).await;
-    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_joins_between_a_write_and_its_answer_is_heard_of() {
+    let (bus, store) = (MemoryBus::new(), MemoryStore::new());
+    let (here, line, mut inbox) = start(&bus, &store, "a").await;
+    let (there, ..) = start(&bus, &store, "b").await;
+    let session = here.create_session(NewSession::default()).await.unwrap().id();
+    let slow = line.slow.lock().await;
+    let joining = tokio::spawn({
+        let here = here.clone();
+        async move { here.join(ticket(session)).await }
+    });
+    line.written.notified().await;
+    there.join(ticket(session)).await.unwrap();
+    // The news of it is there before the answer.
+    here.on_delivery(inbox.recv().await.unwrap());
+    drop(slow);
+    let seat = joining.await.unwrap().unwrap();
+    let known = async || (seat.room.lock().elsewhere == [there.node().clone()]).then_some(());
+    eventually(PATIENCE, known).await;
 }
