@@ -71,15 +71,6 @@ pub enum Tell {
     RequestSync,
 }
 
-impl Tell {
-    /// Whether a client that is just closing could die of this frame, so that it is held back after a leave
-    /// (docs/protocol.md, "After a leave").
-    #[must_use]
-    pub const fn waits_after_a_leave(&self) -> bool {
-        !matches!(self, Self::Disconnected(_) | Self::ReleaseControl(_))
-    }
-}
-
 /// What changed between two documents, computed once for all connections of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Diff {

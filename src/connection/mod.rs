@@ -2,7 +2,10 @@
 
 mod writer;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
@@ -20,6 +23,9 @@ use writer::Writer;
 
 /// How long a client gets to answer a close before its socket is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How soon a silent socket is looked at again whose last frame is still being decided.
+const BUSY_BEAT: Duration = Duration::from_secs(1);
 
 /// What a client said when it opened its socket.
 #[derive(Clone, Debug)]
@@ -155,22 +161,52 @@ fn ticket(knock: Knock) -> Result<Ticket, CloseReason> {
     Ok(Ticket { session, client: knock.client, resume: knock.resume })
 }
 
+/// What happens next on a connection.
+enum Happening {
+    /// It is to end.
+    End(End),
+    /// The work that a frame needed is done.
+    Done,
+    /// The client sent something, or its socket ended.
+    Came(Option<Result<Message, axum::Error>>),
+    /// The heartbeat is due.
+    Beat,
+}
+
 /// The loop: the client's frames in, the queue out, the heartbeat. One frame is dealt with at a time, so that each
 /// client's frames keep their order; while one waits for the store, writing goes on.
 async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mut Tally) -> End {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
-    let mut pending: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    let mut pending: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
+    let mut beat = pin!(sleep_until(next_ping));
     loop {
-        tokio::select! {
-            biased;
-            end = writer.run(&seat.outbound) => return end,
-            () = async { if let Some(work) = &mut pending { work.await } }, if pending.is_some() => pending = None,
-            frame = stream.next(), if pending.is_none() => {
+        let happening = poll_fn(|cx| {
+            if let Poll::Ready(end) = writer.poll(cx, &seat.outbound, false) {
+                return Poll::Ready(Happening::End(end));
+            }
+            if let Some(work) = &mut pending {
+                if work.as_mut().poll(cx).is_ready() {
+                    pending = None;
+                    return Poll::Ready(Happening::Done);
+                }
+            } else if let Poll::Ready(message) = stream.poll_next_unpin(cx) {
+                return Poll::Ready(Happening::Came(message));
+            } else if writer.waits_for_reader()
+                && let Poll::Ready(end) = writer.poll(cx, &seat.outbound, true)
+            {
+                return Poll::Ready(Happening::End(end));
+            }
+            beat.as_mut().poll(cx).map(|()| Happening::Beat)
+        });
+        match happening.await {
+            Happening::End(end) => return end,
+            Happening::Done => {}
+            Happening::Came(message) => {
                 heard = Instant::now();
-                match frame {
+                match message {
                     Some(Ok(Message::Text(text))) => {
                         tally.read.count(text.len());
                         if let Handling::Later(work) = relay.on_frame(seat, Bytes::from(text)) {
@@ -187,12 +223,16 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mu
                     None => return End::Lost,
                 }
             }
-            () = sleep_until(next_ping) => {
-                if heard.elapsed() >= 2 * ping && pending.is_none() {
+            Happening::Beat => {
+                let now = Instant::now();
+                if now >= heard + 2 * ping && pending.is_none() {
                     return End::Ours(CloseReason::Silent);
                 }
-                next_ping += ping;
-                writer.ping();
+                if now >= next_ping {
+                    next_ping = now + ping;
+                    writer.ping();
+                }
+                beat.as_mut().reset(next_ping.min((heard + 2 * ping).max(now + BUSY_BEAT)));
             }
         }
     }

@@ -1,6 +1,5 @@
 //! The way out of one socket: whatever waits in its queue goes into one flush.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -25,7 +24,9 @@ pub(super) struct Writer<'a> {
     metrics: &'a Metrics,
     unflushed: usize,
     ping: bool,
-    hush: Option<Pin<Box<Sleep>>>,
+    /// A frame is due that may only be written when everything that came from the client is read.
+    waits_for_reader: bool,
+    timer: Option<Pin<Box<Sleep>>>,
     written: &'a mut Traffic,
 }
 
@@ -35,7 +36,7 @@ impl<'a> Writer<'a> {
         metrics: &'a Metrics,
         written: &'a mut Traffic,
     ) -> Self {
-        Self { sink, metrics, unflushed: 0, ping: false, hush: None, written }
+        Self { sink, metrics, unflushed: 0, ping: false, waits_for_reader: false, timer: None, written }
     }
 
     /// Asks for a ping before the next frame.
@@ -43,14 +44,16 @@ impl<'a> Writer<'a> {
         self.ping = true;
     }
 
-    /// Writes what is queued and what will be, until the connection is to end.
-    pub(super) async fn run(&mut self, outbound: &Outbound) -> End {
-        poll_fn(|cx| self.poll(cx, outbound)).await
+    /// Whether [`Writer::poll`] left a frame out because not everything was read.
+    pub(super) fn waits_for_reader(&self) -> bool {
+        self.waits_for_reader
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, outbound: &Outbound) -> Poll<End> {
+    /// Writes what is queued; ready when the connection is to end. `heard_all`: everything that had come from the client
+    /// was read just now.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbound: &Outbound, heard_all: bool) -> Poll<End> {
         outbound.register(cx);
-        match self.poll_write(cx, outbound) {
+        match self.poll_write(cx, outbound, heard_all) {
             // A reader that takes nothing any more must not keep its socket from being closed.
             Poll::Pending if outbound.closing() == Some(CloseReason::SlowReader) => {
                 Poll::Ready(End::Ours(CloseReason::SlowReader))
@@ -61,7 +64,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, outbound: &Outbound) -> Poll<Result<CloseReason, axum::Error>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbound: &Outbound,
+        heard_all: bool,
+    ) -> Poll<Result<CloseReason, axum::Error>> {
+        self.waits_for_reader = false;
         loop {
             if self.unflushed >= BURST {
                 ready!(self.poll_flush(cx))?;
@@ -71,7 +80,7 @@ impl<'a> Writer<'a> {
                 self.send(Message::Ping(Bytes::new()))?;
                 continue;
             }
-            match outbound.next(Instant::now()) {
+            match outbound.next(Instant::now(), heard_all) {
                 Next::Write(item) => {
                     self.metrics.frame(item.kind, Direction::Out);
                     self.written.count(item.text.len());
@@ -80,9 +89,15 @@ impl<'a> Writer<'a> {
                         self.send(Message::Text(text))?;
                     }
                 }
+                Next::Probe(number) => self.send(Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())))?,
+                Next::ReadFirst => {
+                    self.waits_for_reader = true;
+                    ready!(self.poll_flush(cx))?;
+                    return Poll::Pending;
+                }
                 Next::Wait(until) => {
                     ready!(self.poll_flush(cx))?;
-                    ready!(self.poll_hush(cx, until));
+                    ready!(self.poll_timer(cx, until));
                 }
                 Next::Close(reason) => {
                     ready!(self.poll_flush(cx))?;
@@ -105,17 +120,17 @@ impl<'a> Writer<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when a hush is over; never if there is none, since the queue wakes the writer.
-    fn poll_hush(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
+    /// Ready when what is held is due; never if nothing is, since the queue wakes the writer.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
         let Some(until) = until else {
-            self.hush = None;
+            self.timer = None;
             return Poll::Pending;
         };
         let until = tokio::time::Instant::from_std(until);
-        let hush = self.hush.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if hush.deadline() != until {
-            hush.as_mut().reset(until);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
         }
-        hush.as_mut().poll(cx)
+        timer.as_mut().poll(cx)
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! A reader that keeps up sees every frame. One that does not is first spared what is out of date: above the soft limit
 //! a state replaces the unsent ones of the same sender and epoch. Above the hard limit the connection is closed (1013).
+//!
+//! A client without the handshake answers some frames by itself, even after it has said goodbye, and may die of that.
+//! Such a frame is held for a moment, and dropped if the goodbye comes first (docs/protocol.md, "Frames that are held").
+//! States pass what is held; all other frames keep their order.
 
 use std::collections::VecDeque;
 use std::task::Context;
@@ -14,11 +18,14 @@ use parking_lot::Mutex;
 use crate::ids::{ConnectionId, Epoch};
 use crate::protocol::{CloseReason, FrameType};
 
-/// How long frames that make a client answer are held back after another has left (docs/protocol.md, "After a leave").
-pub const HUSH: Duration = Duration::from_millis(100);
+/// How long a frame that makes a client without the handshake answer is held (docs/protocol.md, "Frames that are held").
+pub const ANSWER_HOLD: Duration = Duration::from_millis(40);
 
-/// Leaves in quick succession extend the hush no further than this.
-const LONGEST_HUSH: Duration = Duration::from_millis(500);
+/// How long frames are held after another client has left (docs/protocol.md, "Frames that are held").
+pub const LEAVE_HOLD: Duration = Duration::from_millis(100);
+
+/// Leaves in quick succession extend [`LEAVE_HOLD`] no further than this.
+const LONGEST_LEAVE_HOLD: Duration = Duration::from_millis(500);
 
 /// How much may wait for one socket.
 #[derive(Clone, Copy, Debug)]
@@ -54,19 +61,21 @@ impl QueueLimits {
 pub struct Item {
     /// The frame, UTF-8.
     pub text: Bytes,
-    /// Its type, for the metrics.
+    /// Its type.
     pub kind: FrameType,
     /// Whose state it is, if it is one that a newer one may replace.
     pub state_of: Option<(ConnectionId, Epoch)>,
-    /// It waits for the end of a hush, and all behind it with it.
-    pub waits: bool,
 }
 
 /// What the writer of the socket does next.
 #[derive(Debug)]
 pub enum Next {
-    /// Write this.
+    /// Write this frame.
     Write(Item),
+    /// Send a WebSocket ping with this number, and report its pong.
+    Probe(u64),
+    /// A frame is due that makes the client answer: read what has come from it first, and ask again.
+    ReadFirst,
     /// Nothing before then, unless woken.
     Wait(Option<Instant>),
     /// Everything is written: close.
@@ -89,13 +98,34 @@ pub struct Outbound {
     waker: AtomicWaker,
 }
 
+/// A frame or a probe, and until when it is held.
+#[derive(Debug)]
+struct Entry {
+    content: Content,
+    held_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Frame(Item),
+    Probe(u64),
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    items: VecDeque<Item>,
+    /// What nobody has looked at yet, in the order in which it was pushed.
+    entries: VecDeque<Entry>,
+    /// What was found to be held, or to stand behind something held: older than all entries.
+    held: VecDeque<Entry>,
+    /// How many `client_connected` are among the held.
+    held_arrivals: usize,
     bytes: usize,
     closing: Option<CloseReason>,
-    hush: Option<(Instant, Instant)>,
+    /// When the hold after a leave began, and when it ends.
+    leave_hold: Option<(Instant, Instant)>,
     conflated: u64,
+    /// The client has done the handshake: nothing is held for it.
+    modern: bool,
 }
 
 impl Outbound {
@@ -111,15 +141,51 @@ impl Outbound {
             queue.conflated += replaced as u64;
         }
         queue.bytes += item.text.len();
-        queue.items.push_back(item);
+        let held_until = (!queue.modern && is_answered(item.kind)).then(|| Instant::now() + ANSWER_HOLD);
+        queue.entries.push_back(Entry { content: Content::Frame(item), held_until });
         let overflow = queue.is_over(limits.hard_frames, limits.hard_bytes);
         if overflow {
-            queue.items = VecDeque::new();
+            (queue.entries, queue.held) = (VecDeque::new(), VecDeque::new());
             queue.closing = Some(CloseReason::SlowReader);
         }
         drop(queue);
         self.waker.wake();
         if overflow { Pushed::Refused } else { Pushed::Queued(replaced) }
+    }
+
+    /// Takes frames of this type back that nobody has written yet. How many.
+    pub fn withdraw(&self, kind: FrameType) -> usize {
+        let mut queue = self.queue.lock();
+        let before = queue.len();
+        queue.held.retain(|entry| !entry.is_frame(kind));
+        queue.entries.retain(|entry| !entry.is_frame(kind));
+        let withdrawn = before - queue.len();
+        if withdrawn > 0 {
+            queue.bytes = queue.held.iter().chain(&queue.entries).map(Entry::size).sum();
+            drop(queue);
+            // What stood behind it may be due.
+            self.waker.wake();
+        }
+        withdrawn
+    }
+
+    /// Has the client prove that it has read everything before this: its pong to the number is reported.
+    pub fn probe(&self, number: u64) {
+        self.queue.lock().entries.push_back(Entry { content: Content::Probe(number), held_until: None });
+        self.waker.wake();
+    }
+
+    /// The client has done the handshake: nothing is held for it any more, and what was meant for a client without it is
+    /// dropped.
+    pub fn speaks_modern(&self) {
+        let mut queue = self.queue.lock();
+        let held = std::mem::take(&mut queue.held);
+        let entries = held.into_iter().chain(std::mem::take(&mut queue.entries));
+        queue.entries = entries.filter(|entry| !entry.is_frame(FrameType::AcceptControl)).collect();
+        queue.bytes = queue.entries.iter().map(Entry::size).sum();
+        (queue.modern, queue.held_arrivals) = (true, 0);
+        drop(queue);
+        self.waker.wake();
     }
 
     /// Closes the socket when what waits is written. The first reason stands.
@@ -128,14 +194,14 @@ impl Outbound {
         self.waker.wake();
     }
 
-    /// Another client has just left: holds back frames that would make this one answer.
-    pub fn hush(&self, now: Instant) {
+    /// Another client has just left: holds back what is not about that.
+    pub fn hold_after_leave(&self, now: Instant) {
         let mut queue = self.queue.lock();
-        let begun = match queue.hush {
+        let begun = match queue.leave_hold {
             Some((begun, until)) if until > now => begun,
             _ => now,
         };
-        queue.hush = Some((begun, (now + HUSH).min(begun + LONGEST_HUSH)));
+        queue.leave_hold = Some((begun, (now + LEAVE_HOLD).min(begun + LONGEST_LEAVE_HOLD)));
     }
 
     /// The reason this socket is to be closed for, if it is.
@@ -148,7 +214,7 @@ impl Outbound {
     #[must_use]
     pub fn depth(&self) -> (usize, usize) {
         let queue = self.queue.lock();
-        (queue.bytes, queue.items.len())
+        (queue.bytes, queue.len())
     }
 
     /// How many states were replaced by newer ones so far.
@@ -157,9 +223,9 @@ impl Outbound {
         self.queue.lock().conflated
     }
 
-    /// What to write next.
-    pub fn next(&self, now: Instant) -> Next {
-        self.queue.lock().next(now)
+    /// What to write next. `heard_all`: everything that had come from the client was read just now.
+    pub fn next(&self, now: Instant, heard_all: bool) -> Next {
+        self.queue.lock().next(now, heard_all)
     }
 
     /// Has the task of `cx` woken when there is more to do.
@@ -168,37 +234,116 @@ impl Outbound {
     }
 }
 
+/// Whether a client without the handshake answers this frame by itself.
+const fn is_answered(kind: FrameType) -> bool {
+    matches!(kind, FrameType::AcceptControl | FrameType::RequestSync)
+}
+
+/// Whether this frame may pass others that are held: it changes nobody's phase, and no other frame refers to it.
+const fn may_overtake(kind: FrameType) -> bool {
+    matches!(
+        kind,
+        FrameType::StateUpdate | FrameType::Rejected | FrameType::ProtocolAck | FrameType::ProtocolPong
+    )
+}
+
+impl Entry {
+    fn is_frame(&self, kind: FrameType) -> bool {
+        matches!(&self.content, Content::Frame(item) if item.kind == kind)
+    }
+
+    fn size(&self) -> usize {
+        match &self.content {
+            Content::Frame(item) => item.text.len(),
+            Content::Probe(_) => 0,
+        }
+    }
+}
+
 impl Queue {
+    fn len(&self) -> usize {
+        self.entries.len() + self.held.len()
+    }
+
     fn is_over(&self, frames: usize, bytes: usize) -> bool {
-        self.items.len() > frames || self.bytes > bytes
+        self.len() > frames || self.bytes > bytes
     }
 
     fn drop_states_of(&mut self, source: Option<(ConnectionId, Epoch)>) -> usize {
-        let before = self.items.len();
-        self.items.retain(|item| item.state_of != source);
-        self.bytes = self.items.iter().map(|item| item.text.len()).sum();
-        before - self.items.len()
+        let before = self.entries.len();
+        self.entries.retain(|entry| !matches!(&entry.content, Content::Frame(item) if item.state_of == source));
+        self.bytes = self.held.iter().chain(&self.entries).map(Entry::size).sum();
+        before - self.entries.len()
     }
 
-    fn next(&mut self, now: Instant) -> Next {
-        let hushed = self.hush.map(|(_, until)| until).filter(|until| *until > now);
-        match (self.items.front(), self.closing) {
+    fn next(&mut self, now: Instant, heard_all: bool) -> Next {
+        loop {
+            if let Some(first) = self.held.front()
+                && self.held_until(first, now).is_none()
+            {
+                if let Some(next) = self.write_held(heard_all) {
+                    return next;
+                }
+                continue;
+            }
+            let Some(entry) = self.entries.pop_front() else { break };
+            // A burst must not hold its memory for as long as the socket stays open.
+            if self.entries.is_empty() && self.entries.capacity() > 16 {
+                self.entries = VecDeque::new();
+            }
+            if self.passes(&entry) {
+                return self.write(entry);
+            }
+            self.held_arrivals += usize::from(entry.is_frame(FrameType::ClientConnected));
+            self.held.push_back(entry);
+        }
+        match (self.held.front(), self.closing) {
+            (Some(first), _) => Next::Wait(self.held_until(first, now)),
             (None, Some(reason)) => Next::Close(reason),
             (None, None) => Next::Wait(None),
-            // A socket that is closed anyway is not made to answer any more.
-            (Some(item), None) if item.waits && hushed.is_some() => Next::Wait(hushed),
-            (Some(_), _) => self.pop(),
         }
     }
 
-    fn pop(&mut self) -> Next {
-        let Some(item) = self.items.pop_front() else { return Next::Wait(None) };
-        self.bytes -= item.text.len();
-        // A burst must not hold its memory for as long as the socket stays open.
-        if self.items.is_empty() && self.items.capacity() > 16 {
-            self.items = VecDeque::new();
+    /// Whether an entry need not take its turn among the held: all others do, and leave at once if nothing holds them.
+    fn passes(&self, entry: &Entry) -> bool {
+        match &entry.content {
+            Content::Frame(item) if may_overtake(item.kind) => true,
+            Content::Frame(item) if item.kind == FrameType::ClientDisconnected => self.held_arrivals == 0,
+            Content::Frame(_) | Content::Probe(_) => self.modern,
         }
-        Next::Write(item)
+    }
+
+    /// Until when this entry is held, if it is.
+    fn held_until(&self, entry: &Entry, now: Instant) -> Option<Instant> {
+        if self.closing.is_some() {
+            return None;
+        }
+        let about_the_leave = entry.is_frame(FrameType::ClientDisconnected) || entry.is_frame(FrameType::ReleaseControl);
+        let after_leave = self.leave_hold.map(|(_, until)| until).filter(|_| !about_the_leave);
+        entry.held_until.max(after_leave).filter(|until| *until > now)
+    }
+
+    /// Writes the first of the held. `None`: it is dropped, since the socket closes and nobody waits for its answer.
+    fn write_held(&mut self, heard_all: bool) -> Option<Next> {
+        let answered = self.held.front()?.held_until.is_some();
+        if answered && self.closing.is_none() && !heard_all {
+            return Some(Next::ReadFirst);
+        }
+        let entry = self.held.pop_front()?;
+        self.held_arrivals -= usize::from(entry.is_frame(FrameType::ClientConnected));
+        if answered && self.closing.is_some() {
+            self.bytes -= entry.size();
+            return None;
+        }
+        Some(self.write(entry))
+    }
+
+    fn write(&mut self, entry: Entry) -> Next {
+        self.bytes -= entry.size();
+        match entry.content {
+            Content::Frame(item) => Next::Write(item),
+            Content::Probe(number) => Next::Probe(number),
+        }
     }
 }
 
@@ -210,80 +355,156 @@ mod tests {
 
     fn state(source: u128, text: &'static str) -> Item {
         let state_of = Some((ConnectionId::from_number(source), Epoch(1)));
-        Item { text: Bytes::from_static(text.as_bytes()), kind: FrameType::StateUpdate, state_of, waits: false }
+        Item { state_of, ..frame(FrameType::StateUpdate, text) }
     }
 
-    fn control(text: &'static str, waits: bool) -> Item {
-        let text = Bytes::from_static(text.as_bytes());
-        Item { text, kind: FrameType::AssignSyncDirection, state_of: None, waits }
+    fn frame(kind: FrameType, text: &'static str) -> Item {
+        Item { text: Bytes::from_static(text.as_bytes()), kind, state_of: None }
     }
 
+    fn assign(text: &'static str) -> Item {
+        frame(FrameType::AssignSyncDirection, text)
+    }
+
+    fn queue_of(items: impl IntoIterator<Item = Item>) -> Outbound {
+        let queue = Outbound::default();
+        for item in items {
+            queue.push(item, &LIMITS);
+        }
+        queue
+    }
+
+    /// What is written now, by a connection that has read everything.
     fn drain(queue: &Outbound, now: Instant) -> Vec<Bytes> {
-        std::iter::from_fn(|| match queue.next(now) {
+        std::iter::from_fn(|| match queue.next(now, true) {
             Next::Write(item) => Some(item.text),
-            Next::Wait(_) | Next::Close(_) => None,
+            Next::Probe(number) => Some(number.to_string().into()),
+            Next::ReadFirst | Next::Wait(_) | Next::Close(_) => None,
         })
         .collect()
     }
 
     #[test]
     fn below_the_soft_limit_every_state_arrives() {
-        let queue = Outbound::default();
-        for text in ["1", "2", "3", "4", "5"] {
-            assert_eq!(queue.push(state(1, text), &LIMITS), Pushed::Queued(0));
-        }
+        let queue = queue_of(["1", "2", "3", "4", "5"].map(|text| state(1, text)));
+        assert_eq!(queue.conflated(), 0);
         assert_eq!(drain(&queue, Instant::now()), ["1", "2", "3", "4", "5"]);
     }
 
     #[test]
-    fn above_it_a_state_replaces_those_of_its_sender_and_stands_last() {
-        let queue = Outbound::default();
-        for item in [state(1, "a"), state(2, "b"), control("c", false), state(1, "d"), state(1, "e")] {
-            queue.push(item, &LIMITS);
-        }
+    fn above_it_a_state_replaces_those_of_its_sender() {
+        let queue = queue_of([state(1, "a"), state(2, "b"), assign("c"), state(1, "d"), state(1, "e")]);
         assert_eq!(queue.push(state(1, "f"), &LIMITS), Pushed::Queued(3));
         assert_eq!(queue.conflated(), 3);
         assert_eq!(drain(&queue, Instant::now()), ["b", "c", "f"]);
     }
 
     #[test]
-    fn control_frames_are_never_dropped_and_too_many_close_the_socket() {
-        let queue = Outbound::default();
-        for _ in 0..8 {
-            assert_eq!(queue.push(control("x", false), &LIMITS), Pushed::Queued(0));
-        }
-        assert_eq!(queue.push(control("x", false), &LIMITS), Pushed::Refused);
-        assert!(matches!(queue.next(Instant::now()), Next::Close(CloseReason::SlowReader)));
+    fn too_many_control_frames_close_the_socket() {
+        let queue = queue_of((0..8).map(|_| assign("x")));
+        assert_eq!(queue.depth(), (8, 8), "none is dropped");
+        assert_eq!(queue.push(assign("x"), &LIMITS), Pushed::Refused);
+        assert!(matches!(queue.next(Instant::now(), true), Next::Close(CloseReason::SlowReader)));
     }
 
     #[test]
     fn a_close_comes_after_what_waits() {
-        let queue = Outbound::default();
-        queue.push(control("last", false), &LIMITS);
+        let queue = queue_of([assign("last")]);
         queue.close(CloseReason::Drain);
-        assert_eq!(queue.push(control("late", false), &LIMITS), Pushed::Refused);
-        assert!(matches!(queue.next(Instant::now()), Next::Write(_)));
-        assert!(matches!(queue.next(Instant::now()), Next::Close(CloseReason::Drain)));
+        assert_eq!(queue.push(assign("late"), &LIMITS), Pushed::Refused);
+        assert!(matches!(queue.next(Instant::now(), true), Next::Write(_)));
+        assert!(matches!(queue.next(Instant::now(), true), Next::Close(CloseReason::Drain)));
     }
 
     #[test]
-    fn in_a_hush_nothing_passes_a_frame_that_waits() {
+    fn an_answered_frame_is_held_and_only_states_pass_it() {
+        let queue = queue_of([
+            assign("passive"),
+            frame(FrameType::AcceptControl, "accept"),
+            state(1, "state"),
+            assign("active"),
+            frame(FrameType::ClientDisconnected, "left"),
+        ]);
+        let pushed = Instant::now();
+        assert_eq!(drain(&queue, pushed), ["passive", "state", "left"]);
+        assert!(matches!(queue.next(pushed, true), Next::Wait(Some(until)) if until > pushed));
+        assert_eq!(drain(&queue, pushed + ANSWER_HOLD), ["accept", "active"]);
+        assert_eq!(queue.depth(), (0, 0));
+    }
+
+    #[test]
+    fn an_answered_frame_waits_until_all_that_came_is_read() {
+        let queue = queue_of([frame(FrameType::RequestSync, "ask")]);
+        let due = Instant::now() + ANSWER_HOLD;
+        assert!(matches!(queue.next(due, false), Next::ReadFirst));
+        assert_eq!(drain(&queue, due), ["ask"]);
+    }
+
+    #[test]
+    fn a_socket_that_closes_is_not_made_to_answer() {
+        let queue = queue_of([frame(FrameType::AcceptControl, "accept"), assign("active")]);
+        queue.close(CloseReason::Drain);
+        assert_eq!(drain(&queue, Instant::now()), ["active"]);
+        assert!(matches!(queue.next(Instant::now(), true), Next::Close(CloseReason::Drain)));
+        assert_eq!(queue.depth(), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_held_for_a_client_with_the_handshake() {
+        let queue = queue_of([frame(FrameType::AcceptControl, "accept"), frame(FrameType::RequestSync, "ask")]);
+        assert_eq!(drain(&queue, Instant::now()), [""; 0]);
+        queue.speaks_modern();
+        queue.push(frame(FrameType::AcceptControl, "taken"), &LIMITS);
+        assert_eq!(drain(&queue, Instant::now()), ["ask", "taken"]);
+        assert_eq!(queue.depth(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_taken_back_holds_nothing() {
+        let queue = queue_of([frame(FrameType::AcceptControl, "accept"), assign("passive")]);
+        assert_eq!(drain(&queue, Instant::now()), [""; 0]);
+        assert_eq!((queue.withdraw(FrameType::AcceptControl), queue.withdraw(FrameType::AcceptControl)), (1, 0));
+        assert_eq!(drain(&queue, Instant::now()), ["passive"]);
+        assert_eq!(queue.depth(), (0, 0));
+    }
+
+    #[test]
+    fn a_probe_keeps_its_place() {
+        let queue = queue_of([assign("before")]);
+        queue.probe(7);
+        queue.push(assign("after"), &LIMITS);
+        assert_eq!(drain(&queue, Instant::now()), ["before", "7", "after"]);
+    }
+
+    #[test]
+    fn after_a_leave_only_the_news_of_it_and_states_pass() {
         let (queue, now) = (Outbound::default(), Instant::now());
-        queue.hush(now);
-        for item in [control("left", false), control("assign", true), state(1, "after")] {
+        queue.hold_after_leave(now);
+        let left = frame(FrameType::ClientDisconnected, "left");
+        for item in [left, frame(FrameType::ReleaseControl, "release"), assign("assign"), state(1, "state")] {
             queue.push(item, &LIMITS);
         }
-        assert_eq!(drain(&queue, now + HUSH / 2), ["left"]);
-        assert_eq!(drain(&queue, now + HUSH), ["assign", "after"]);
+        assert_eq!(drain(&queue, now + LEAVE_HOLD / 2), ["left", "release", "state"]);
+        assert_eq!(drain(&queue, now + LEAVE_HOLD), ["assign"]);
     }
 
     #[test]
-    fn leaves_in_a_row_cannot_hush_for_ever() {
+    fn no_client_is_said_to_leave_before_it_is_said_to_arrive() {
+        let (queue, now) = (Outbound::default(), Instant::now());
+        queue.hold_after_leave(now);
+        queue.push(frame(FrameType::ClientConnected, "arrived"), &LIMITS);
+        queue.push(frame(FrameType::ClientDisconnected, "left"), &LIMITS);
+        assert_eq!(drain(&queue, now), [""; 0]);
+        assert_eq!(drain(&queue, now + LEAVE_HOLD), ["arrived", "left"]);
+    }
+
+    #[test]
+    fn leaves_in_a_row_cannot_hold_for_ever() {
         let (queue, start) = (Outbound::default(), Instant::now());
         for leave in 0..20 {
-            queue.hush(start + leave * HUSH / 2);
+            queue.hold_after_leave(start + leave * LEAVE_HOLD / 2);
         }
-        queue.push(control("assign", true), &LIMITS);
-        assert_eq!(drain(&queue, start + 20 * HUSH / 2 + HUSH), ["assign"]);
+        queue.push(assign("assign"), &LIMITS);
+        assert_eq!(drain(&queue, start + 20 * LEAVE_HOLD / 2 + LEAVE_HOLD), ["assign"]);
     }
 }

@@ -91,6 +91,8 @@ pub struct OpenSync {
     known: Vec<u64>,
     /// No state had passed on this socket when it was asked, so that its answer may be one from before it came back.
     newcomer: bool,
+    /// The question may still be held, and can be taken back.
+    unwritten: bool,
     /// It was asked as the one that drove, and has lost control since. What it has on its way may be a state that was
     /// refused; with the handshake it carries no epoch, as all its states do but answers.
     outlived: bool,
@@ -168,16 +170,15 @@ impl Seat {
         let text = parcel.for_seat(state.told.modern);
         drop(state);
         let state_of = parcel.state_of.map(|source| (source, parcel.epoch));
-        let waits = parcel.kind == FrameType::RequestSync;
-        match self.outbound.push(Item { text, kind: parcel.kind, state_of, waits }, limits) {
+        match self.outbound.push(Item { text, kind: parcel.kind, state_of }, limits) {
             Pushed::Queued(replaced) => replaced,
             Pushed::Refused => 0,
         }
     }
 
-    /// Puts a frame of the relay's own into the queue. `waits`: it is held back after a leave.
-    pub fn tell(&self, text: Bytes, kind: FrameType, waits: bool, limits: &QueueLimits) {
-        self.outbound.push(Item { text, kind, state_of: None, waits }, limits);
+    /// Puts a frame of the relay's own into the queue.
+    pub fn tell(&self, text: Bytes, kind: FrameType, limits: &QueueLimits) {
+        self.outbound.push(Item { text, kind, state_of: None }, limits);
     }
 }
 
@@ -216,6 +217,11 @@ impl SeatState {
         }
     }
 
+    /// Notes that so many of the things that it was to confirm were taken back before it got them.
+    pub fn withdraw_gates(&mut self, withdrawn: usize) {
+        self.gates.truncate(self.gates.len().saturating_sub(withdrawn));
+    }
+
     /// Takes over what the client was sent on an older socket, and has not confirmed there.
     pub fn inherit_gate(&mut self, gate: Option<Instant>) {
         if !self.confirmed {
@@ -244,8 +250,10 @@ impl SeatState {
             askers: Vec::new(),
             known: last.into_iter().collect(),
             newcomer: last.is_none(),
+            unwritten: true,
             outlived: false,
         });
+        open.unwritten = true;
         open.until = now + ANSWER_WINDOW;
         open.askers.retain(|known| Some(known) != asker.as_ref());
         open.askers.extend(asker.filter(|_| open.askers.len() < MAX_ASKERS));
@@ -283,11 +291,14 @@ impl SeatState {
         }
     }
 
-    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it.
-    pub fn drove(&mut self, hash: u64) {
+    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it. `true`: it may have been
+    /// asked for one a moment ago, and a question that it has not got yet is to be taken back.
+    #[must_use]
+    pub fn drove(&mut self, hash: u64) -> bool {
         self.sent = None;
         self.note_state(hash);
         self.answered();
+        self.open_sync.as_mut().is_some_and(|open| std::mem::take(&mut open.unwritten))
     }
 
     /// Notes that it has lost control. What it answers to what it was asked as the driver is for nobody any more; but it

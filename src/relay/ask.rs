@@ -28,7 +28,7 @@ impl Relay {
                 return;
             }
             seat.lock().ask(None, now);
-            seat.tell(self.question(), FrameType::RequestSync, true, &self.inner.settings.queue);
+            seat.tell(self.question(), FrameType::RequestSync, &self.inner.settings.queue);
         } else if let Some(seat) = state.seats.first() {
             let (source, target) = (seat.connection, Target::Only(vec![holder.connection]));
             let (epoch, seq) = (session.core.epoch, seat.lock().next_seq());

@@ -105,7 +105,7 @@ impl Relay {
         self.inner.metrics.refusal(code);
         seat.note_refusal();
         let text = outgoing::rejected(code, of, self.now());
-        seat.tell(text, FrameType::Rejected, false, &self.inner.settings.queue);
+        seat.tell(text, FrameType::Rejected, &self.inner.settings.queue);
     }
 
     fn reject_frame(&self, seat: &Seat, code: ErrorCode, frame: &Frame) -> Handling {
@@ -127,7 +127,7 @@ impl Relay {
                 "type": "protocol_ack", "accepted": false, "protocol_version": PROTOCOL_VERSION,
                 "timestamp": self.now(), "error": format!("this relay speaks protocol version {PROTOCOL_VERSION}"),
             });
-            seat.tell(ack.to_string().into(), FrameType::ProtocolAck, false, &self.inner.settings.queue);
+            seat.tell(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
             seat.outbound.close(CloseReason::UnsupportedVersion);
             return Handling::Done;
         }
@@ -147,7 +147,7 @@ impl Relay {
     /// session does not live on because its clients are idle in it.
     fn pong(&self, seat: &Seat) -> Handling {
         let text = outgoing::frame(FrameType::ProtocolPong, RELAY_CLIENT_ID, None, self.now());
-        seat.tell(text, FrameType::ProtocolPong, false, &self.inner.settings.queue);
+        seat.tell(text, FrameType::ProtocolPong, &self.inner.settings.queue);
         Handling::Done
     }
 
@@ -159,6 +159,7 @@ impl Relay {
         let resumed = state.told.modern;
         (state.spoke, state.told.modern) = (true, true);
         state.gates.clear();
+        seat.outbound.speaks_modern();
         let ack = serde_json::json!({
             "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
             "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
@@ -166,7 +167,7 @@ impl Relay {
             "capabilities": ["resume", "epoch", "seq", "ping"],
         });
         drop(state);
-        seat.tell(ack.to_string().into(), FrameType::ProtocolAck, false, &self.inner.settings.queue);
+        seat.tell(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
     }
 
     /// The hot path: the ACTIVE client's state, decided on what this node knows, without the store.
@@ -185,11 +186,14 @@ impl Relay {
             }
             // What it shows may be what was on its way to it when it answered.
             let crossed = answer && state.last_state.is_some_and(|last| last != hash);
-            state.drove(hash);
+            let answered = state.drove(hash);
             // What it asked for before is out of date now.
             state.updated |= !answer;
             let seq = state.next_seq();
             drop(state);
+            if answered {
+                seat.outbound.withdraw(FrameType::RequestSync);
+            }
             self.note_activity(&mut room, !answer);
             self.pass(&mut room, seat, &frame, Kind::State, seq);
             if crossed {
@@ -253,6 +257,11 @@ impl Relay {
             && !matches!(direction.as_deref(), Some("ACTIVE" | "PASSIVE"))
         {
             return self.reject_frame(seat, ErrorCode::MalformedFrame, &frame);
+        }
+        if frame.kind == FrameType::CoordinateSyncDirection {
+            // Only a client that believes to have no role asks for one: it need not be told that it does not drive.
+            let withdrawn = seat.outbound.withdraw(FrameType::AcceptControl);
+            seat.lock().withdraw_gates(withdrawn);
         }
         Handling::Later(Box::pin(self.clone().decide_frame(seat.clone(), frame)))
     }

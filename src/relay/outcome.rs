@@ -80,6 +80,9 @@ impl Relay {
                         state.told.modern = client.modern;
                         state.client = Some(client.clone());
                         drop(state);
+                        if client.modern {
+                            seat.outbound.speaks_modern();
+                        }
                         room.lock().seats.push(seat);
                     }
                 }
@@ -194,7 +197,9 @@ impl Relay {
         let askers = match effect {
             Effect::PassAnswer => Some(state.answered()),
             Effect::PassState => {
-                state.drove(frame.data_hash());
+                if state.drove(frame.data_hash()) {
+                    seat.outbound.withdraw(FrameType::RequestSync);
+                }
                 None
             }
             _ => None,

@@ -132,7 +132,7 @@ impl Relay {
             }
             let Some(me) = places.get(&seat.connection).copied() else { continue };
             if !diff.left.is_empty() && !told.told.modern {
-                seat.outbound.hush(now);
+                seat.outbound.hold_after_leave(now);
             }
             let news = self.tell_one(seat, &mut told, me, diff, session, state.release.as_ref());
             // What it said before, as one that did not drive, is what it goes on from.
@@ -209,12 +209,12 @@ impl Relay {
             };
             let (kind, made) = self.render(tell, me, epoch);
             let text = original.unwrap_or(made);
-            seat.tell(text, kind, tell.waits_after_a_leave(), &self.inner.settings.queue);
+            seat.tell(text, kind, &self.inner.settings.queue);
         }
         // A client with the handshake hears of its loss by its role alone; the frame that caused it follows.
         if let (Some((_, text)), Some(epoch), false) = (accepted, epoch, role == Role::Active) {
             let text = outgoing::with_members(&text, &[("epoch", epoch.0.into())]);
-            seat.tell(text, FrameType::AcceptControl, true, &self.inner.settings.queue);
+            seat.tell(text, FrameType::AcceptControl, &self.inner.settings.queue);
         }
         !tells.is_empty()
     }
@@ -256,7 +256,9 @@ impl Relay {
             }
             match held.held.take() {
                 Some(frame) if drives && frame.kind == FrameType::StateUpdate => {
-                    held.drove(frame.data_hash());
+                    if held.drove(frame.data_hash()) {
+                        seat.outbound.withdraw(FrameType::RequestSync);
+                    }
                     let seq = held.next_seq();
                     drop(held);
                     self.note_activity(state, true);

@@ -21,6 +21,7 @@ mod late_answers;
 mod life;
 mod load;
 mod nodes;
+mod old_goodbyes;
 mod operator;
 mod racing;
 mod redis_away;

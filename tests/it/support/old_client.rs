@@ -36,14 +36,15 @@ enum Order {
     Call(Call),
     Cut { stay_away: bool },
     ComeBack,
-    Leave,
+    Disconnect,
+    Exit,
 }
 
 /// Why a socket is no longer used.
 enum End {
     Closed,
     Away,
-    Left,
+    Exited,
 }
 
 /// The client as tests see it. Gone without a goodbye when dropped.
@@ -61,6 +62,7 @@ struct Shared {
     script: Mutex<Script>,
     frames: Mutex<VecDeque<String>>,
     opens: watch::Sender<u32>,
+    closes: watch::Sender<u32>,
     changes: watch::Sender<u64>,
 }
 
@@ -94,6 +96,7 @@ impl OldClient {
             script: Mutex::new(Script::new(generation, &id)),
             frames: Mutex::default(),
             opens: watch::Sender::default(),
+            closes: watch::Sender::default(),
             changes: watch::Sender::default(),
         });
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -139,9 +142,21 @@ impl OldClient {
         self.opened(opens + 1).await;
     }
 
-    /// Closes its socket and is gone.
+    /// `disconnect()`: until its socket is closed it goes on handling what arrives, and then it comes back by itself.
+    pub fn disconnect(&self) {
+        self.order(Order::Disconnect);
+    }
+
+    /// Waits until its socket has been closed as often as this.
+    pub async fn is_closed(&self, times: u32) {
+        let mut closes = self.shared.closes.subscribe();
+        let closed = tokio::time::timeout(PATIENCE, closes.wait_for(|closes| *closes >= times)).await;
+        assert!(closed.is_ok_and(|closed| closed.is_ok()), "{} stays open; {}", self.id, self.transcript());
+    }
+
+    /// Calls `disconnect()`, and its process ends when its socket is closed.
     pub async fn leave(&mut self) {
-        self.order(Order::Leave);
+        self.order(Order::Exit);
         (&mut self.task).await.expect("the client lives until it is told to leave");
     }
 
@@ -203,6 +218,12 @@ impl OldClient {
         frames.iter().filter(of_kind).count()
     }
 
+    /// Its process lives, and nothing else happened to it that must not happen, refusals apart.
+    pub fn has_not_died(&self) {
+        let violations = self.shared.script.lock().violations.clone();
+        assert!(violations.is_empty(), "{}: {violations:?}; {}", self.id, self.transcript());
+    }
+
     /// Nothing happened to it that must not happen to an old client.
     pub fn assert_clean(&self) {
         let script = self.shared.script.lock();
@@ -255,8 +276,10 @@ impl Driver {
             match connect_async(&self.url).await {
                 Ok((socket, _)) => {
                     failures = 0;
-                    match self.live(socket).await {
-                        Ok(End::Left) => return,
+                    let end = self.live(socket).await;
+                    self.shared.closes.send_modify(|closes| *closes += 1);
+                    match end {
+                        Ok(End::Exited) => return,
                         Ok(End::Away) => self.away().await,
                         // An error is a socket that broke: it is closed too.
                         Ok(End::Closed) | Err(_) => {}
@@ -279,6 +302,7 @@ impl Driver {
         self.check_session().await;
         self.shared.opens.send_modify(|opens| *opens += 1);
         self.shared.changed();
+        let mut at_the_end = End::Closed;
         loop {
             let answers = tokio::select! {
                 message = socket.next() => match message {
@@ -287,16 +311,16 @@ impl Driver {
                         self.shared.script.lock().on_text(&text)
                     }
                     Some(Ok(_)) => continue,
-                    Some(Err(_)) | None => return Ok(End::Closed),
+                    Some(Err(_)) | None => return Ok(at_the_end),
                 },
                 order = self.orders.recv() => match order {
                     Some(Order::Call(call)) => self.shared.script.lock().call(&call),
                     Some(Order::Cut { stay_away }) => return Ok(if stay_away { End::Away } else { End::Closed }),
                     Some(Order::ComeBack) => continue,
-                    Some(Order::Leave) | None => {
-                        socket.close(None).await?;
-                        while let Some(Ok(_)) = socket.next().await {}
-                        return Ok(End::Left);
+                    Some(Order::Disconnect) => self.disconnect(&mut socket).await?,
+                    Some(Order::Exit) | None => {
+                        at_the_end = End::Exited;
+                        self.disconnect(&mut socket).await?
                     }
                 },
             };
@@ -305,6 +329,13 @@ impl Driver {
                 socket.send(Message::text(answer.to_string())).await?;
             }
         }
+    }
+
+    /// Says goodbye. What arrives before the answer to that is still handled.
+    async fn disconnect(&self, socket: &mut Socket) -> Result<Vec<Value>, Box<Error>> {
+        let nothing = self.shared.script.lock().call(&Call::Disconnect);
+        socket.close(None).await?;
+        Ok(nothing)
     }
 
     /// The second generation asks for its session whenever its socket has opened, and waits for the answer.

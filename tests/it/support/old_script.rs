@@ -25,6 +25,8 @@ pub enum Phase {
     Active,
     /// It follows.
     Passive,
+    /// Its user has called `disconnect()`. The first generation stays so, even when it comes back by itself.
+    Disconnected,
 }
 
 /// One call of the client's API.
@@ -48,6 +50,8 @@ pub enum Call {
     Take,
     /// `releaseControl()`
     Release,
+    /// `disconnect()`. Until its socket is closed it goes on handling what arrives, and 2 s later it comes back.
+    Disconnect,
 }
 
 /// The client, without its socket.
@@ -65,6 +69,8 @@ pub struct Script {
     pub driver: Option<String>,
     /// It has asked for a state.
     asked: bool,
+    /// It has no socket to write to: `disconnect()` was called, and the socket is not closed yet.
+    closing: bool,
     /// What this relay must never do to a client, and did.
     pub violations: Vec<String>,
     /// The codes of the refusals that no test has expected yet.
@@ -82,6 +88,7 @@ impl Script {
             offer: None,
             driver: None,
             asked: false,
+            closing: false,
             violations: Vec::new(),
             refusals: Vec::new(),
         }
@@ -89,7 +96,7 @@ impl Script {
 
     /// Its socket is open again.
     pub fn opened(&mut self) {
-        self.offer = None;
+        (self.offer, self.closing) = (None, false);
         if self.generation == Generation::Second {
             self.phase = Phase::Idle;
         }
@@ -98,7 +105,10 @@ impl Script {
     /// A text came in; what it answers.
     pub fn on_text(&mut self, text: &str) -> Vec<Value> {
         match serde_json::from_str::<Value>(text) {
-            Ok(frame) if frame["type"].is_string() => self.on_frame(&frame),
+            Ok(frame) if frame["type"].is_string() => {
+                let answers = self.on_frame(&frame);
+                if self.closing { self.fail_to_answer(&answers, text) } else { answers }
+            }
             _ => {
                 self.violations.push(format!("not a frame: {text}"));
                 Vec::new()
@@ -132,6 +142,15 @@ impl Script {
             }
             "request_sync" => return self.answer(&frame["clientId"]),
             _ => {}
+        }
+        Vec::new()
+    }
+
+    /// Without a socket every answer throws, inside the socket's callback. The second generation reports it to its user;
+    /// a Node process of the first ends, unless its user listens for errors.
+    fn fail_to_answer(&mut self, answers: &[Value], text: &str) -> Vec<Value> {
+        if !answers.is_empty() && !self.second() {
+            self.violations.push(format!("it died of {text}"));
         }
         Vec::new()
     }
@@ -207,6 +226,10 @@ impl Script {
                 Vec::new()
             }
             Call::Release => self.release(),
+            Call::Disconnect => {
+                (self.phase, self.closing) = (Phase::Disconnected, true);
+                Vec::new()
+            }
         }
     }
 
@@ -342,6 +365,21 @@ mod tests {
                 let answer = &after(generation, phase, &frame("request_sync", json!({}))).1[0];
                 assert_eq!((&answer["type"], &answer["data"]), (&json!("state_update"), &json!({ "step": 1 })));
             }
+        }
+    }
+
+    #[test]
+    fn only_the_first_generation_dies_of_answering_without_a_socket() {
+        for (generation, deaths) in [(Generation::First, 2), (Generation::Second, 0)] {
+            let mut script = Script::new(generation, "client_me");
+            script.state = Some(json!({ "step": 1 }));
+            script.call(&Call::Disconnect);
+            for kind in ["accept_control", "request_sync", "state_update", "release_control", "client_disconnected"] {
+                assert_eq!(script.on_text(&frame(kind, json!({})).to_string()), Vec::<Value>::new());
+            }
+            assert_eq!(script.violations.len(), deaths, "{:?}", script.violations);
+            script.opened();
+            assert_eq!(script.on_text(&frame("accept_control", json!({})).to_string()).len(), 1);
         }
     }
 

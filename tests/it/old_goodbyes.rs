@@ -1,0 +1,164 @@
+//! Existing clients that disconnect while the relay has something to say to them: none dies of it.
+//!
+//! After `disconnect()` a client handles what arrives until its socket is closed. A frame that makes it answer then ends a
+//! Node process of the first generation (docs/protocol.md, "Frames that are held").
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::support::cluster::{Cluster, Kind, Options};
+use super::support::old_client::{Call, Generation, OldClient, Phase};
+
+/// Milliseconds between what the relay answers to and the goodbye.
+const GAPS: [u64; 5] = [0, 1, 2, 5, 20];
+
+/// How many sessions play at once: more would put the goodbyes later than they are meant to be.
+const AT_ONCE: usize = 12;
+
+/// By how much a goodbye may be late to count: this machine may be busy with other tests.
+const LATE: Duration = Duration::from_millis(10);
+
+macro_rules! situations {
+    ($($name:ident: $repetitions:expr,)*) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::repeat(super::Kind::Embedded, $repetitions, async |stage| super::$name(&stage).await).await;
+            })*
+        }
+        mod over_redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::repeat(super::Kind::Redis(2), $repetitions, async |stage| super::$name(&stage).await).await;
+            })*
+        }
+    };
+}
+
+// How often each situation is tried at each gap.
+situations! {
+    all_leave_right_after_a_take: 200,
+    one_leaves_right_after_a_refused_pull: 200,
+    all_leave_right_after_a_newcomer_follows: 40,
+    all_leave_right_after_one_asks_for_the_state: 40,
+    all_leave_right_after_an_offer_is_accepted: 40,
+    one_leaves_right_after_it_joined: 40,
+}
+
+/// A session of its own for each repetition, clients of the first generation, and the gap.
+struct Stage<'a> {
+    cluster: &'a Cluster,
+    session: String,
+    gap: Duration,
+}
+
+/// Plays a situation for every gap, many times.
+async fn repeat(kind: Kind, repetitions: usize, situation: impl AsyncFn(Stage<'_>) -> Duration) {
+    let cluster = Cluster::start(kind, Options::default()).await;
+    for gap in GAPS.map(Duration::from_millis) {
+        let once = async |_| loop {
+            let session = cluster.near().create_session(json!({})).await;
+            let late = situation(Stage { cluster: &cluster, session, gap }).await;
+            if late < LATE {
+                break;
+            }
+        };
+        stream::iter(0..repetitions).map(once).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    }
+}
+
+impl Stage<'_> {
+    async fn near(&self, name: &str) -> OldClient {
+        OldClient::join(self.cluster.near(), &self.session, Generation::First, name).await
+    }
+
+    async fn far(&self, name: &str) -> OldClient {
+        OldClient::join(self.cluster.far(), &self.session, Generation::First, name).await
+    }
+
+    /// `a` drives and `b` follows, both at step 1, and nothing is held for either.
+    async fn driven(&self) -> (OldClient, OldClient) {
+        let (a, b) = (self.near("a").await, self.far("b").await);
+        // An open socket is not in its session yet.
+        for client in [&a, &b] {
+            client.has_got("client_connected", 1).await;
+        }
+        a.call(Call::Pull);
+        a.phase_is(Phase::Active).await;
+        b.phase_is(Phase::Passive).await;
+        for (client, held) in [(&b, "accept_control"), (&b, "request_sync"), (&a, "request_sync")] {
+            client.has_got(held, 1).await;
+        }
+        a.send_state(1);
+        b.state_is(1).await;
+        (a, b)
+    }
+
+    /// All of them call `disconnect()`, the gap after `since`; how late that was. None of them has died when it is over.
+    async fn leave(&self, since: Instant, clients: &[&OldClient]) -> Duration {
+        sleep_until(since + self.gap).await;
+        let late = since.elapsed() - self.gap;
+        clients.iter().for_each(|client| client.disconnect());
+        for client in clients {
+            client.is_closed(1).await;
+            if late < LATE {
+                client.has_not_died();
+            }
+        }
+        late
+    }
+}
+
+async fn all_leave_right_after_a_take(stage: &Stage<'_>) -> Duration {
+    let (a, b) = stage.driven().await;
+    let since = Instant::now();
+    b.call(Call::Take);
+    b.send_state(2);
+    stage.leave(since, &[&a, &b]).await
+}
+
+async fn one_leaves_right_after_a_refused_pull(stage: &Stage<'_>) -> Duration {
+    let (a, b) = stage.driven().await;
+    let c = stage.far("c").await;
+    c.has_got("accept_control", 1).await;
+    let since = Instant::now();
+    c.call(Call::Pull);
+    let late = stage.leave(since, &[&c]).await;
+    a.has_not_died();
+    b.has_not_died();
+    late
+}
+
+async fn all_leave_right_after_a_newcomer_follows(stage: &Stage<'_>) -> Duration {
+    let (a, b) = stage.driven().await;
+    let c = stage.far("c").await;
+    c.has_got("accept_control", 1).await;
+    let since = Instant::now();
+    c.call(Call::Push);
+    stage.leave(since, &[&a, &b, &c]).await
+}
+
+async fn all_leave_right_after_one_asks_for_the_state(stage: &Stage<'_>) -> Duration {
+    let (a, b) = stage.driven().await;
+    let since = Instant::now();
+    a.call(Call::RequestState);
+    stage.leave(since, &[&a, &b]).await
+}
+
+async fn all_leave_right_after_an_offer_is_accepted(stage: &Stage<'_>) -> Duration {
+    let (a, b) = stage.driven().await;
+    a.call(Call::Offer);
+    b.is_offered_control().await;
+    let since = Instant::now();
+    b.call(Call::Accept);
+    stage.leave(since, &[&a, &b]).await
+}
+
+async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
+    let (_a, _b) = stage.driven().await;
+    let c = stage.far("c").await;
+    stage.leave(Instant::now(), &[&c]).await
+}
