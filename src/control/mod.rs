@@ -109,6 +109,18 @@ pub enum Event {
     Tick,
 }
 
+impl Event {
+    /// Whether what comes of it depends on more than its own node's roster. Such a decision is written only over the core
+    /// that it was made on, even if it leaves that core as it is: of two that are made at once the second sees the first.
+    #[must_use]
+    pub const fn reads_whole_document(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Rejoin { .. } | Self::Remember(_) | Self::Frame { .. } | Self::Delete => true,
+            Self::Leave { .. } | Self::Handshake { .. } | Self::Tick => false,
+        }
+    }
+}
+
 /// What a frame wants of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {

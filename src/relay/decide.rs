@@ -36,8 +36,10 @@ impl Relay {
         term: Option<u64>,
     ) -> Decision {
         let mut session = stored.session.clone();
+        let mut compared = false;
         for repair in self.repairs(id, &session, jobs, term) {
             session = apply(&session, &repair, context).session;
+            compared |= repair.reads_whole_document();
         }
         let (mut effects, mut taken) = (Vec::new(), 0);
         for (index, job) in jobs.iter().enumerate() {
@@ -53,7 +55,8 @@ impl Relay {
                 break;
             }
         }
-        let write = self.write(id, stored, &session, context.now);
+        compared |= jobs.iter().take(taken).any(|job| job.event.reads_whole_document());
+        let write = self.write(id, stored, &session, compared, context.now);
         Decision { session, effects, taken, write }
     }
 
@@ -105,7 +108,8 @@ impl Relay {
         events
     }
 
-    fn write(&self, id: SessionId, stored: &Stored, after: &Session, now: Millis) -> Option<Write> {
+    /// What is to be written of a decision. `compared`: it was made on the whole document.
+    fn write(&self, id: SessionId, stored: &Stored, after: &Session, compared: bool, now: Millis) -> Option<Write> {
         let before = &stored.session;
         // Nobody may drive by a core over which a write of this node may yet land. One that replaces it forestalls that.
         let tried = self.inner.hub.find(id).and_then(|room| room.lock().tried) == Some(stored.base.write);
@@ -119,7 +123,7 @@ impl Relay {
         }
         // The roster of another node may only be written by somebody who knows that nothing else happened since.
         let others = rosters.iter().any(|(node, _)| node != self.node());
-        let core = core.or_else(|| others.then(|| (after.core.clone(), stored.base.clone())));
+        let core = core.or_else(|| (others || compared).then(|| (after.core.clone(), stored.base.clone())));
         Some(Write { core, rosters, id: WriteId::random(), keep: keep(after, now) })
     }
 }

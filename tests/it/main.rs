@@ -27,6 +27,7 @@ mod racing;
 mod redis_away;
 mod sessions;
 mod sessions_http;
+mod simultaneous;
 mod slow_reader;
 mod store_contract;
 mod support;

@@ -234,7 +234,9 @@ impl Stage<'_> {
         let here = node_id(node);
         let context = Context { here: &here, now: millis(self.world.now), lapsed, rules: self.rules };
         let mut session = stored.doc.session.clone();
+        let mut compared = false;
         for repair in self.repairs(node, &session, term) {
+            compared |= repair.reads_whole_document();
             let before = session.core.epoch;
             session = apply(&session, &repair, context).session;
             if matches!(repair, Event::Remember(_)) && session.core.epoch > before {
@@ -243,13 +245,15 @@ impl Stage<'_> {
         }
         let mut taken = 0;
         for (index, job) in self.world.nodes[node].jobs[..self.world.nodes[node].batch].iter().enumerate() {
-            let after = apply(&session, &self.event(node, job), context).session;
+            let event = self.event(node, job);
+            let after = apply(&session, &event, context).session;
             let moves = after.core.holder != session.core.holder || after.core.transfer != session.core.transfer;
             if moves && index > 0 {
                 break;
             }
             session = after;
             taken = index + 1;
+            compared |= event.reads_whole_document();
             if moves {
                 break;
             }
@@ -257,7 +261,8 @@ impl Stage<'_> {
         let after = Doc::of(session);
         let others = changed(&stored.doc, &after).iter().any(|id| *id != here);
         let tried = self.world.nodes[node].tried == Some(stored.write) && !self.scene.is(Broken::Forestalling);
-        let core = stored.doc.session.core != after.session.core || others || tried;
+        let rosters = stored.doc.session.rosters != after.session.rosters;
+        let core = stored.doc.session.core != after.session.core || others || tried || (compared && rosters);
         let writes = core || stored.doc != after;
         let id = self.world.store.writes + 1;
         let taken = u8::try_from(taken).unwrap();

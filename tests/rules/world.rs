@@ -178,7 +178,10 @@ impl World {
         let mut changed: Vec<_> =
             keys.filter(|id| before.rosters.get(*id) != after.rosters.get(*id)).cloned().collect();
         changed.dedup();
-        let core = before.core != after.core || changed.iter().any(|id| *id != self.nodes[node].id);
+        let jobs = &self.nodes[node].jobs;
+        let compared = jobs.iter().take(decision.taken).any(|job| job.event.reads_whole_document());
+        let others = changed.iter().any(|id| *id != self.nodes[node].id);
+        let core = before.core != after.core || ((compared || others) && !changed.is_empty());
         if !core && changed.is_empty() {
             return Some((base.version, false));
         }
