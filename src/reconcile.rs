@@ -48,6 +48,8 @@ pub struct Told {
     pub retell: bool,
     /// It has been told of the others.
     pub introduced: bool,
+    /// It joined while another drove and has not said yet what it is: it may have come back to follow.
+    pub may_be_back: bool,
 }
 
 /// One frame to tell.
@@ -167,6 +169,7 @@ fn gate_newcomer(told: &mut Told, me: &Client, after: &Session, out: &mut Vec<Te
     if let Some(holder) = other.filter(|_| !told.modern) {
         out.push(Tell::AcceptControl(holder.client.clone()));
         told.gate += 1;
+        told.may_be_back = true;
     }
 }
 

@@ -38,6 +38,14 @@ impl Relay {
         state.asked = Some((holder.connection, now));
     }
 
+    /// A client here may show a state that is out of date: whoever drives is asked, or will be when somebody does.
+    pub(super) fn bring_up_to_date(&self, state: &mut RoomState) {
+        state.behind = true;
+        if let Some(view) = state.view.clone() {
+            self.ask_driver(state, &view.session);
+        }
+    }
+
     /// As [`Relay::observe`] does when something was missed, if this node's client drives.
     pub(super) fn ask_own_driver(&self, state: &mut RoomState) {
         let view = state.view.clone();

@@ -64,7 +64,7 @@ impl Relay {
                     self.inner.metrics.dropped.inc();
                     return;
                 }
-                state.behind = false;
+                (state.behind, state.asked) = (false, None);
                 state.passed.note(route.state_hash);
                 let mut parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
                 (parcel.state_of, parcel.state_hash) = (Some(route.source), Some(route.state_hash));

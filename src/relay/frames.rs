@@ -117,7 +117,11 @@ impl Relay {
     fn confirmed(&self, seat: &Arc<Seat>, frame: Frame, spoke: bool) -> Handling {
         let mut state = seat.lock();
         state.open_gate();
+        let may_be_back = std::mem::take(&mut state.told.may_be_back);
         drop(state);
+        if may_be_back {
+            self.bring_up_to_date(&mut seat.room.lock());
+        }
         if spoke { Handling::Done } else { self.on_role_frame(seat, frame) }
     }
 
@@ -261,7 +265,9 @@ impl Relay {
         if frame.kind == FrameType::CoordinateSyncDirection {
             // Only a client that believes to have no role asks for one: it need not be told that it does not drive.
             let withdrawn = seat.outbound.withdraw(FrameType::AcceptControl);
-            seat.lock().withdraw_gates(withdrawn);
+            let mut state = seat.lock();
+            state.withdraw_gates(withdrawn);
+            state.told.may_be_back = false;
         }
         Handling::Later(Box::pin(self.clone().decide_frame(seat.clone(), frame)))
     }
@@ -332,7 +338,7 @@ impl Relay {
         let hash = if kind == Kind::State { frame.data_hash() } else { 0 };
         let mut parcel = Parcel::new(frame.text.clone(), frame.kind, epoch, seq);
         if kind == Kind::State {
-            room.behind = false;
+            (room.behind, room.asked) = (false, None);
             room.passed.note(hash);
             (parcel.state_of, parcel.state_hash) = (Some(from.connection), Some(hash));
         }

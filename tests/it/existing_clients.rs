@@ -44,6 +44,8 @@ scenarios! {
     a_released_session_is_taken_again_by_the_same,
     a_driver_whose_socket_breaks_drives_again,
     a_follower_whose_socket_breaks_follows_again,
+    a_follower_that_comes_back_is_shown_what_it_missed,
+    a_follower_that_moves_to_another_node_is_shown_what_it_missed,
     a_driver_that_comes_back_too_late_has_lost_control,
     the_driver_leaves_and_the_other_takes_over,
     a_third_and_a_fourth_client_follow_and_drive,
@@ -141,7 +143,8 @@ async fn settle(expected: &[(&OldClient, Phase)]) {
     }
 }
 
-/// What a client is when nobody drives and it has heard so: the first generation cannot go back to idle.
+/// What a client is when nobody drives and it has heard so, or when it has come back: the first generation cannot go back to
+/// idle.
 fn without_driver(client: &OldClient) -> Phase {
     if client.generation == Generation::First { Phase::Passive } else { Phase::Idle }
 }
@@ -295,6 +298,37 @@ async fn a_follower_whose_socket_breaks_follows_again(pair: &Pair<'_>) {
     take(&b, 10).await;
     a.state_is(10).await;
     settle(&[(&a, Phase::Passive), (&b, Phase::Active)]).await;
+}
+
+/// While `b` is away the driver goes on to this step; at even ones the relay has noticed before.
+async fn go_on_without(a: &OldClient, b: &OldClient, step: u64) {
+    let left = a.count("client_disconnected");
+    b.cut();
+    if step.is_multiple_of(2) {
+        a.has_got("client_disconnected", left + 1).await;
+    }
+    a.send_state(step);
+}
+
+async fn a_follower_that_comes_back_is_shown_what_it_missed(pair: &Pair<'_>) {
+    let (a, b) = pair.start().await;
+    for step in 2..8 {
+        go_on_without(&a, &b, step).await;
+        b.come_back().await;
+        b.state_is(step).await;
+    }
+    settle(&[(&a, Phase::Active), (&b, without_driver(&b))]).await;
+}
+
+async fn a_follower_that_moves_to_another_node_is_shown_what_it_missed(pair: &Pair<'_>) {
+    let (a, b) = pair.start().await;
+    for step in 2..8 {
+        go_on_without(&a, &b, step).await;
+        let node = if step < 5 { pair.cluster.near() } else { pair.cluster.far() };
+        b.come_back_on(node, &pair.session).await;
+        b.state_is(step).await;
+    }
+    settle(&[(&a, Phase::Active), (&b, without_driver(&b))]).await;
 }
 
 async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {

@@ -35,7 +35,7 @@ const KEPT_FRAMES: usize = 1_000;
 enum Order {
     Call(Call),
     Cut { stay_away: bool },
-    ComeBack,
+    ComeBack { url: Option<String> },
     Disconnect,
     Exit,
 }
@@ -137,8 +137,17 @@ impl OldClient {
 
     /// Ends [`OldClient::cut`].
     pub async fn come_back(&self) {
+        self.order_back(None).await;
+    }
+
+    /// Ends [`OldClient::cut`] on another node, as behind a load balancer.
+    pub async fn come_back_on(&self, node: &Node, session: &str) {
+        self.order_back(Some(format!("{}/?session={session}", node.ws()))).await;
+    }
+
+    async fn order_back(&self, url: Option<String>) {
         let opens = *self.shared.opens.borrow();
-        self.order(Order::ComeBack);
+        self.order(Order::ComeBack { url });
         self.opened(opens + 1).await;
     }
 
@@ -293,7 +302,16 @@ impl Driver {
     }
 
     async fn away(&mut self) {
-        while !matches!(self.orders.recv().await, Some(Order::ComeBack) | None) {}
+        loop {
+            match self.orders.recv().await {
+                Some(Order::ComeBack { url }) => {
+                    self.url = url.unwrap_or_else(|| self.url.clone());
+                    return;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 
     /// From the open of a socket to its end. Orders wait while there is none.
@@ -316,7 +334,7 @@ impl Driver {
                 order = self.orders.recv() => match order {
                     Some(Order::Call(call)) => self.shared.script.lock().call(&call),
                     Some(Order::Cut { stay_away }) => return Ok(if stay_away { End::Away } else { End::Closed }),
-                    Some(Order::ComeBack) => continue,
+                    Some(Order::ComeBack { .. }) => continue,
                     Some(Order::Disconnect) => self.disconnect(&mut socket).await?,
                     Some(Order::Exit) | None => {
                         at_the_end = End::Exited;
