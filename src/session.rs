@@ -320,6 +320,16 @@ impl Session {
         }
     }
 
+    /// The role of this client as an assignment of its own, to give it back by: ACTIVE is not given in this way.
+    #[must_use]
+    pub fn assignment(&self, client: &Client) -> Assignment {
+        let role = match self.role(client) {
+            Role::Active => Role::Connected,
+            role => role,
+        };
+        Assignment { role, change: self.core.everyone.change.max(client.given.change) }
+    }
+
     /// Every role at once, by socket.
     #[must_use]
     pub fn roles(&self) -> HashMap<ConnectionId, Role> {

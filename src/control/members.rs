@@ -141,23 +141,10 @@ impl Step<'_> {
         if self.session.core.status != Status::Active {
             return;
         }
-        let change = self.session.core.everyone.change;
         for client in clients {
-            if self.session.core.replaced.contains(&client.connection) {
-                continue;
+            if !self.session.core.replaced.contains(&client.connection) {
+                self.rejoin_one(client);
             }
-            // A place that was given up comes back without a role; one that was kept is as it was.
-            let kept = self.own_client(client.connection).cloned();
-            let given = kept.map_or(Assignment { role: Role::Connected, change }, |kept| kept.given);
-            let back = Client { given, cut_off_at: None, ..client.clone() };
-            // While its place was given up its client may have come back on another socket.
-            let elsewhere = self.session.clients().any(|(_, c)| c.connection != back.connection && c.id == back.id);
-            if elsewhere {
-                self.session.core.replaced.push(back.connection);
-            }
-            let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
-            roster.clients.retain(|known| known.connection != back.connection);
-            roster.clients.push(back);
         }
         // Others may be taking control from it without waiting for its node, so it goes on in a new epoch only.
         let still = self.session.core.holder.as_ref().map(|holder| holder.place.connection);
@@ -167,6 +154,30 @@ impl Step<'_> {
         if let Some(client) = held {
             self.grant_to(&client, false, End::Resumed);
         }
+    }
+
+    /// A place that is missing comes back as it was: who followed follows, unless everybody was given a role since. One that
+    /// is there keeps the role that it has there.
+    fn rejoin_one(&mut self, client: &Client) {
+        let kept = self.own_client(client.connection).map(|kept| kept.given);
+        // A document that was restored may know fewer changes than this node did.
+        let change = client.given.change.min(self.session.core.everyone.change);
+        let given = kept.unwrap_or(Assignment { change, ..client.given });
+        let back = Client { given, ..client.clone() };
+        // While its place was given up its client may have come back on another socket.
+        let same = |other: &&Client| other.connection != back.connection && other.id == back.id;
+        let elsewhere = self.session.clients().map(|(_, client)| client).find(same).cloned();
+        if let Some(other) = elsewhere {
+            let newer = |client: &Client| (client.cut_off_at.is_none(), client.joined_at);
+            match (newer(&other) > newer(&back), back.cut_off_at) {
+                (true, Some(_)) => return,
+                (true, None) => self.session.core.replaced.push(back.connection),
+                (false, _) => self.session.core.replaced.push(other.connection),
+            }
+        }
+        let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
+        roster.clients.retain(|known| known.connection != back.connection);
+        roster.clients.push(back);
     }
 
     /// Of two cores the one with the later grant is the later one, and of one grant the one that changed later: control

@@ -75,9 +75,10 @@ pub enum Event {
         lost: bool,
     },
     /// Living sockets of this node are missing from the document or marked as cut off, or its lease had lapsed, so that
-    /// others may be about to do that. If the holder is among them, this is a new grant.
+    /// others may be about to do that. If the holder is among them, this is a new grant. After the store has lost its memory
+    /// those are among them, too, that are cut off and may come back.
     Rejoin {
-        /// Their places as they were.
+        /// Their places as they were, with the role of each ([`Session::assignment`]).
         clients: Vec<Client>,
         /// The one that drove, if it may go on: the store has lost its memory, so nobody else was let drive since.
         held: Option<ConnectionId>,

@@ -241,10 +241,7 @@ const fn is_answered(kind: FrameType) -> bool {
 
 /// Whether this frame may pass others that are held: it changes nobody's phase, and no other frame refers to it.
 const fn may_overtake(kind: FrameType) -> bool {
-    matches!(
-        kind,
-        FrameType::StateUpdate | FrameType::Rejected | FrameType::ProtocolAck | FrameType::ProtocolPong
-    )
+    matches!(kind, FrameType::StateUpdate | FrameType::Rejected | FrameType::ProtocolAck | FrameType::ProtocolPong)
 }
 
 impl Entry {
@@ -318,7 +315,8 @@ impl Queue {
         if self.closing.is_some() {
             return None;
         }
-        let about_the_leave = entry.is_frame(FrameType::ClientDisconnected) || entry.is_frame(FrameType::ReleaseControl);
+        let about_the_leave =
+            entry.is_frame(FrameType::ClientDisconnected) || entry.is_frame(FrameType::ReleaseControl);
         let after_leave = self.leave_hold.map(|(_, until)| until).filter(|_| !about_the_leave);
         entry.held_until.max(after_leave).filter(|until| *until > now)
     }

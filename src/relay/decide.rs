@@ -89,23 +89,39 @@ impl Relay {
         // Whoever may have lost control to somebody whom the store forgot is claimed when that is out of doubt.
         let sure = self.sure_holder(&state);
         let unsure = self.is_unsure_of_holder(session, sure);
-        let missing: Vec<Client> = missing
+        let Some(view) = &state.view else { return events };
+        let mut missing: Vec<Client> = missing
             .filter(|seat| !(about.contains(&seat.connection) || unsure && session.holds(seat.connection)))
             .filter_map(|seat| {
                 let seat = seat.lock();
                 seat.client.clone().filter(|_| !seat.muted)
             })
+            .map(|client| Client { given: view.session.assignment(&client), cut_off_at: None, ..client })
             .collect();
         let doubtful = self.inner.presence.memory_is_doubtful();
+        if doubtful {
+            missing.extend(self.forgotten_absentees(&view.session, session));
+        }
         if !missing.is_empty() {
             let held = sure.filter(|held| doubtful && here.contains(held));
             events.push(Event::Rejoin { clients: missing, held });
         }
         // After the clients have their places, for one of them may be the holder.
-        if let Some(view) = state.view.as_ref().filter(|_| doubtful) {
+        if doubtful {
             events.push(Event::Remember(Box::new(view.session.core.clone())));
         }
         events
+    }
+
+    /// The clients of this node that are cut off and may come back, and that the store has forgotten.
+    fn forgotten_absentees(&self, view: &Session, stored: &Session) -> Vec<Client> {
+        let of = |session: &Session| session.rosters.get(self.node()).cloned().unwrap_or_default().clients;
+        let known: HashSet<ConnectionId> = of(stored).iter().map(|client| client.connection).collect();
+        let absent = of(view)
+            .into_iter()
+            .filter(|client| client.cut_off_at.is_some() && view.client(client.connection).is_some());
+        let forgotten = absent.filter(|client| !known.contains(&client.connection));
+        forgotten.map(|client| Client { given: view.assignment(&client), ..client }).collect()
     }
 
     /// What is to be written of a decision. `compared`: it was made on the whole document.

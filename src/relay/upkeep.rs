@@ -262,10 +262,10 @@ impl Relay {
         session.rosters.retain(|node, _| node == self.node());
         session.activity.retain(|node, _| node == self.node());
         session.activity.entry(self.node().clone()).or_default().seen_at = now;
-        let Core { epoch, holder, everyone, changed_at, .. } = session.core;
+        let Core { epoch, holder, everyone, changed_at, replaced, .. } = session.core;
         let holder = holder.filter(|holder| holder.place.node == *self.node());
         let doubtful_until = now + self.inner.presence.timing().patience();
-        session.core = Core { epoch, holder, everyone, changed_at, doubtful_until, ..Core::default() };
+        session.core = Core { epoch, holder, everyone, changed_at, replaced, doubtful_until, ..Core::default() };
         let keep = keep(&session, now);
         self.inner.store.create(room.id, &session, keep).await?;
         tracing::info!(session = room.id.tag(), "restored after the store lost its memory");

@@ -208,6 +208,38 @@ async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_un
 }
 
 #[tokio::test]
+async fn followers_that_resume_after_redis_came_back_empty_follow_on() {
+    let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
+    let mut pairs = Vec::new();
+    for _ in 0..15 {
+        let session = stage.another_session(json!({})).await;
+        let (near, far) = (stage.cluster.near(), stage.cluster.far());
+        let (driver, _) = RawClient::join_modern(near, &session, "driver").await;
+        let (follower, ack) = RawClient::join_modern(far, &session, "follower").await;
+        let (absent, token) = RawClient::join_modern(far, &session, "absent").await;
+        driver.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "test" })).await;
+        for client in [&follower, &absent] {
+            assigned(client, "PASSIVE").await;
+        }
+        absent.cut();
+        let tokens = [ack, token].map(|ack| ack["resume"].as_str().unwrap().to_owned());
+        pairs.push((session, driver, follower, tokens));
+    }
+    redis(&mut stage).restart().await;
+    for (session, _driver, follower, tokens) in pairs {
+        let counted = async || stage.cluster.near().get_session(&session).await.1["clientCount"] == 2;
+        eventually(PATIENCE, async || counted().await.then_some(())).await;
+        follower.cut();
+        for (name, token) in ["follower", "absent"].iter().zip(tokens) {
+            let query = format!("session={session}&client={name}&resume={token}");
+            let (back, _) = join_at_last(stage.cluster.far(), &query).await;
+            let ack = back.expect("protocol_ack").await;
+            assert_eq!((&ack["resumed"], &ack["role"]), (&json!(true), &json!("passive")), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let a = stage.modern_near("client_a").await;

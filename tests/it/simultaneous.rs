@@ -126,5 +126,6 @@ async fn when_both_pull_one_drives_and_one_follows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_join_under_one_name_get_two() {
-    repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_join_under_one_name(cluster, session, gap).await).await;
+    repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_join_under_one_name(cluster, session, gap).await)
+        .await;
 }

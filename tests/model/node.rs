@@ -349,7 +349,12 @@ impl Stage<'_> {
         let sure = self.sure_holder(node);
         let unsure = self.is_unsure_of_holder(node, session, sure);
         let missing = missing.filter(|seat| !(unsure && session.holds(seat.connection)));
-        let clients: Vec<Client> = missing.map(|seat| seat.place.as_ref().clone()).collect();
+        let view = here.view.as_ref().map(|(view, _)| &view.session);
+        let as_it_was = |client: &Client| {
+            let given = view.map_or(client.given, |view| view.assignment(client));
+            Client { given, cut_off_at: None, ..client.clone() }
+        };
+        let clients: Vec<Client> = missing.map(|seat| as_it_was(&seat.place)).collect();
         let doubtful = self.is_doubtful(node);
         if !clients.is_empty() {
             let held = sure.filter(|held| doubtful && seated(*held));
@@ -475,11 +480,19 @@ impl Stage<'_> {
 fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
     let mut session = view.session.clone();
     session.rosters.retain(|node, _| node == here);
-    let Core { epoch, holder, everyone, changed_at, .. } = session.core;
+    let Core { epoch, holder, everyone, changed_at, replaced, .. } = session.core;
     let holder = holder.filter(|holder| holder.place.node == *here);
     let doubtful_until = millis(now) + doubt;
-    session.core =
-        Core { status: Status::Active, epoch, holder, everyone, changed_at, doubtful_until, ..Core::default() };
+    session.core = Core {
+        status: Status::Active,
+        epoch,
+        holder,
+        everyone,
+        changed_at,
+        replaced,
+        doubtful_until,
+        ..Core::default()
+    };
     Doc::of(session)
 }
 

@@ -3,7 +3,7 @@
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::ErrorCode;
 use gitorial_relay::reconcile::{self, Belief, Phase, Tell, Told};
-use gitorial_relay::session::{Role, Status, Strategy};
+use gitorial_relay::session::{Client, Role, Status, Strategy};
 
 use super::client::Generation;
 use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, refused, socket};
@@ -216,6 +216,58 @@ fn a_follower_whose_node_was_thought_dead_follows_on() {
     scene.lapsed.clear();
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     assert_eq!((scene.role(1), scene.session.live_clients()), (Role::Passive, 2));
+}
+
+/// The document as another node restores it: the roster of `keeper`'s node alone.
+fn forget_all_but(scene: &mut Scene, keeper: u128) {
+    scene.session.rosters.retain(|id, _| *id == node(keeper));
+}
+
+#[test]
+fn a_follower_that_the_store_forgot_follows_on() {
+    for by_choice in [true, false] {
+        let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1, 2]);
+        if by_choice {
+            scene.frame(1, FOLLOW);
+        }
+        let clients = [1, 2].map(|number| scene.client(number).clone());
+        let clients = clients.map(|client| Client { given: scene.session.assignment(&client), ..client });
+        forget_all_but(&mut scene, 11);
+        scene.apply(&node(1), &Event::Rejoin { clients: clients.to_vec(), held: None });
+        assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Passive; 2], "by choice: {by_choice}");
+        // It still goes with the others when everybody gets a role.
+        scene.frame(11, Intent::Release);
+        assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Connected; 2]);
+    }
+}
+
+#[test]
+fn a_follower_is_no_follower_any_more_if_control_was_given_up_while_it_was_missing() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
+    let client = scene.client(1).clone();
+    let client = Client { given: scene.session.assignment(&client), ..client };
+    forget_all_but(&mut scene, 11);
+    scene.frame(11, Intent::Release);
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    assert_eq!(scene.role(1), Role::Connected);
+}
+
+#[test]
+fn a_client_that_was_cut_off_when_the_store_forgot_it_can_come_back() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
+    scene.handshake(1);
+    scene.leave(1, true);
+    let client = scene.client(1).clone();
+    let client = Client { given: scene.session.assignment(&client), ..client };
+    forget_all_but(&mut scene, 11);
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client.clone()], held: None });
+    assert_eq!(scene.session.live_clients(), 1, "it is still away");
+    scene.come_back(12, Some(1));
+    assert_eq!((scene.role(12), scene.session.live_clients()), (Role::Passive, 2));
+    // Should its old node claim it once more, its new place stands.
+    scene.session.rosters.remove(&node(1));
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    assert_eq!((scene.role(12), scene.session.clients().count()), (Role::Passive, 2));
 }
 
 #[test]

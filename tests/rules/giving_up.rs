@@ -196,7 +196,7 @@ fn a_second_socket_of_the_same_old_client_takes_over_its_place() {
 }
 
 #[test]
-fn a_node_that_finds_its_connections_missing_rejoins_them_without_a_role() {
+fn a_controller_that_lost_its_place_follows_who_drives_now() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let client = scene.client(1).clone();
     scene.lapsed.insert(node(1));
@@ -204,7 +204,18 @@ fn a_node_that_finds_its_connections_missing_rejoins_them_without_a_role() {
     scene.lapsed.clear();
     scene.frame(11, ASK);
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
-    assert_eq!((scene.role(1), scene.drives(11)), (Role::Connected, true));
+    assert_eq!((scene.role(1), scene.drives(11)), (Role::Passive, true));
+}
+
+#[test]
+fn a_controller_that_lost_its_place_is_free_if_nobody_drives() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    let client = scene.client(1).clone();
+    scene.lapsed.insert(node(1));
+    scene.tick(11);
+    scene.lapsed.clear();
+    scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
+    assert_eq!((scene.role(1), scene.session.driver()), (Role::Connected, None));
 }
 
 #[test]

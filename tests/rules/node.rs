@@ -172,7 +172,12 @@ impl Node {
         let cut_off = |connection| roster.clients.iter().any(|c| c.connection == connection && c.cut_off_at.is_some());
         let missing = |connection: &ConnectionId| anew || !known.contains(connection) || cut_off(*connection);
         let missing = self.seats.iter().filter(|(connection, seat)| missing(connection) && !seat.muted);
-        let clients: Vec<Client> = missing.filter_map(|(_, seat)| seat.client.clone()).collect();
+        let view = self.view.as_ref().map(|(view, _)| view);
+        let as_it_was = |client: Client| {
+            let given = view.map_or(client.given, |view| view.assignment(&client));
+            Client { given, cut_off_at: None, ..client }
+        };
+        let clients: Vec<Client> = missing.filter_map(|(_, seat)| seat.client.clone().map(as_it_was)).collect();
         if !clients.is_empty() && self.leased {
             events.push(Event::Rejoin { clients, held: None });
         }
