@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gitorial_relay::hub::{Next, Seat};
+use gitorial_relay::hub::{ANSWER_HOLD, Next, Seat};
 use gitorial_relay::relay::{Handling, NewSession, Relay, Ticket};
 use gitorial_relay::{Node, NodeSettings};
 use tokio::runtime::Runtime;
@@ -39,10 +39,11 @@ async fn send(relay: &Relay, seat: &Arc<Seat>, text: Bytes) {
 }
 
 fn drain(seat: &Seat) -> usize {
-    let now = Instant::now();
-    std::iter::from_fn(|| match seat.outbound.next(now) {
+    // What is held is due by then.
+    let now = Instant::now() + ANSWER_HOLD;
+    std::iter::from_fn(|| match seat.outbound.next(now, true) {
         Next::Write(item) => Some(item.text.len()),
-        Next::Wait(_) | Next::Close(_) => None,
+        Next::Probe(_) | Next::ReadFirst | Next::Wait(_) | Next::Close(_) => None,
     })
     .count()
 }

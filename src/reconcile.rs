@@ -197,6 +197,13 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
     let retell = std::mem::take(&mut told.retell);
     let epoch = after.core.epoch;
     match role {
+        // Control is leaving it. One without the handshake is told when it has left.
+        Role::Active if after.core.transfer.is_some() => {
+            if told.modern && (told.phase != Phase::Passive || retell) {
+                out.push(Tell::Assign(Role::Passive));
+                told.phase = Phase::Passive;
+            }
+        }
         Role::Active if told.phase != Phase::Active || told.epoch != epoch || retell => grant(told, out),
         Role::Passive if told.modern && (told.phase != Phase::Passive || retell) => {
             out.push(Tell::Assign(Role::Passive));

@@ -217,7 +217,12 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mu
                         tally.read.count(bytes.len());
                         relay.on_binary(seat);
                     }
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(Message::Pong(number))) => {
+                        if let Ok(number) = number.as_ref().try_into() {
+                            relay.on_pong(seat, u64::from_be_bytes(number));
+                        }
+                    }
+                    Some(Ok(Message::Ping(_))) => {}
                     Some(Ok(Message::Close(frame))) => return End::Closed(frame.map_or(1005, |frame| frame.code)),
                     Some(Err(error)) => return broken(&error),
                     None => return End::Lost,

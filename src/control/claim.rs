@@ -129,7 +129,7 @@ impl Step<'_> {
             self.seat(to, how);
             return Verdict::Granted;
         };
-        let stopped = holder.place.node == *self.context.here
+        let stopped = holder.place.node == *self.context.here && (how == End::Resumed || self.is_flushed(holder))
             || self.is_cut_off(holder.place.connection)
             || self.session.client(holder.place.connection).is_none()
                 && !self.session.rosters.contains_key(&holder.place.node)
@@ -142,6 +142,17 @@ impl Step<'_> {
             self.emit(Effect::Count(Transition::Revoking));
             Verdict::Moving
         }
+    }
+
+    /// Whether nothing that this controller of this node has sent is still on its way: what it sends before it can know of
+    /// its loss is let through. One without the handshake is not waited for: its frames count no more until it has
+    /// confirmed its loss.
+    pub(super) fn is_flushed(&self, holder: &Holder) -> bool {
+        let connection = holder.place.connection;
+        let modern = self.session.client(connection).is_some_and(|(_, client)| client.modern);
+        // Who hands control over itself has sent all it had to send.
+        let flushed = self.context.flushed == Some((connection, self.session.core.epoch));
+        !modern || flushed || self.actor == Some(connection)
     }
 
     /// The second step of a transfer: the holder has been stopped.

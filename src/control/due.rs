@@ -22,9 +22,11 @@ impl Step<'_> {
         let Some(holder) = &core.holder else { return };
         let place = holder.place.clone();
         let gone = self.session.client(place.connection).is_none();
-        let ours = place.node == *self.context.here || self.context.lapsed.contains(&place.node);
+        let lapsed = self.context.lapsed.contains(&place.node);
+        let ours = place.node == *self.context.here || lapsed;
         if core.transfer.is_some() {
-            if ours || self.is_cut_off(place.connection) {
+            let stopped = lapsed || ours && self.is_flushed(holder);
+            if stopped || self.is_cut_off(place.connection) {
                 self.complete_transfer();
             }
         } else if gone && (ours || !self.session.rosters.contains_key(&place.node)) {

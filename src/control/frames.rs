@@ -14,6 +14,7 @@ impl Step<'_> {
         epoch: Option<Epoch>,
         intent: &Intent,
     ) {
+        self.actor = Some(connection);
         self.speak(connection, alias);
         // A socket that a newer one replaced, or that is no longer in the session, decides nothing.
         let Some((_, sender)) = self.session.client(connection) else {

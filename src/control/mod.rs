@@ -58,6 +58,8 @@ pub struct Context<'a> {
     pub now: Millis,
     /// The nodes whose lease this node has seen lapse.
     pub lapsed: &'a HashSet<NodeId>,
+    /// The controller here that knows that control is leaving it, and whose last frames have all been read; and its epoch.
+    pub flushed: Option<(ConnectionId, Epoch)>,
     /// The numbers.
     pub rules: &'a Rules,
 }
@@ -228,7 +230,7 @@ pub struct Outcome {
 /// Applies what is due at `context.now`, then `event`.
 #[must_use]
 pub fn apply(session: &Session, event: &Event, context: Context<'_>) -> Outcome {
-    let mut step = Step { context, session: session.clone(), effects: Vec::new() };
+    let mut step = Step { context, session: session.clone(), actor: None, effects: Vec::new() };
     step.due();
     step.event(event);
     Outcome { session: step.session, effects: step.effects }
@@ -238,6 +240,8 @@ pub fn apply(session: &Session, event: &Event, context: Context<'_>) -> Outcome 
 struct Step<'a> {
     context: Context<'a>,
     session: Session,
+    /// Whose frame this is.
+    actor: Option<ConnectionId>,
     effects: Vec<Effect>,
 }
 

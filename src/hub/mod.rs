@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use crate::ids::SessionId;
 
 pub use outbound::{ANSWER_HOLD, Item, LEAVE_HOLD, Next, Outbound, Pushed, QueueLimits};
-pub use room::{Driver, Fence, Passed, Room, RoomState, View};
+pub use room::{Driver, Fence, Flush, Passed, Room, RoomState, View};
 pub use seat::{OpenSync, Parcel, Seat, SeatState};
 
 /// The rooms of a node.

@@ -44,6 +44,17 @@ pub struct Driver {
     pub suspended: bool,
 }
 
+/// A controller of this node that has been told that control is leaving it, and may have states on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// Its socket.
+    pub connection: ConnectionId,
+    /// The epoch that ends; also the number of the probe that it was sent behind the news.
+    pub epoch: Epoch,
+    /// Everything has been read that it sent before it knew.
+    pub done: bool,
+}
+
 /// The newest state that came in from another node, to refuse older ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fence {
@@ -119,6 +130,8 @@ pub struct RoomState {
     pub view: Option<View>,
     /// Who may drive, if it is a client of this node.
     pub driver: Option<Driver>,
+    /// The client of this node that control is leaving, or was the last to leave.
+    pub flush: Option<Flush>,
     /// The sockets here, in the order of joining.
     pub seats: Vec<Arc<Seat>>,
     /// The other nodes that have clients of the session.

@@ -5,6 +5,7 @@
 //!   and do what follows from the `outcome`.
 //! - `tell`: a new document becomes frames for this node's clients.
 //! - `ask`: whoever drives is asked for its state when somebody may have missed it.
+//! - `flush`: a client that is losing control is told, and what it had sent before is let through.
 //! - `delivery`: what other nodes send.
 //! - `upkeep`: leases, time-outs, dead nodes, repairs.
 
@@ -12,6 +13,7 @@ mod ask;
 mod decide;
 mod delivery;
 mod events;
+mod flush;
 mod frames;
 mod measure;
 mod outcome;

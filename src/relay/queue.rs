@@ -170,8 +170,8 @@ impl Relay {
             }
             let nodes: Vec<NodeId> = stored.session.rosters.keys().cloned().collect();
             let lapsed = self.inner.presence.still_lapsed(&nodes).await?;
-            let context =
-                Context { here: self.node(), now: loaded.now, lapsed: &lapsed, rules: &self.inner.settings.rules };
+            let (here, now, rules) = (self.node(), loaded.now, &self.inner.settings.rules);
+            let context = Context { here, now, lapsed: &lapsed, flushed: self.flushed(id), rules };
             let mut decision = self.decide(id, &stored, jobs, context, term);
             let Some(write) = decision.write.take() else {
                 let standing = Standing { version: stored.version, term, partial: false };
@@ -227,9 +227,14 @@ impl Relay {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
         state.tried = write.core.as_ref().map(|(_, base)| base.write).or(state.tried);
-        if let Some(driver) = &mut state.driver {
+        if let Some(driver) = state.driver {
             let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
-            driver.suspended |= !stays || after.core.transfer.is_some() || after.core.status != Status::Active;
+            // One that is told of its loss goes on until what it has sent is read: then it loses control by another write.
+            let told_first = self.must_be_flushed(&state, after);
+            let driver = state.driver.as_mut();
+            let leaves =
+                !stays || (after.core.transfer.is_some() && !told_first) || after.core.status != Status::Active;
+            driver.into_iter().for_each(|driver| driver.suspended |= leaves);
         }
     }
 

@@ -56,12 +56,10 @@ impl Relay {
             self.ask_driver(&mut state, session);
         }
         self.pass_held(&mut state);
-        let acknowledge = session.core.transfer.is_some()
-            && session.core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.node());
+        let stopped = self.stop_leaving(&mut state, session);
         drop(state);
         self.report(room.id, before, session, &diff);
-        if acknowledge {
-            // The holder was stopped above, so the transfer can go on.
+        if stopped {
             self.refresh(room);
         }
     }
@@ -99,7 +97,8 @@ impl Relay {
     }
 
     fn seat_driver(&self, state: &mut RoomState, session: &Session, term: Option<u64>) {
-        let here = session.driver().filter(|holder| state.seat(holder.place.connection).is_some());
+        let leaving = session.core.holder.as_ref().filter(|_| self.must_be_flushed(state, session));
+        let here = session.driver().or(leaving).filter(|holder| state.seat(holder.place.connection).is_some());
         // Suspended while it was granted control anew, it is as sure as before.
         let granted = |driver: &Driver| !driver.suspended || session.core.epoch > driver.epoch;
         let sure = state.driver.filter(|driver| self.inner.presence.covers(driver.term) && granted(driver));
@@ -186,10 +185,13 @@ impl Relay {
         let role = session.role(me);
         match role {
             Role::Active => state.initial_push = false,
-            Role::Passive | Role::Connected if drove => state.drove_no_more(),
             Role::Passive | Role::Connected => {}
         }
-        let accepted = if tells.is_empty() { None } else { state.accepted.take() };
+        if drove && state.told.phase != Phase::Active {
+            state.drove_no_more();
+        }
+        let leaving = role == Role::Active && session.core.transfer.is_some();
+        let accepted = if tells.is_empty() || leaving { None } else { state.accepted.take() };
         let by = session.core.holder.as_ref().map(|holder| holder.place.connection);
         let mut accepted = accepted.filter(|(source, _)| Some(*source) == by);
         let epoch = state.told.modern.then_some(session.core.epoch);

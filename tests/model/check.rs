@@ -58,7 +58,7 @@ impl Check {
         let lapsed = std::collections::HashSet::new();
         for (client, (node, modern)) in (0..).zip(&self.scene.clients) {
             let (here, connection) = (node_id(*node), socket(client, 0));
-            let context = Context { here: &here, now: 0, lapsed: &lapsed, rules: &self.rules };
+            let context = Context { here: &here, now: 0, lapsed: &lapsed, flushed: None, rules: &self.rules };
             let join = Join { connection, wants: Some(name(client)), otherwise: name(client), resume: None };
             let mut events = vec![Event::Join(join)];
             if *modern {

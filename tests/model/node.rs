@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use gitorial_relay::control::{Context, Direction, Event, Intent, Join, Rules, StateClaim, apply};
-use gitorial_relay::ids::{ConnectionId, Millis, NodeId};
+use gitorial_relay::ids::{ConnectionId, Epoch, Millis, NodeId};
 use gitorial_relay::session::{Client, Core, Session, Status};
 
 use super::doc::{Doc, millis, name, node_id, place, token};
@@ -232,7 +232,8 @@ impl Stage<'_> {
 
     fn decide(&mut self, node: usize, Basis { stored, server, term }: Basis, lapsed: &HashSet<NodeId>) {
         let here = node_id(node);
-        let context = Context { here: &here, now: millis(self.world.now), lapsed, rules: self.rules };
+        let flushed = self.flushed(node);
+        let context = Context { here: &here, now: millis(self.world.now), lapsed, flushed, rules: self.rules };
         let mut session = stored.doc.session.clone();
         let mut compared = false;
         for repair in self.repairs(node, &session, term) {
@@ -322,8 +323,18 @@ impl Stage<'_> {
         }
         if let Some(driver) = &mut self.world.nodes[node].driver {
             let stays = after.session.holds(driver.connection) && after.epoch() == driver.epoch;
-            driver.suspended |= !stays || after.session.core.transfer.is_some() || !after.is_active();
+            let told_first = after.session.client(driver.connection).is_some_and(|(_, client)| client.modern);
+            let leaves = after.session.core.transfer.is_some() && !told_first;
+            driver.suspended |= !stays || leaves || !after.is_active();
         }
+    }
+
+    /// The controller here that was told that control is leaving it. What it sent before may still come until the next step.
+    fn flushed(&self, node: usize) -> Option<(ConnectionId, Epoch)> {
+        let (view, _) = self.world.nodes[node].view.as_ref()?;
+        let core = &view.session.core;
+        let holder = core.holder.as_ref().filter(|holder| holder.place.node == node_id(node))?;
+        core.transfer.is_some().then_some((holder.place.connection, core.epoch))
     }
 
     /// What puts this node's sockets and its roster together again.
@@ -433,7 +444,13 @@ impl Stage<'_> {
             (here.claimed, here.stale) = (Some(NO_TERM), true);
         }
         let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
-        let holder = doc.session.driver().map(|holder| holder.place.connection);
+        let leaving = doc.session.core.transfer.as_ref().and(doc.session.core.holder.as_ref());
+        let told_first = leaving.filter(|holder| {
+            doc.session
+                .client(holder.place.connection)
+                .is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
+        });
+        let holder = doc.session.driver().or(told_first).map(|holder| holder.place.connection);
         let driver = holder.filter(|holder| !unsure && seated(*holder)).zip(term);
         here.driver =
             driver.map(|(connection, term)| Driver { connection, epoch: doc.epoch(), term, suspended: false });

@@ -227,3 +227,22 @@ fn the_requester_is_named_as_its_peers_know_it() {
     assert_eq!(holder.connection, socket(1));
     assert!(effects.contains(&Effect::AskHolder { holder, claimant: name(2) }));
 }
+
+#[test]
+fn control_leaves_a_client_with_the_handshake_when_all_it_sent_is_read() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.handshake(1);
+    let epoch = scene.epoch();
+    scene.frame(2, accept(1));
+    assert_eq!((scene.role(1), scene.session.driver(), scene.epoch()), (Role::Active, None, epoch));
+    scene.tick(1);
+    assert_eq!(scene.role(1), Role::Active, "its last state may be on its way");
+    scene.flush();
+    assert!(scene.drives(2) && scene.epoch() > epoch);
+    // One without the handshake is not waited for, nor is one that hands control over itself.
+    scene.frame(1, accept(2));
+    assert!(scene.drives(1));
+    scene.frame(2, Intent::Request);
+    scene.frame(1, accept(2));
+    assert!(scene.drives(2));
+}

@@ -117,7 +117,8 @@ impl Node {
 
     /// Loads, repairs and applies: all but the write.
     pub fn decide(&mut self, stored: &Stored, now: Millis, rules: &Rules) {
-        let context = Context { here: &self.id, now, lapsed: &self.lapsed, rules };
+        let flushed = self.flushed();
+        let context = Context { here: &self.id, now, lapsed: &self.lapsed, flushed, rules };
         let mut after = stored.session.clone();
         for repair in self.repairs(&after) {
             after = apply(&after, &repair, context).session;
@@ -144,8 +145,16 @@ impl Node {
     fn suspend_driver(&mut self) {
         if let (Some(driver), Some(Decision { after, .. })) = (&mut self.driver, &self.decision) {
             let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
-            driver.suspended |= !stays || after.core.transfer.is_some();
+            let told_first = after.client(driver.connection).is_some_and(|(_, client)| client.modern);
+            driver.suspended |= !stays || (after.core.transfer.is_some() && !told_first);
         }
+    }
+
+    /// The controller here that was told that control is leaving it: with that all that it sent before is read.
+    fn flushed(&self) -> Option<(ConnectionId, Epoch)> {
+        let (view, _) = self.view.as_ref().filter(|(view, _)| view.core.transfer.is_some())?;
+        let holder = view.core.holder.as_ref().filter(|holder| holder.place.node == self.id)?;
+        Some((holder.place.connection, view.core.epoch))
     }
 
     fn repairs(&self, session: &Session) -> Vec<Event> {

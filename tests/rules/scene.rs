@@ -18,6 +18,7 @@ pub struct Scene {
     pub now: Millis,
     pub session: Session,
     pub lapsed: HashSet<NodeId>,
+    pub flushed: Option<(ConnectionId, Epoch)>,
     pub rules: Rules,
 }
 
@@ -37,7 +38,7 @@ impl Scene {
     pub fn new(strategy: Strategy) -> Self {
         let info = Info { created_at: 0, ttl: 1_800_000, ends_at: 43_200_000, strategy, metadata: None };
         let session = Session::new(Arc::new(info));
-        Self { now: 0, session, lapsed: HashSet::new(), rules: Rules::default() }
+        Self { now: 0, session, lapsed: HashSet::new(), flushed: None, rules: Rules::default() }
     }
 
     /// A session of old clients in which the first is ACTIVE.
@@ -49,7 +50,7 @@ impl Scene {
     }
 
     pub fn apply(&mut self, here: &NodeId, event: &Event) -> Vec<Effect> {
-        let context = Context { here, now: self.now, lapsed: &self.lapsed, rules: &self.rules };
+        let context = Context { here, now: self.now, lapsed: &self.lapsed, flushed: self.flushed, rules: &self.rules };
         let outcome = apply(&self.session, event, context);
         self.session = outcome.session;
         outcome.effects
@@ -88,6 +89,13 @@ impl Scene {
 
     pub fn leave(&mut self, number: u128, lost: bool) {
         self.apply(&node(number), &Event::Leave { connection: socket(number), lost });
+    }
+
+    /// All that the controller has sent is read; its node takes the next step.
+    pub fn flush(&mut self) {
+        let holder = self.session.core.holder.clone().expect("somebody drives");
+        self.flushed = Some((holder.place.connection, self.epoch()));
+        self.apply(&holder.place.node, &Event::Tick);
     }
 
     /// What is due happens, as this client's node sees it.

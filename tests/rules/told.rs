@@ -31,7 +31,12 @@ impl World {
             return;
         }
         let before = node.view.replace((session.clone(), version)).map(|(before, _)| before);
-        let holder = session.driver().filter(|holder| node.seats.contains_key(&holder.place.connection));
+        // One with the handshake that control is leaving goes on until it has read that.
+        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref()).filter(|holder| {
+            let client = session.client(holder.place.connection);
+            client.is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
+        });
+        let holder = session.driver().or(leaving).filter(|holder| node.seats.contains_key(&holder.place.connection));
         node.driver = holder.map(|holder| Driver {
             connection: holder.place.connection,
             epoch: session.core.epoch,

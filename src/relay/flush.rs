@@ -1,0 +1,75 @@
+//! Control leaves a client of this node: it is told first, and what it had sent before it could know is let through.
+//!
+//! The client with the handshake is told that it follows, and probed behind that: its pong proves that everything has been
+//! read that it sent before it knew. Until then it is still the controller, in the document and for its states, and the
+//! transfer waits. A client without the handshake confirms its loss by a frame of its own, and is not listened to until
+//! then: nothing is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Relay;
+use crate::hub::{Flush, Room, RoomState, Seat};
+use crate::ids::{ConnectionId, Epoch, SessionId};
+use crate::session::{Holder, Session};
+
+/// How long the pong of a controller that is losing control is waited for.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(150);
+
+impl Relay {
+    /// The controller of this node that was flushed last, and its epoch.
+    pub(super) fn flushed(&self, id: SessionId) -> Option<(ConnectionId, Epoch)> {
+        let room = self.inner.hub.find(id)?;
+        let flush = room.lock().flush?;
+        flush.done.then_some((flush.connection, flush.epoch))
+    }
+
+    /// Whether control is leaving a client of this node that has states to be let through first.
+    pub(super) fn must_be_flushed(&self, state: &RoomState, session: &Session) -> bool {
+        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref());
+        let flushed = |holder: &Holder| {
+            let done = state.flush.filter(|flush| flush.done);
+            done.is_some_and(|flush| (flush.connection, flush.epoch) == (holder.place.connection, session.core.epoch))
+        };
+        leaving.is_some_and(|holder| {
+            let connection = holder.place.connection;
+            let modern = session.client(connection).is_some_and(|(_, client)| client.modern);
+            holder.place.node == *self.node() && modern && state.seat(connection).is_some() && !flushed(holder)
+        })
+    }
+
+    /// Stops the controller of this node that control is leaving. `true`: it has been stopped, and the transfer can go on.
+    pub(super) fn stop_leaving(&self, state: &mut RoomState, session: &Session) -> bool {
+        let ours = |holder: &&Holder| holder.place.node == *self.node();
+        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref()).filter(ours);
+        let Some(holder) = leaving else { return false };
+        if !self.must_be_flushed(state, session) {
+            return true;
+        }
+        let (connection, epoch) = (holder.place.connection, session.core.epoch);
+        let begun = state.flush.is_some_and(|flush| (flush.connection, flush.epoch) == (connection, epoch));
+        if let Some(seat) = state.seat(connection).filter(|_| !begun) {
+            let (relay, seat) = (self.clone(), seat.clone());
+            seat.outbound.probe(epoch.0);
+            state.flush = Some(Flush { connection, epoch, done: false });
+            self.inner.tasks.spawn(async move {
+                tokio::time::sleep(FLUSH_TIMEOUT).await;
+                relay.on_pong(&seat, epoch.0);
+            });
+        }
+        false
+    }
+
+    /// The client has read everything before the probe of this number, or takes too long.
+    pub fn on_pong(&self, seat: &Arc<Seat>, number: u64) {
+        let room: &Room = &seat.room;
+        let mut state = room.lock();
+        let asked = state.flush.as_mut().filter(|flush| flush.connection == seat.connection && flush.epoch.0 == number);
+        if let Some(flush) = asked
+            && !std::mem::replace(&mut flush.done, true)
+        {
+            drop(state);
+            self.refresh(room);
+        }
+    }
+}
