@@ -46,6 +46,8 @@ pub struct Told {
     pub assured: bool,
     /// It asked for a role, so it is told its role even if nothing changed.
     pub retell: bool,
+    /// It gave control up, and takes itself for a follower from then on.
+    pub let_go: bool,
     /// It has been told of the others.
     pub introduced: bool,
     /// It joined while another drove and has not said yet what it is: it may have come back to follow.
@@ -221,6 +223,11 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
         // It let go, or asked for a role that somebody then took from all: of two words under way the last one counts.
         Role::Connected if told.modern && retell => {
             out.push(Tell::Assign(Role::Connected));
+            // That says that it follows. If it has not chosen so, and there is nobody to follow, it has no role.
+            if !told.let_go && after.core.holder.is_none() {
+                let ended = after.core.ended.as_ref().map(|ended| &ended.client);
+                out.push(Tell::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
+            }
             told.phase = Phase::Idle;
         }
         Role::Active | Role::Passive | Role::Connected => {}
@@ -294,7 +301,8 @@ impl Told {
         if self.modern {
             // It believes only what it is told; it asked, so it is told.
             self.retell = true;
-            if belief == Belief::LetGo {
+            self.let_go = belief == Belief::LetGo;
+            if self.let_go {
                 self.phase = Phase::Idle;
             }
             return;

@@ -166,7 +166,16 @@ fn harm_done_to_a_client_is_found() {
 
 fn standing(who: Who) -> Standing {
     let last = Some((A, 5));
-    Standing { who, active: false, follows: true, connected: true, stubborn: false, late: false, last }
+    Standing {
+        who,
+        active: false,
+        follows: true,
+        connected: true,
+        stubborn: false,
+        returned: false,
+        lost_role: false,
+        last,
+    }
 }
 
 fn quiet() -> Quiet {
@@ -192,6 +201,35 @@ fn a_follower_that_missed_a_state_is_found() {
 }
 
 #[test]
+fn a_returned_client_that_shows_an_old_state_is_found() {
+    let back = |follows| Standing { follows, returned: true, last: Some((A, 4)), ..standing(C) };
+    for follows in [true, false] {
+        let found = at_rest(|quiet| quiet.standings[2] = back(follows));
+        assert_eq!(found, [Verdict::Missed { who: C, last: Some((A, 4)), of: (A, 5) }]);
+    }
+}
+
+#[test]
+fn followers_of_nobody_are_found() {
+    let nobody = |quiet: &mut Quiet| {
+        quiet.holder = None;
+        quiet.standings[0].active = false;
+    };
+    assert_eq!(at_rest(nobody), [Verdict::NobodyDrives { session: 0, followers: 2 }]);
+    let one = |quiet: &mut Quiet| {
+        nobody(quiet);
+        quiet.standings[1].stubborn = true;
+    };
+    assert_eq!(at_rest(one), [], "the first to choose, and one that cannot be told");
+}
+
+#[test]
+fn a_follower_that_lost_its_role_is_found() {
+    let lost = |quiet: &mut Quiet| quiet.standings[1] = Standing { follows: false, lost_role: true, ..standing(B) };
+    assert_eq!(at_rest(lost), [Verdict::RoleLost { who: B }]);
+}
+
+#[test]
 fn a_wrong_belief_is_found_on_both_sides() {
     let found = at_rest(|quiet| quiet.holder = Some(B));
     let wrong = |who| Verdict::WrongRole { who, holder: Some(B) };
@@ -203,9 +241,14 @@ fn one_of_the_first_generation_may_believe_to_drive_while_nobody_does() {
     let nobody = |quiet: &mut Quiet| {
         quiet.holder = None;
         quiet.standings[0].stubborn = true;
+        quiet.standings[1].follows = false;
     };
     assert_eq!(at_rest(nobody), []);
-    assert_eq!(at_rest(|quiet| quiet.holder = None), [Verdict::WrongRole { who: A, holder: None }]);
+    let wrong = |quiet: &mut Quiet| {
+        nobody(quiet);
+        quiet.standings[0].stubborn = false;
+    };
+    assert_eq!(at_rest(wrong), [Verdict::WrongRole { who: A, holder: None }]);
 }
 
 #[test]

@@ -91,8 +91,6 @@ pub struct OpenSync {
     known: Vec<u64>,
     /// No state had passed on this socket when it was asked, so that its answer may be one from before it came back.
     newcomer: bool,
-    /// The question may still be held, and can be taken back.
-    unwritten: bool,
     /// It was asked as the one that drove, and has lost control since. What it has on its way may be a state that was
     /// refused; with the handshake it carries no epoch, as all its states do but answers.
     outlived: bool,
@@ -250,10 +248,8 @@ impl SeatState {
             askers: Vec::new(),
             known: last.into_iter().collect(),
             newcomer: last.is_none(),
-            unwritten: true,
             outlived: false,
         });
-        open.unwritten = true;
         open.until = now + ANSWER_WINDOW;
         open.askers.retain(|known| Some(known) != asker.as_ref());
         open.askers.extend(asker.filter(|_| open.askers.len() < MAX_ASKERS));
@@ -291,14 +287,11 @@ impl SeatState {
         }
     }
 
-    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it. `true`: it may have been
-    /// asked for one a moment ago, and a question that it has not got yet is to be taken back.
-    #[must_use]
-    pub fn drove(&mut self, hash: u64) -> bool {
+    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it.
+    pub fn drove(&mut self, hash: u64) {
         self.sent = None;
         self.note_state(hash);
         self.answered();
-        self.open_sync.as_mut().is_some_and(|open| std::mem::take(&mut open.unwritten))
     }
 
     /// Notes that it has lost control. What it answers to what it was asked as the driver is for nobody any more; but it

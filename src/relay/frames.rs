@@ -118,8 +118,10 @@ impl Relay {
         let mut state = seat.lock();
         state.open_gate();
         let may_be_back = std::mem::take(&mut state.told.may_be_back);
+        // What it sent while it did not know of its loss is what it shows.
+        let outdated = may_be_back || (!state.is_gated(Instant::now()) && state.is_ahead());
         drop(state);
-        if may_be_back {
+        if outdated {
             self.bring_up_to_date(&mut seat.room.lock());
         }
         if spoke { Handling::Done } else { self.on_role_frame(seat, frame) }
@@ -190,14 +192,11 @@ impl Relay {
             }
             // What it shows may be what was on its way to it when it answered.
             let crossed = answer && state.last_state.is_some_and(|last| last != hash);
-            let answered = state.drove(hash);
+            state.drove(hash);
             // What it asked for before is out of date now.
             state.updated |= !answer;
             let seq = state.next_seq();
             drop(state);
-            if answered {
-                seat.outbound.withdraw(FrameType::RequestSync);
-            }
             self.note_activity(&mut room, !answer);
             self.pass(&mut room, seat, &frame, Kind::State, seq);
             if crossed {

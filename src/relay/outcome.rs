@@ -197,9 +197,7 @@ impl Relay {
         let askers = match effect {
             Effect::PassAnswer => Some(state.answered()),
             Effect::PassState => {
-                if state.drove(frame.data_hash()) {
-                    seat.outbound.withdraw(FrameType::RequestSync);
-                }
+                state.drove(frame.data_hash());
                 None
             }
             _ => None,

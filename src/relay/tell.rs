@@ -258,9 +258,7 @@ impl Relay {
             }
             match held.held.take() {
                 Some(frame) if drives && frame.kind == FrameType::StateUpdate => {
-                    if held.drove(frame.data_hash()) {
-                        seat.outbound.withdraw(FrameType::RequestSync);
-                    }
+                    held.drove(frame.data_hash());
                     let seq = held.next_seq();
                     drop(held);
                     self.note_activity(state, true);

@@ -13,14 +13,17 @@ use super::support::old_script::{Call, Generation, Phase, Script};
 /// The number of the next frame of this process that carries a state.
 static FRAMES: AtomicU64 = AtomicU64::new(1);
 
+/// How likely it is that a user of an existing client calls `disconnect()` instead of anything else.
+const GOODBYE: f64 = 0.01;
+
 /// A client without its socket.
 pub struct Brain {
     who: Who,
     kind: Kind,
     /// How many steps its user has taken.
     steps: u64,
-    /// Nothing has come since its socket opened that tells where the tutorial stands.
-    late: bool,
+    /// It has come back on another socket.
+    returned: bool,
 }
 
 enum Kind {
@@ -45,6 +48,8 @@ struct Modern {
     drove: bool,
     /// It followed when its socket was lost.
     followed: bool,
+    /// The epoch in which it was last told that it follows.
+    followed_in: Option<u64>,
 }
 
 impl Brain {
@@ -54,7 +59,7 @@ impl Brain {
             Some(generation) => Kind::Old(generation, Script::new(generation, &who.id())),
             None => Kind::Modern(Modern::default()),
         };
-        Self { who, kind, steps: 0, late: false }
+        Self { who, kind, steps: 0, returned: false }
     }
 
     /// Whether it does the handshake.
@@ -80,7 +85,6 @@ impl Brain {
 
     /// Its socket has opened: what it sends.
     pub fn opened(&mut self) -> Vec<Value> {
-        self.late = true;
         match &mut self.kind {
             Kind::Old(_, script) => {
                 script.opened();
@@ -92,6 +96,7 @@ impl Brain {
 
     /// Its socket is gone.
     pub fn closed(&mut self) {
+        self.returned = true;
         if let Kind::Modern(modern) = &mut self.kind {
             modern.drove |= modern.active;
             modern.followed = modern.follows;
@@ -124,10 +129,22 @@ impl Brain {
         }
     }
 
-    /// Whether nobody owes it the present state: one without the handshake is sent it when it chooses a role, or with
-    /// its driver's next step.
-    pub fn is_late(&self) -> bool {
-        self.late && !self.is_modern()
+    /// Whether its user has called `disconnect()`, and its socket has yet to close.
+    pub fn is_closing(&self) -> bool {
+        matches!(&self.kind, Kind::Old(_, script) if script.closing)
+    }
+
+    /// Whether it has come back, without a handshake that would have said what it is.
+    pub fn has_returned(&self) -> bool {
+        self.returned && !self.is_modern()
+    }
+
+    /// Whether it was told that it follows, in the epoch that it still knows, and that it has no role.
+    pub fn has_lost_its_role(&self) -> bool {
+        match &self.kind {
+            Kind::Old(..) => false,
+            Kind::Modern(modern) => !modern.active && !modern.follows && modern.followed_in == Some(modern.epoch),
+        }
     }
 
     /// The last state it sent or received.
@@ -144,7 +161,6 @@ impl Brain {
         let frame: Value = serde_json::from_str(text).unwrap_or(Value::Null);
         let mut notes = Vec::new();
         if frame["type"] == "state_update" {
-            self.late = false;
             notes.extend(state_of(&frame, self.is_modern()).map(What::Got));
         }
         if frame["type"] == "rejected" {
@@ -209,6 +225,7 @@ impl Modern {
             "assign_sync_direction" if self.entered => {
                 let active = frame["data"]["assignedDirection"] == "ACTIVE";
                 (self.active, self.follows) = (active, !active);
+                self.followed_in = frame["epoch"].as_u64().filter(|_| !active);
                 notes.push(What::Told(if active { Role::Active } else { Role::Other }, frame["epoch"].as_u64()));
                 // What was written last may have been lost with the connection.
                 let again = active && std::mem::take(&mut self.drove);
@@ -226,7 +243,7 @@ impl Modern {
             "offer_control" => self.offer = Some(from),
             "release_control" => {
                 self.follows = false;
-                self.holder = None;
+                (self.holder, self.followed_in) = (None, None);
             }
             "role_changed" if frame["data"]["role"] == "active" => self.holder = Some(from),
             "error" => notes.push(What::Hurt("an error was sent".to_owned())),
@@ -243,6 +260,9 @@ impl Modern {
         self.token = ack["resume"].as_str().map(str::to_owned);
         (self.entered, self.epoch) = (true, epoch);
         (self.active, self.follows) = (ack["role"] == "active", ack["role"] == "passive");
+        if self.follows {
+            self.followed_in = Some(epoch);
+        }
         notes.push(What::Told(if self.active { Role::Active } else { Role::Other }, Some(epoch)));
         if self.active {
             self.drove = false;
@@ -304,6 +324,10 @@ impl Modern {
 /// A user of an existing client, who calls only what the client allows.
 fn old_act(generation: Generation, script: &mut Script, state: Value, rng: &mut StdRng) -> Vec<Value> {
     let chance = rng.random_range(0..100);
+    // It leaves, and comes back by itself: with what it was, or as nothing.
+    if script.phase != Phase::Disconnected && rng.random_bool(GOODBYE) {
+        return script.call(&Call::Disconnect);
+    }
     match (script.phase, chance) {
         (Phase::Passive, 0..60) if script.offer.is_some() => script.call(&Call::Accept),
         (Phase::Passive, 60..80) if script.offer.is_some() => script.call(&Call::Decline),

@@ -95,8 +95,10 @@ pub struct Standing {
     pub connected: bool,
     /// It keeps its role over a reconnect, whatever the relay thinks (the first generation).
     pub stubborn: bool,
-    /// Its socket was opened after the last state was sent to it, and nobody owes it a state.
-    pub late: bool,
+    /// It has come back on another socket, and has not done the handshake.
+    pub returned: bool,
+    /// It was told that it has no role in an epoch in which it had been told that it follows.
+    pub lost_role: bool,
     /// The last state it sent or received.
     pub last: Option<(Who, u64)>,
 }

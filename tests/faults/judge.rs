@@ -30,6 +30,10 @@ pub enum Verdict {
     WrongRole { who: Who, holder: Option<Who> },
     /// After healing, a follower did not have its controller's last state.
     Missed { who: Who, last: Option<(Who, u64)>, of: (Who, u64) },
+    /// After healing, clients followed, and nobody drove.
+    NobodyDrives { session: usize, followers: usize },
+    /// After healing, a follower had no role any more, though control had not been given up.
+    RoleLost { who: Who },
     /// After healing, a client was not in its session.
     NotBack { who: Who },
     /// After healing, the store counted other clients than there were.
@@ -47,6 +51,20 @@ impl Verdict {
             Self::LossUntold { .. } | Self::Hurt { .. } | Self::WrongRole { .. } | Self::Miscounted { .. } => {
                 Promise::Truth
             }
+            Self::NobodyDrives { .. } | Self::RoleLost { .. } => Promise::Truth,
+        }
+    }
+}
+
+impl Verdict {
+    /// The session that is not as it should be when all is quiet.
+    pub fn session(&self) -> Option<usize> {
+        match self {
+            Self::WrongRole { who, .. } | Self::Missed { who, .. } | Self::NotBack { who } | Self::RoleLost { who } => {
+                Some(who.session)
+            }
+            Self::Miscounted { session, .. } | Self::NobodyDrives { session, .. } => Some(*session),
+            _ => None,
         }
     }
 }
@@ -214,6 +232,12 @@ pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
     if there != quiet.clients {
         verdicts.push(Verdict::Miscounted { session, counted: quiet.clients, there });
     }
+    // One that follows nobody may have been the first to choose a role; two have chosen, so one of them drives. The first
+    // generation cannot be told that it follows nobody.
+    let followers = quiet.standings.iter().filter(|standing| standing.follows && !standing.stubborn).count();
+    if quiet.holder.is_none() && followers > 1 {
+        verdicts.push(Verdict::NobodyDrives { session, followers });
+    }
     let last_of = |who: Who| quiet.standings.iter().find(|standing| standing.who == who).and_then(|s| s.last);
     let newest = quiet.holder.and_then(last_of);
     for standing in &quiet.standings {
@@ -228,7 +252,12 @@ pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
         if believes != holds {
             verdicts.push(Verdict::WrongRole { who, holder: quiet.holder });
         }
-        if let Some(of) = newest.filter(|of| standing.follows && !standing.late && standing.last != Some(*of)) {
+        if standing.lost_role && quiet.holder.is_some() {
+            verdicts.push(Verdict::RoleLost { who });
+        }
+        // One that came back without a handshake may still take itself for a follower.
+        let follows = standing.follows || (standing.returned && standing.last.is_some() && !holds);
+        if let Some(of) = newest.filter(|of| follows && standing.last != Some(*of)) {
             verdicts.push(Verdict::Missed { who, last: standing.last, of });
         }
     }

@@ -172,7 +172,8 @@ async fn run(fault: &'static Fault, store: Kind, seed: u64, size: Size) -> Run {
     }
     let mut said: String = verdicts.iter().take(PRINTED).map(|verdict| format!("\n    {verdict}")).collect();
     if !said.is_empty() {
-        said += &keep_record(fault, seed, &world, &events);
+        let wrong: Vec<usize> = verdicts.iter().filter_map(judge::Verdict::session).collect();
+        said += &keep_record(fault, seed, &world, &wrong, &events);
     }
     let is = |test: fn(&history::What) -> bool| events.iter().filter(|event| test(&event.what)).count();
     Run {
@@ -190,11 +191,12 @@ async fn run(fault: &'static Fault, store: Kind, seed: u64, size: Size) -> Run {
 }
 
 /// Writes down what happened in a run that went wrong; where, for people.
-fn keep_record(fault: &Fault, seed: u64, world: &World, events: &[history::Event]) -> String {
+fn keep_record(fault: &Fault, seed: u64, world: &World, wrong: &[usize], events: &[history::Event]) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join(format!("faults-{}-{}-{seed}.txt", fault.name, world.store.kind));
     let lines: String = events.iter().map(|e| format!("{:?} {} {:?}\n", e.at, e.who.id(), e.what)).collect();
-    let written = std::fs::write(&path, lines + &world.logs());
+    let documents: String = wrong.iter().map(|session| world.document(*session)).collect();
+    let written = std::fs::write(&path, lines + &documents + &world.logs());
     written.map(|()| format!("\n    the record is in {}", path.display())).unwrap_or_default()
 }
 

@@ -101,7 +101,8 @@ impl Member {
             follows: brain.follows(),
             connected: self.shared.connected.load(Ordering::Acquire) && brain.is_ready(),
             stubborn: brain.is_stubborn(),
-            late: brain.is_late(),
+            returned: brain.has_returned(),
+            lost_role: brain.has_lost_its_role(),
             last: brain.last(),
         }
     }
@@ -198,6 +199,7 @@ impl Life {
         let modern = self.shared.brain.lock().is_modern();
         let (mut heard, mut next) = (Instant::now(), self.next_act());
         let mut ping = Instant::now() + DEAD / 3;
+        let mut said_goodbye = false;
         loop {
             let frames = tokio::select! {
                 message = socket.next() => {
@@ -248,6 +250,11 @@ impl Life {
                     }
                 },
             };
+            if self.shared.brain.lock().is_closing() && !std::mem::replace(&mut said_goodbye, true) {
+                // What comes before the answer to that is still handled.
+                self.shared.connected.store(false, Ordering::Release);
+                let _ = timeout(DEAD, socket.close(None)).await;
+            }
             for frame in frames {
                 // A relay that reads nothing must not keep a client from noticing.
                 let sent = timeout(DEAD, socket.send(Message::text(frame.to_string()))).await;

@@ -157,6 +157,12 @@ impl Store {
         &mut self.servers[0]
     }
 
+    /// What a primary has under this key, field by field.
+    pub fn read(&self, key: &str) -> String {
+        let primaries = self.servers.iter().filter(|server| server.says(&["INFO", "replication"], "role:master"));
+        primaries.map(|server| server.ask(&["HGETALL", key])).filter(|found| !found.starts_with("MOVED")).collect()
+    }
+
     /// Moves some slots of one primary to another and back, while they are in use. Runs `redis-cli` to its end.
     pub async fn reshard(&self, slots: usize) {
         let primaries: Vec<String> = self

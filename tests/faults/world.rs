@@ -295,6 +295,12 @@ impl World {
         self.places.iter().flatten().map(|place| place.node.resident_kib() / 1024).max().unwrap_or(0)
     }
 
+    /// A session's document as the store has it, for a run that went wrong.
+    pub fn document(&self, session: usize) -> String {
+        let key = format!("gitorial:{{{}}}", self.sessions[session]);
+        format!("--- session {session}\n{}\n", self.store.read(&key))
+    }
+
     /// What the nodes wrote, for a run that went wrong.
     pub fn logs(&self) -> String {
         let of = |place: &Place| format!("--- {}\n{}", place.node.address(), place.node.log());

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
-use super::support::client::RawClient;
-use super::support::cluster::Kind;
+use super::support::client::{RawClient, unread_socket};
+use super::support::cluster::{Kind, Options, PATIENCE};
+use super::support::eventually;
 use super::support::stage::{Stage, acknowledge, assigned, demoted, granted, meet, on_both, state};
 
 on_both! {
@@ -232,7 +235,7 @@ async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
 
 /// Of the two clients one is cut off, and the relay knows.
 async fn is_cut_off(stage: &Stage) {
-    super::support::eventually(super::support::cluster::PATIENCE, async || {
+    eventually(PATIENCE, async || {
         let (_, session) = stage.cluster.near().get_session(&stage.session).await;
         (session["clientCount"] == 1).then_some(())
     })
@@ -309,4 +312,24 @@ async fn without_a_token_nobody_resumes(stage: &Stage) {
     assert_ne!(ack["role"], "active");
     assert!(a.is_open());
     assert_eq!(stage.active().await, "client_a");
+}
+
+#[tokio::test]
+async fn a_silent_socket_is_closed_two_ping_intervals_after_its_last_sign_of_life() {
+    let options = Options::default().flag("--ping-interval", "1s");
+    let stage = Stage::with(Kind::Embedded, options, json!({})).await;
+    let mut silent = unread_socket(stage.cluster.near(), &stage.session, 4096).await;
+    let mut read = [0; 512];
+    // It answers the first ping, and nothing after that.
+    while !read.ends_with(&[0x89, 0]) {
+        read = [0; 512];
+        let length = silent.read(&mut read).await.unwrap();
+        read.copy_within(..length, 512 - length);
+    }
+    silent.write_all(&[0x8A, 0x80, 0, 0, 0, 0]).await.unwrap();
+    let answered = Instant::now();
+    let gone = async || stage.cluster.near().get_session(&stage.session).await.1["clientCount"] == 0;
+    eventually(PATIENCE, async || gone().await.then_some(())).await;
+    let took = answered.elapsed().as_secs_f64();
+    assert!((1.9..2.7).contains(&took), "{took}");
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::support::cluster::{Cluster, Kind, Options};
-use super::support::old_client::{Call, Generation, OldClient, Phase};
+use super::support::old_client::{Call, Generation, OldClient, Phase, RECONNECT_DELAY};
+use super::support::slow_network::SlowNetwork;
 
 /// Milliseconds between what the relay answers to and the goodbye.
 const GAPS: [u64; 5] = [0, 1, 2, 5, 20];
@@ -50,7 +51,9 @@ situations! {
 
 /// A session of its own for each repetition, clients of the first generation, and the gap.
 struct Stage<'a> {
-    cluster: &'a Cluster,
+    /// Where the two ends of the cluster are, for these clients.
+    near: &'a str,
+    far: &'a str,
     session: String,
     gap: Duration,
 }
@@ -61,7 +64,8 @@ async fn repeat(kind: Kind, repetitions: usize, situation: impl AsyncFn(Stage<'_
     for gap in GAPS.map(Duration::from_millis) {
         let once = async |_| loop {
             let session = cluster.near().create_session(json!({})).await;
-            let late = situation(Stage { cluster: &cluster, session, gap }).await;
+            let (near, far) = (cluster.near().address(), cluster.far().address());
+            let late = situation(Stage { near, far, session, gap }).await;
             if late < LATE {
                 break;
             }
@@ -72,11 +76,11 @@ async fn repeat(kind: Kind, repetitions: usize, situation: impl AsyncFn(Stage<'_
 
 impl Stage<'_> {
     async fn near(&self, name: &str) -> OldClient {
-        OldClient::join(self.cluster.near(), &self.session, Generation::First, name).await
+        OldClient::at(self.near, &self.session, Generation::First, name, RECONNECT_DELAY).await
     }
 
     async fn far(&self, name: &str) -> OldClient {
-        OldClient::join(self.cluster.far(), &self.session, Generation::First, name).await
+        OldClient::at(self.far, &self.session, Generation::First, name, RECONNECT_DELAY).await
     }
 
     /// `a` drives and `b` follows, both at step 1, and nothing is held for either.
@@ -97,16 +101,22 @@ impl Stage<'_> {
         (a, b)
     }
 
-    /// All of them call `disconnect()`, the gap after `since`; how late that was. None of them has died when it is over.
-    async fn leave(&self, since: Instant, clients: &[&OldClient]) -> Duration {
+    /// As [`Stage::leave`], without a word on who has died.
+    async fn leave_somehow(&self, since: Instant, clients: &[&OldClient]) -> Duration {
         sleep_until(since + self.gap).await;
         let late = since.elapsed() - self.gap;
         clients.iter().for_each(|client| client.disconnect());
         for client in clients {
             client.is_closed(1).await;
-            if late < LATE {
-                client.has_not_died();
-            }
+        }
+        late
+    }
+
+    /// All of them call `disconnect()`, the gap after `since`; how late that was. None of them has died when it is over.
+    async fn leave(&self, since: Instant, clients: &[&OldClient]) -> Duration {
+        let late = self.leave_somehow(since, clients).await;
+        if late < LATE {
+            clients.iter().for_each(|client| client.has_not_died());
         }
         late
     }
@@ -161,4 +171,33 @@ async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
     let (_a, _b) = stage.driven().await;
     let c = stage.far("c").await;
     stage.leave(Instant::now(), &[&c]).await
+}
+
+/// Where the clients are 40 ms away, a goodbye that is on its way when the relay writes cannot be known: what remains is
+/// printed (`cargo test --test it -- --nocapture far_away`), and is nothing for a goodbye right after a take or a refusal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn far_away_all_leave_right_after_a_take() {
+    const AWAY: Duration = Duration::from_millis(40);
+    const REPETITIONS: usize = 20;
+    let cluster = Cluster::start(Kind::Redis(2), Options::default()).await;
+    let near = SlowNetwork::to(cluster.near().address(), AWAY).await;
+    let far = SlowNetwork::to(cluster.far().address(), AWAY).await;
+    let later = [40, 60, 80, 100, 120, 140, 160];
+    for gap in GAPS.into_iter().chain(later).map(Duration::from_millis) {
+        let once = async |_| loop {
+            let session = cluster.near().create_session(json!({})).await;
+            let stage = Stage { near: near.address(), far: far.address(), session, gap };
+            let (a, b) = stage.driven().await;
+            let since = Instant::now();
+            b.call(Call::Take);
+            b.send_state(2);
+            if stage.leave_somehow(since, &[&a, &b]).await < LATE {
+                break usize::from(a.has_died() || b.has_died());
+            }
+        };
+        let died: Vec<usize> = stream::iter(0..REPETITIONS).map(once).buffer_unordered(AT_ONCE).collect().await;
+        let died: usize = died.into_iter().sum();
+        eprintln!("a goodbye {gap:?} after a take, {AWAY:?} away: a process died in {died} of {REPETITIONS}");
+        assert!(died == 0 || gap > Duration::from_millis(20), "{died} of {REPETITIONS} at {gap:?}");
+    }
 }

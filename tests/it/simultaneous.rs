@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, future::join, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::support::client::RawClient;
@@ -101,7 +101,7 @@ async fn both_join_under_one_name(cluster: &Cluster, session: String, gap: Durat
     assert_ne!(names[0], names[1], "two clients of one name");
     assert!(names.contains(&&json!("editor")), "{names:?}");
     let counted = async || cluster.far().get_session(&session).await.1["clientCount"].clone();
-    eventually(PATIENCE, async || (counted().await == Value::from(2)).then_some(())).await;
+    eventually(PATIENCE, async || (counted().await == 2).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -218,6 +218,21 @@ fn a_follower_whose_node_was_thought_dead_follows_on() {
     assert_eq!((scene.role(1), scene.session.live_clients()), (Role::Passive, 2));
 }
 
+#[test]
+fn a_claim_that_could_not_be_decided_makes_nobody_a_follower_of_nobody() {
+    let mut scene = Scene::new(Strategy::FirstComeFirstServed);
+    scene.join(1);
+    scene.handshake(1);
+    let mut undecided = told(Phase::Passive, true);
+    undecided.believes(Belief::Drives);
+    let last = |tells: Vec<Tell>| tells.last().cloned();
+    assert!(matches!(last(scene.tell(1, &mut undecided)), Some(Tell::ReleaseControl(_))));
+    // One that gave control up goes on as a follower, until another drives.
+    let mut released = told(Phase::Active, true);
+    released.believes(Belief::LetGo);
+    assert_eq!(scene.tell(1, &mut released), [Tell::Assign(Role::Connected)]);
+}
+
 /// The document as another node restores it: the roster of `keeper`'s node alone.
 fn forget_all_but(scene: &mut Scene, keeper: u128) {
     scene.session.rosters.retain(|id, _| *id == node(keeper));

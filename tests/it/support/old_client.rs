@@ -22,7 +22,7 @@ use super::stage::{state, step_of};
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// After a close existing clients wait 2 s. Tests are more impatient.
-const RECONNECT_DELAY: Duration = Duration::from_millis(50);
+pub const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
 /// So often they try without a successful open.
 const MAX_ATTEMPTS: u32 = 5;
@@ -91,6 +91,17 @@ impl OldClient {
         name: &str,
         reconnect_delay: Duration,
     ) -> Self {
+        Self::at(node.address(), session, generation, name, reconnect_delay).await
+    }
+
+    /// As [`OldClient::with_delay`], at an address that leads to a node.
+    pub async fn at(
+        address: &str,
+        session: &str,
+        generation: Generation,
+        name: &str,
+        reconnect_delay: Duration,
+    ) -> Self {
         let id = format!("client_{name}");
         let shared = Arc::new(Shared {
             script: Mutex::new(Script::new(generation, &id)),
@@ -101,8 +112,8 @@ impl OldClient {
         });
         let (orders, inbox) = mpsc::unbounded_channel();
         let driver = Driver {
-            url: format!("{}/?session={session}", node.ws()),
-            check: (generation == Generation::Second).then(|| format!("{}/api/sessions/{session}", node.http())),
+            url: format!("ws://{address}/?session={session}"),
+            check: (generation == Generation::Second).then(|| format!("http://{address}/api/sessions/{session}")),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             reconnect_delay,
             orders: inbox,
@@ -225,6 +236,11 @@ impl OldClient {
         let frames = self.shared.frames.lock();
         let of_kind = |text: &&String| serde_json::from_str::<Value>(text).is_ok_and(|frame| frame["type"] == kind);
         frames.iter().filter(of_kind).count()
+    }
+
+    /// Whether it has died, or something else happened to it that must not happen, refusals apart.
+    pub fn has_died(&self) -> bool {
+        !self.shared.script.lock().violations.is_empty()
     }
 
     /// Its process lives, and nothing else happened to it that must not happen, refusals apart.

@@ -70,7 +70,7 @@ pub struct Script {
     /// It has asked for a state.
     asked: bool,
     /// It has no socket to write to: `disconnect()` was called, and the socket is not closed yet.
-    closing: bool,
+    pub closing: bool,
     /// What this relay must never do to a client, and did.
     pub violations: Vec<String>,
     /// The codes of the refusals that no test has expected yet.
