@@ -46,8 +46,8 @@ test: install-test-tools test-relay test-containers test-sdk test-examples test-
 
 # The relay and, by the way, the program that the other tests run.
 test-relay:
-	RUST_BACKTRACE=0 $(CARGO) test --locked --features otlp --lib --bins --tests --examples
-	$(CARGO) test --locked --features otlp --doc
+	RUST_BACKTRACE=0 $(CARGO) test --workspace --locked --features otlp --lib --bins --tests --examples
+	$(CARGO) test --workspace --locked --features otlp --doc
 
 # Store and broker over a Redis in a container, where this machine can run one: of its own files, nothing is fetched.
 test-containers:
@@ -101,10 +101,10 @@ install-test-tools:
 	{ echo "The tests of the client need Node.js 20.19 or later, and this is $$(node --version)." >&2; exit 1; }
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --features otlp -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --locked --all-targets --features otlp -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependency rules not checked"; fi
 

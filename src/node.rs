@@ -14,6 +14,7 @@ use crate::http;
 use crate::ids::NodeId;
 use crate::listen::{Listeners, Shutdown};
 use crate::metrics::Metrics;
+use crate::random::boot;
 use crate::redis::{Evicts, RedisSettings};
 use crate::relay::{Readiness, Relay, RelaySettings};
 use crate::store::{MemoryStore, RedisStore, SharedStore, StoreError};
@@ -83,7 +84,7 @@ impl Node {
     /// [`RunError`] if the settings for Redis cannot be used.
     pub async fn start(settings: NodeSettings) -> Result<Self, RunError> {
         let metrics = Arc::new(Metrics::new());
-        let node = NodeId::boot(&settings.name);
+        let node = boot(&settings.name);
         let heartbeat = settings.relay.timing.heartbeat;
         let Some(redis) = &settings.redis else {
             let (broker, inbox) = MemoryBus::new().join(node.clone());

@@ -8,6 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use gitorial_relay::config::Config;
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::SessionData;
+use gitorial_relay::random::{Random, boot};
 use gitorial_relay::relay::{NewSession, RelayEvent, Ticket};
 use gitorial_relay::session::Role;
 use gitorial_relay::{Node, NodeSettings, http};
@@ -102,14 +103,13 @@ async fn two_nodes_live_in_one_process() {
     use std::sync::Arc;
 
     use gitorial_relay::broker::MemoryBus;
-    use gitorial_relay::ids::NodeId;
     use gitorial_relay::metrics::Metrics;
     use gitorial_relay::relay::RelaySettings;
     use gitorial_relay::store::MemoryStore;
 
     let (store, bus) = (MemoryStore::new(), MemoryBus::new());
     let assemble = |name: &str| {
-        let node = NodeId::boot(name);
+        let node = boot(name);
         let (broker, inbox) = bus.join(node.clone());
         let metrics = Arc::new(Metrics::new());
         Node::assemble(node, Arc::new(store.clone()), broker, inbox, metrics, RelaySettings::default())

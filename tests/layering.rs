@@ -6,10 +6,16 @@
     reason = "a test stops at the first surprise; its helpers are nobody's API"
 )]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn sources(under: &str) -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_in("src", under)
+}
+
+fn sources_in(folder: &str, under: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     let mut open = vec![root.clone()];
     while let Some(folder) = open.pop() {
@@ -26,7 +32,7 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
         }
     }
     found.retain(|(name, _)| name.starts_with(under) || name.with_extension("").starts_with(under));
-    assert!(!found.is_empty(), "there is no src/{under}");
+    assert!(!found.is_empty(), "there is no {folder}/{under}");
     found
 }
 
@@ -41,16 +47,43 @@ fn never(parts: &[&str], words: &[&str]) {
     }
 }
 
-const PURE: &[&str] = &["ids", "protocol", "control", "session", "reconcile"];
-
-#[test]
-fn the_pure_parts_know_no_io_and_read_no_clock() {
-    never(PURE, &["tokio", "axum", "fred", "async ", "Instant::now", "SystemTime", "parking_lot"]);
+/// Every crate that the core is built with, as cargo resolves it.
+fn crates_of_the_core() -> BTreeSet<String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("core/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{lib}"]);
+    let found = cargo.arg("--manifest-path").arg(manifest).output().expect("cargo runs");
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    String::from_utf8_lossy(&found.stdout).split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
-fn the_pure_parts_know_no_other_part() {
-    never(PURE, &["crate::relay", "crate::hub", "crate::store", "crate::broker", "crate::http", "crate::metrics"]);
+fn the_core_is_built_without_io_or_randomness() {
+    let crates = crates_of_the_core();
+    assert!(crates.contains("serde_json"), "{crates:?}");
+    for absent in ["tokio", "axum", "hyper", "fred", "rand", "getrandom", "parking_lot", "rustix", "tracing"] {
+        assert!(!crates.contains(absent), "the core is built with {absent}");
+    }
+}
+
+#[test]
+fn the_core_reads_no_clock_and_waits_for_nothing() {
+    for (name, text) in sources_in("core/src", "") {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for word in [
+                "Instant::now",
+                "SystemTime::now",
+                "async ",
+                ".await;",
+                ".await?",
+                "std::thread",
+                "std::net",
+                "std::fs",
+            ] {
+                assert!(!line.contains(word), "core/src/{}: {word:?} does not belong here: {line}", name.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -177,6 +177,7 @@ fn item(number: u64, message: Message) -> Option<Item> {
 mod tests {
     use super::*;
     use crate::ids::SessionId;
+    use crate::random::Random;
 
     fn changed() -> Message {
         Message { session: SessionId::random(), body: Body::Changed { version: 1 } }

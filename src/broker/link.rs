@@ -130,6 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn a_receiver_that_joins_late_misses_all_before_the_first_number_it_sees() {

@@ -142,6 +142,7 @@ mod tests {
     use super::*;
     use crate::broker::{Kind, Target};
     use crate::ids::{ConnectionId, Epoch, Seq};
+    use crate::random::Random;
 
     fn head() -> Head {
         Head { from: NodeId::from_text("a@1"), link: 3, sent_at: 4 }

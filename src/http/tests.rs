@@ -6,8 +6,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::broker::MemoryBus;
 use crate::config::Config;
-use crate::ids::NodeId;
 use crate::metrics::Metrics;
+use crate::random::{Random, boot};
 use crate::relay::RelaySettings;
 use crate::store::MemoryStore;
 
@@ -33,7 +33,7 @@ impl Answer {
 
 /// A relay whose node has not been started, so that it holds no lease.
 fn relay() -> Relay {
-    let node = NodeId::boot("test");
+    let node = boot("test");
     let (broker, _) = MemoryBus::new().join(node.clone());
     let store = Arc::new(MemoryStore::new());
     Relay::new(node, store, broker, Arc::new(Metrics::new()), RelaySettings::default())

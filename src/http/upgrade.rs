@@ -85,6 +85,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::random::Random;
 
     fn asked(query: &str) -> Knock {
         knock(&format!("/ws?{query}").parse().unwrap(), true)

@@ -15,6 +15,7 @@ use crate::control::{Direction, Event, Intent, StateClaim};
 use crate::hub::{Parcel, Passed, RoomState, Seat, SeatState};
 use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
 use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
+use crate::random::Random;
 use crate::reconcile::Belief;
 use crate::session::{Place, Role};
 

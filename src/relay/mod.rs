@@ -40,6 +40,7 @@ use crate::ids::{ClientId, ConnectionId, Millis, NodeId, ResumeToken, SessionId}
 use crate::metrics::Metrics;
 use crate::presence::{Presence, Timing};
 use crate::protocol::CloseReason;
+use crate::random::Random;
 use crate::session::Strategy;
 use crate::store::SharedStore;
 

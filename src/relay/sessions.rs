@@ -11,6 +11,7 @@ use super::{Relay, RelayEvent};
 use crate::control::Event;
 use crate::ids::{Millis, SessionId};
 use crate::protocol::SessionData;
+use crate::random::Random;
 use crate::session::{Info, Session, Status, Strategy};
 use crate::store::StoreError;
 

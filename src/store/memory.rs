@@ -230,6 +230,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::random::Random;
     use crate::session::{Info, Strategy};
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use gitorial_relay::broker::{Delivery, MemoryBus};
 use gitorial_relay::hub::Seat;
 use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
+use gitorial_relay::random::boot;
 use gitorial_relay::relay::{Handling, NewSession, Relay, RelayEvent, RelaySettings, Ticket};
 use gitorial_relay::session::{Activity, Role, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
@@ -83,7 +84,7 @@ struct ByHand {
 impl ByHand {
     /// A node that holds its lease.
     async fn start(name: &str, bus: &MemoryBus, store: Arc<dyn Store>) -> Self {
-        let id = NodeId::boot(name);
+        let id = boot(name);
         let (broker, mut inbox) = bus.join(id.clone());
         let relay = Relay::new(id, store, broker, Arc::new(Metrics::new()), RelaySettings::default());
         let ticking = relay.clone();

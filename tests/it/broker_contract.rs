@@ -11,6 +11,7 @@ use gitorial_relay::broker::{
 };
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId, Seq, SessionId};
 use gitorial_relay::metrics::Metrics;
+use gitorial_relay::random::{Random, boot};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -35,7 +36,7 @@ struct Peer {
 
 impl Net {
     async fn join(&self, name: &str) -> Peer {
-        self.join_as(NodeId::boot(name)).await
+        self.join_as(boot(name)).await
     }
 
     async fn join_as(&self, node: NodeId) -> Peer {
@@ -168,7 +169,7 @@ async fn a_frame_arrives_byte_for_byte_with_its_label(net: Net) {
 
 async fn what_was_sent_before_a_node_listened_is_reported_when_it_does(net: Net) {
     let mut a = net.join("a").await;
-    let late = NodeId::boot("late");
+    let late = boot("late");
     let sessions: BTreeSet<_> = (0..3).map(|_| SessionId::random()).collect();
     for session in &sessions {
         a.broker.publish(&late, Message { session: *session, body: Body::Changed { version: 1 } });
@@ -308,7 +309,7 @@ async fn a_killed_subscription_comes_back_and_what_it_missed_is_reported() {
 async fn garbage_in_an_inbox_is_dropped_and_counted() {
     let mut fixture = RedisFixture::local().await;
     let (settings, metrics) = (RedisSettings::new(fixture.url()), Arc::new(Metrics::new()));
-    let node = NodeId::boot("a");
+    let node = boot("a");
     let (broker, _inbox) =
         RedisBroker::connect(&settings, node.clone(), Arc::clone(&metrics), Duration::from_secs(1)).await.expect("url");
     eventually(PATIENCE, async || broker.probe().await.ok()).await;

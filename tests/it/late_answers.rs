@@ -10,6 +10,7 @@ use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::presence::Timing;
 use gitorial_relay::protocol::CloseReason;
+use gitorial_relay::random::boot;
 use gitorial_relay::relay::{NewSession, Readiness, Relay, RelaySettings, Ticket};
 use gitorial_relay::session::{Activity, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
@@ -99,7 +100,7 @@ async fn start(bus: &MemoryBus, store: &MemoryStore, name: &str) -> (Relay, Arc<
         slow: Mutex::default(),
         written: Notify::new(),
     };
-    let (line, node) = (Arc::new(line), NodeId::boot(name));
+    let (line, node) = (Arc::new(line), boot(name));
     let (broker, inbox) = bus.join(node.clone());
     let timing = Timing { heartbeat: Duration::from_millis(50), ..Timing::default() };
     let settings = RelaySettings { timing, ..RelaySettings::default() };

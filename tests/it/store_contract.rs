@@ -7,6 +7,7 @@ use std::time::Duration;
 use gitorial_relay::RedisSettings;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
+use gitorial_relay::random::{Random, boot};
 use gitorial_relay::session::{Activity, Assignment, Client, Core, Info, Roster, Session, Strategy};
 use gitorial_relay::store::{Base, Committed, MemoryStore, RedisStore, Store, StoreError, Stored, Write, WriteId};
 
@@ -56,7 +57,7 @@ fn a_roster(number: u128) -> Roster {
 }
 
 fn node(name: &str) -> NodeId {
-    NodeId::boot(name)
+    boot(name)
 }
 
 fn of_core(epoch: u64, base: Base) -> Write {

@@ -188,6 +188,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gitorial_relay::random::Random;
 
     fn close(reason: CloseReason) -> Ended {
         closed(Some(CloseFrame { code: CloseCode::from(reason.code()), reason: reason.text().into() }))

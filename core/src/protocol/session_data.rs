@@ -83,7 +83,7 @@ mod tests {
             strategy: Strategy::default(),
             metadata,
         };
-        SessionData::of(SessionId::random(), &Session::new(Arc::new(info)), 1_749_634_200_001)
+        SessionData::of(SessionId::from_bits(7), &Session::new(Arc::new(info)), 1_749_634_200_001)
     }
 
     #[test]

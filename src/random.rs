@@ -1,0 +1,68 @@
+//! Fresh ids. The only place that draws random numbers for them.
+
+use uuid::Uuid;
+
+use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
+
+/// An id that nobody can guess and that nothing else has.
+pub trait Random {
+    /// A fresh one.
+    #[must_use]
+    fn random() -> Self;
+}
+
+impl Random for SessionId {
+    fn random() -> Self {
+        Self::from_bits(Uuid::new_v4().as_u128())
+    }
+}
+
+impl Random for ConnectionId {
+    fn random() -> Self {
+        Self::from_number(Uuid::new_v4().as_u128())
+    }
+}
+
+impl Random for ClientId {
+    fn random() -> Self {
+        Self::from_bits(Uuid::new_v4().as_u128())
+    }
+}
+
+impl Random for ResumeToken {
+    fn random() -> Self {
+        Self::from_bits(Uuid::new_v4().as_u128())
+    }
+}
+
+/// A new incarnation of the node called `name`.
+#[must_use]
+pub fn boot(name: &str) -> NodeId {
+    NodeId::incarnation(name, rand::random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_never_shows_itself_in_debug() {
+        let id = SessionId::random();
+        let shown = format!("{id:?}");
+        assert!(!shown.contains(&id.reveal()) && shown.contains(&id.tag()));
+    }
+
+    #[test]
+    fn only_the_form_that_was_issued_is_an_id() {
+        let id = SessionId::random();
+        assert_eq!(SessionId::parse(&id.reveal()), Some(id));
+        for other in ["", "abc", &id.reveal().replace('-', ""), &format!("{{{}}}", id.reveal())] {
+            assert_eq!(SessionId::parse(other), None);
+        }
+    }
+
+    #[test]
+    fn no_two_incarnations_of_a_node_are_the_same() {
+        assert_ne!(boot("a"), boot("a"));
+    }
+}
