@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gitorial_relay::hub::{ANSWER_HOLD, Next, Seat};
-use gitorial_relay::relay::{Handling, NewSession, Relay, Ticket};
+use gitorial_relay::hub::{ANSWER_HOLD, Member, Next};
+use gitorial_relay::relay::{Handling, JoinRequest, NewSession, Relay};
 use gitorial_relay::{Node, NodeSettings};
 use tokio::runtime::Runtime;
 
@@ -32,16 +32,16 @@ fn frame(client: &str, kind: &str, data: &serde_json::Value) -> Bytes {
     frame.to_string().into()
 }
 
-async fn send(relay: &Relay, seat: &Arc<Seat>, text: Bytes) {
-    if let Handling::Later(work) = relay.on_frame(seat, text) {
+async fn send(relay: &Relay, member: &Arc<Member>, text: Bytes) {
+    if let Handling::Later(work) = relay.on_frame(member, text) {
         work.await;
     }
 }
 
-fn drain(seat: &Seat) -> usize {
+fn drain(member: &Member) -> usize {
     // What is held is due by then.
     let now = Instant::now() + ANSWER_HOLD;
-    std::iter::from_fn(|| match seat.outbound.next(now, true) {
+    std::iter::from_fn(|| match member.outbound.next(now, true) {
         Next::Write(item) => Some(item.text.len()),
         Next::Probe(_) | Next::ReadFirst | Next::Wait(_) | Next::Close(_) => None,
     })
@@ -49,21 +49,21 @@ fn drain(seat: &Seat) -> usize {
 }
 
 /// A session with one driver and so many followers, all settled.
-async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Seat>> {
+async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Member>> {
     let session = relay.create_session(NewSession::default()).await.expect("embedded store").id();
-    let mut seats = Vec::new();
+    let mut members = Vec::new();
     for _ in 0..=followers {
-        let ticket = Ticket { session, client: None, resume: None };
-        seats.push(relay.join(ticket).await.expect("a seat"));
+        let join_request = JoinRequest { session, client: None, resume: None };
+        members.push(relay.join(join_request).await.expect("a seat"));
     }
     let ask = serde_json::json!({ "preferredDirection": "ACTIVE", "reason": "bench" });
-    send(relay, &seats[0], frame("client_0", "coordinate_sync_direction", &ask)).await;
-    for (index, seat) in seats.iter().enumerate().skip(1) {
+    send(relay, &members[0], frame("client_0", "coordinate_sync_direction", &ask)).await;
+    for (index, member) in members.iter().enumerate().skip(1) {
         let name = format!("client_{index}");
-        send(relay, seat, frame(&name, "confirm_transfer", &serde_json::json!({}))).await;
-        drain(seat);
+        send(relay, member, frame(&name, "confirm_transfer", &serde_json::json!({}))).await;
+        drain(member);
     }
-    seats
+    members
 }
 
 fn start() -> (Runtime, Node) {
@@ -81,13 +81,13 @@ fn fan_out(c: &mut Criterion) {
     let _guard = runtime.enter();
     let mut group = c.benchmark_group("state_update");
     for receivers in [1, 4, 64] {
-        let seats = runtime.block_on(session(node.relay(), receivers));
+        let members = runtime.block_on(session(node.relay(), receivers));
         let text = state("client_0");
         group.throughput(Throughput::Elements(receivers as u64));
         group.bench_function(BenchmarkId::new("receivers", receivers), |bench| {
             bench.iter(|| {
-                assert!(matches!(node.relay().on_frame(&seats[0], text.clone()), Handling::Done));
-                let delivered: usize = seats[1..].iter().map(|seat| drain(seat)).sum();
+                assert!(matches!(node.relay().on_frame(&members[0], text.clone()), Handling::Done));
+                let delivered: usize = members[1..].iter().map(|member| drain(member)).sum();
                 assert_eq!(black_box(delivered), receivers);
             });
         });
@@ -97,19 +97,19 @@ fn fan_out(c: &mut Criterion) {
 
 fn control(c: &mut Criterion) {
     let (runtime, node) = start();
-    let seats = runtime.block_on(session(node.relay(), 1));
+    let members = runtime.block_on(session(node.relay(), 1));
     let names = ["client_0", "client_1"];
-    let mut holder = 0;
+    let mut controller = 0;
     c.bench_function("control/take_over", |bench| {
         bench.iter(|| {
             runtime.block_on(async {
-                let (old, new) = (holder, 1 - holder);
+                let (old, new) = (controller, 1 - controller);
                 let take = serde_json::json!({ "fromClientId": names[old], "timestamp": 1 });
-                send(node.relay(), &seats[new], frame(names[new], "accept_control", &take)).await;
-                send(node.relay(), &seats[old], frame(names[old], "confirm_transfer", &serde_json::json!({}))).await;
-                holder = new;
+                send(node.relay(), &members[new], frame(names[new], "accept_control", &take)).await;
+                send(node.relay(), &members[old], frame(names[old], "confirm_transfer", &serde_json::json!({}))).await;
+                controller = new;
             });
-            assert!(drain(&seats[0]) > 0 && drain(&seats[1]) > 0);
+            assert!(drain(&members[0]) > 0 && drain(&members[1]) > 0);
         });
     });
 }

@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use gitorial_relay::connection::{self, Knock};
+use gitorial_relay::connection::{self, UpgradeRequest};
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::SessionData;
 use gitorial_relay::relay::{NewSession, Relay};
@@ -98,6 +98,6 @@ async fn open(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let session = SessionId::parse(&ask.session);
-    let knock = Knock { session, session_given: true, client: None, resume: None, origin_allowed: true };
-    upgrade.on_upgrade(move |socket| connection::serve(socket, relay, knock))
+    let request = UpgradeRequest { session, session_given: true, client: None, resume: None, origin_allowed: true };
+    upgrade.on_upgrade(move |socket| connection::serve(socket, relay, request))
 }

@@ -25,15 +25,15 @@ const POLL: Duration = Duration::from_millis(20);
 pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
     relay.begin_drain();
     let deadline = Instant::now() + timeout;
-    let seats = relay.seats_to_drain();
-    let wave = seats.len().div_ceil(WAVES).max(SMALLEST_WAVE);
-    let waves = u32::try_from(seats.len().div_ceil(wave)).unwrap_or(1).max(1);
+    let members = relay.members_to_drain();
+    let wave = members.len().div_ceil(WAVES).max(SMALLEST_WAVE);
+    let waves = u32::try_from(members.len().div_ceil(wave)).unwrap_or(1).max(1);
     let pause = timeout.mul_f64(WAVE_SHARE) / waves;
-    tracing::info!(sockets = seats.len(), waves, "draining");
-    let mut chunks = seats.chunks(wave).peekable();
+    tracing::info!(sockets = members.len(), waves, "draining");
+    let mut chunks = members.chunks(wave).peekable();
     while let Some(chunk) = chunks.next() {
-        for seat in chunk {
-            seat.outbound.close(CloseReason::Drain);
+        for member in chunk {
+            member.outbound.close(CloseReason::Drain);
         }
         if chunks.peek().is_some() {
             sleep(pause).await;
@@ -41,8 +41,8 @@ pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
     }
     while relay.connections() > 0 && Instant::now() < deadline {
         // Whoever was just joining when the drain began.
-        for seat in relay.seats_to_drain() {
-            seat.outbound.close(CloseReason::Drain);
+        for member in relay.members_to_drain() {
+            member.outbound.close(CloseReason::Drain);
         }
         sleep_until((Instant::now() + POLL).min(deadline)).await;
     }

@@ -8,11 +8,11 @@ use prometheus::{
 };
 
 use crate::control::Transition;
-use crate::protocol::{CloseReason, Direction, ErrorCode, FrameType};
+use crate::protocol::{CloseReason, ErrorCode, Flow, FrameType};
 
 /// How a question to Redis ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandResult {
     /// It was answered.
     Ok,
     /// It was not, or with an error.
@@ -160,7 +160,7 @@ impl Metrics {
         registry.register(Box::new(build.clone())).expect("distinct name");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         watch_process(&registry);
-        let by_direction = |direction: Direction| {
+        let by_direction = |direction: Flow| {
             let child = |kind: &FrameType| frames.with_label_values(&[kind.wire(), direction.label()]);
             FrameType::ALL.iter().map(child).collect()
         };
@@ -189,8 +189,8 @@ impl Metrics {
                 longest_queue_frames: gauge("longest_queue_frames", "Frames that wait for the socket with the most."),
                 broker_queue_messages: gauge("broker_queue_messages", "Messages that wait to go to other nodes."),
             },
-            frames_in: by_direction(Direction::In),
-            frames_out: by_direction(Direction::Out),
+            frames_in: by_direction(Flow::In),
+            frames_out: by_direction(Flow::Out),
             refusals: ErrorCode::ALL.iter().map(|code| refusals.with_label_values(&[code.code()])).collect(),
             closes: CloseReason::ALL.iter().map(|reason| closes.with_label_values(&[reason.label()])).collect(),
             transitions: Transition::ALL.iter().map(|(_, label)| transitions.with_label_values(&[label])).collect(),
@@ -201,10 +201,10 @@ impl Metrics {
     }
 
     /// Counts a frame.
-    pub fn frame(&self, kind: FrameType, direction: Direction) {
+    pub fn frame(&self, kind: FrameType, direction: Flow) {
         let children = match direction {
-            Direction::In => &self.frames_in,
-            Direction::Out => &self.frames_out,
+            Flow::In => &self.frames_in,
+            Flow::Out => &self.frames_out,
         };
         children[kind as usize].inc();
     }
@@ -243,17 +243,17 @@ impl Metrics {
     }
 
     /// Counts a command to Redis. `command` is its name in lower case.
-    pub fn redis_command(&self, command: &'static str, outcome: Outcome) {
+    pub fn redis_command(&self, command: &'static str, outcome: CommandResult) {
         let outcome = match outcome {
-            Outcome::Ok => "ok",
-            Outcome::Error => "error",
+            CommandResult::Ok => "ok",
+            CommandResult::Error => "error",
         };
         self.redis_commands.with_label_values(&[command, outcome]).inc();
     }
 
     /// How many frames of this type went this way so far.
     #[must_use]
-    pub fn frames_so_far(&self, kind: FrameType, direction: Direction) -> u64 {
+    pub fn frames_so_far(&self, kind: FrameType, direction: Flow) -> u64 {
         self.frames.with_label_values(&[kind.wire(), direction.label()]).get()
     }
 

@@ -153,7 +153,7 @@ impl Drop for Node {
 }
 
 /// Waits for Redis and looks whether it can be trusted with sessions. Returns only if it cannot.
-async fn distrust(redis: Option<Arc<RedisStore>>) -> Evicts {
+async fn reject_evicting_redis(redis: Option<Arc<RedisStore>>) -> Evicts {
     if let Some(store) = redis {
         while !store.wait_until_connected(Duration::from_secs(3600)).await {}
         if let Err(evicts) = store.check_eviction().await {
@@ -178,11 +178,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let ops = listeners
         .ops
         .map(|ops| tokio::spawn(http::serve(ops, http::ops_router(node.relay().clone()), serving.clone())));
-    let distrusted = distrust(node.redis.clone().filter(|_| !config.allow_evicting_redis));
-    tokio::pin!(distrusted);
+    let rejected = reject_evicting_redis(node.redis.clone().filter(|_| !config.allow_evicting_redis));
+    tokio::pin!(rejected);
     let started = tokio::select! {
         ready = node.ready(config.redis_connect_timeout) => ready,
-        evicts = &mut distrusted => return Err(evicts.into()),
+        evicts = &mut rejected => return Err(evicts.into()),
     };
     if !started {
         if config.redis_fail_fast {
@@ -193,7 +193,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     (listeners.on_ready)(address);
     let outcome = tokio::select! {
         () = shutdown.requested() => Ok(()),
-        evicts = &mut distrusted => Err(evicts.into()),
+        evicts = &mut rejected => Err(evicts.into()),
     };
     node.stop(config.drain_timeout).await;
     serving.cancel();

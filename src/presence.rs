@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::broker::{BrokerError, SharedBroker};
 use crate::clock::{StoreClock, since_boot};
 use crate::ids::{Millis, NodeId};
-use crate::store::{Memory, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError, StoreLineage};
 
 /// The intervals that everything about nodes derives from.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Timing {
         began + millis(self.lease) - millis(self.margin)
     }
 
-    /// How long a heartbeat has to stand still, or a node to be without the store's memory, before its lease has lapsed
+    /// How long a heartbeat has to stand still, or a node to be without the store's lineage, before its lease has lapsed
     /// for sure.
     #[must_use]
     pub fn patience(&self) -> Millis {
@@ -66,7 +66,7 @@ pub struct Renewed {
     /// The lease had lapsed before: what was learnt under the old one is void.
     pub new_term: bool,
     /// The store may have forgotten something since the last renewal.
-    pub memory_lost: bool,
+    pub data_lost: bool,
 }
 
 /// The leases as one node sees them.
@@ -82,11 +82,11 @@ pub struct Presence {
     term: AtomicU64,
     kept: AtomicU64,
     count: AtomicU64,
-    memory: Mutex<Option<Memory>>,
-    /// The store has lost its memory, and whoever renews the lease has not been told yet.
-    forgetful: AtomicBool,
+    lineage: Mutex<Option<StoreLineage>>,
+    /// The store has lost its lineage, and whoever renews the lease has not been told yet.
+    loss_unreported: AtomicBool,
     doubtful_until: AtomicU64,
-    watched: Mutex<HashMap<NodeId, Sight>>,
+    watched: Mutex<HashMap<NodeId, HeartbeatMonitor>>,
     lapsed: RwLock<Arc<HashSet<NodeId>>>,
 }
 
@@ -95,9 +95,9 @@ pub struct Presence {
 pub struct Lease {
     /// When its owner stops.
     pub deadline: Millis,
-    /// Counts the leases of this node: the next begins where one has lapsed, or where the store has lost its memory.
+    /// Counts the leases of this node: the next begins where one has lapsed, or where the store has lost its lineage.
     pub term: u64,
-    /// The one before, if it had not lapsed when the store lost its memory.
+    /// The one before, if it had not lapsed when the store lost its lineage.
     pub kept: Option<u64>,
 }
 
@@ -110,9 +110,9 @@ impl Lease {
 
     /// A renewal that began at `began` has succeeded, and it is `now`. `true`: this is another lease than before, since
     /// the last one lapsed while it was renewed, or since the store has lost its memory of who drives.
-    pub fn renew(&mut self, began: Millis, now: Millis, memory_lost: bool, timing: &Timing) -> bool {
+    pub fn renew(&mut self, began: Millis, now: Millis, data_lost: bool, timing: &Timing) -> bool {
         let lapsed = now >= self.deadline;
-        let new_term = memory_lost || lapsed;
+        let new_term = data_lost || lapsed;
         if new_term {
             self.kept = (!lapsed).then_some(self.term);
             self.term += 1;
@@ -131,14 +131,14 @@ impl Lease {
 
 /// The last that was seen of another node's heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sight {
+pub struct HeartbeatMonitor {
     /// Its number; `None` if there was none.
     pub count: Option<u64>,
     /// Since when it stands still.
     pub since: Millis,
 }
 
-impl Sight {
+impl HeartbeatMonitor {
     /// Looks again. `true`: the heartbeat has stood still for so long that its lease has lapsed.
     pub fn look(&mut self, count: Option<u64>, now: Millis, patience: Millis) -> bool {
         let beats = self.count != count && count.is_some();
@@ -169,8 +169,8 @@ impl Presence {
             term: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            memory: Mutex::default(),
-            forgetful: AtomicBool::new(false),
+            lineage: Mutex::default(),
+            loss_unreported: AtomicBool::new(false),
             doubtful_until: AtomicU64::new(0),
             watched: Mutex::default(),
             lapsed: RwLock::default(),
@@ -211,21 +211,21 @@ impl Presence {
     /// Whether the store may have forgotten something so recently that not everybody has put it right: a session that it
     /// does not know may still be restored, and somebody may drive whom it does not know of.
     #[must_use]
-    pub fn memory_is_doubtful(&self) -> bool {
+    pub fn may_have_lost_data(&self) -> bool {
         since_boot() < self.doubtful_until.load(Ordering::Acquire)
     }
 
     /// Whether the store forgot something so recently that others may know more of a session as old as this. A node that
     /// has just started cannot have noticed.
     #[must_use]
-    pub fn is_older_than_memory(&self, created_at: Millis, now: Millis) -> bool {
-        let since = self.memory.lock().as_ref().map_or(0, |memory| memory.since);
+    pub fn predates_lineage(&self, created_at: Millis, now: Millis) -> bool {
+        let since = self.lineage.lock().as_ref().map_or(0, |lineage| lineage.since);
         created_at < since && now < since.saturating_add(self.timing.patience())
     }
 
     /// Takes note of the server that a document was read from: one that is not known may have forgotten something.
     pub fn heard_from(&self, server: &str) {
-        let unknown = self.memory.lock().as_ref().is_some_and(|memory| !memory.servers.contains(server));
+        let unknown = self.lineage.lock().as_ref().is_some_and(|lineage| !lineage.servers.contains(server));
         if unknown {
             self.doubt();
         }
@@ -236,12 +236,12 @@ impl Presence {
     }
 
     /// Compares what the store remembers with what it did.
-    fn remember(&self, memory: Memory) {
-        let before = self.memory.lock().replace(memory.clone());
-        if before.is_some_and(|before| before != memory) {
+    fn remember(&self, lineage: StoreLineage) {
+        let before = self.lineage.lock().replace(lineage.clone());
+        if before.is_some_and(|before| before != lineage) {
             self.doubt();
-            self.begin_watching_anew();
-            self.forgetful.store(true, Ordering::Release);
+            self.reset_failure_detector();
+            self.loss_unreported.store(true, Ordering::Release);
         }
     }
 
@@ -258,15 +258,15 @@ impl Presence {
         let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, keep), self.broker.probe());
         let beat = beat?;
         self.clock.set(beat.now);
-        self.remember(beat.memory);
+        self.remember(beat.lineage);
         heard?;
-        let memory_lost = self.forgetful.swap(false, Ordering::AcqRel);
+        let data_lost = self.loss_unreported.swap(false, Ordering::AcqRel);
         let mut lease = self.lease();
-        let new_term = lease.renew(began, since_boot(), memory_lost, &self.timing);
+        let new_term = lease.renew(began, since_boot(), data_lost, &self.timing);
         self.kept.store(lease.kept.unwrap_or_default(), Ordering::Release);
         self.term.store(lease.term, Ordering::Release);
         self.deadline.store(lease.deadline, Ordering::Release);
-        Ok(Renewed { new_term, memory_lost })
+        Ok(Renewed { new_term, data_lost })
     }
 
     /// Asks the store what it remembers, without renewing anything.
@@ -274,9 +274,9 @@ impl Presence {
     /// # Errors
     ///
     /// [`StoreError`] if the store did not answer.
-    pub async fn look_at_memory(&self) -> Result<(), StoreError> {
-        let memory = self.store.memory().await?;
-        self.remember(memory);
+    pub async fn check_lineage(&self) -> Result<(), StoreError> {
+        let lineage = self.store.lineage().await?;
+        self.remember(lineage);
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl Presence {
         let counts = match self.store.beats(&nodes).await {
             Ok(counts) => counts,
             Err(error) => {
-                self.begin_watching_anew();
+                self.reset_failure_detector();
                 return Err(error);
             }
         };
@@ -299,8 +299,8 @@ impl Presence {
         watched.retain(|node, _| nodes.contains(node));
         let mut lapsed = HashSet::new();
         for (node, count) in nodes.into_iter().zip(counts) {
-            let sight = watched.entry(node.clone()).or_insert(Sight { count, since: now });
-            if sight.look(count, now, patience) {
+            let monitor = watched.entry(node.clone()).or_insert(HeartbeatMonitor { count, since: now });
+            if monitor.look(count, now, patience) {
                 lapsed.insert(node);
             }
         }
@@ -327,7 +327,7 @@ impl Presence {
         let counts = self.store.beats(&nodes).await?;
         let watched = self.watched.lock();
         let silent = |node: &NodeId, count: Option<u64>| {
-            count.is_none() || watched.get(node).is_some_and(|sight| sight.is_still(count))
+            count.is_none() || watched.get(node).is_some_and(|monitor| monitor.is_still(count))
         };
         Ok(nodes.into_iter().zip(counts).filter(|(node, count)| silent(node, *count)).map(|(node, _)| node).collect())
     }
@@ -347,11 +347,11 @@ impl Presence {
     }
 
     /// Nobody is dead any more until it has been watched for as long as that takes.
-    fn begin_watching_anew(&self) {
+    fn reset_failure_detector(&self) {
         let now = since_boot();
         *self.lapsed.write() = Arc::default();
-        for sight in self.watched.lock().values_mut() {
-            sight.since = now;
+        for monitor in self.watched.lock().values_mut() {
+            monitor.since = now;
         }
     }
 }
@@ -402,8 +402,8 @@ mod tests {
     #[test]
     fn a_heartbeat_has_lapsed_when_it_has_stood_still_for_lease_and_margin() {
         let patience = Timing::default().patience();
-        let mut sight = Sight { count: Some(1), since: 0 };
-        assert!(!sight.look(Some(1), 5_999, patience) && sight.look(Some(1), 6_000, patience));
-        assert!(!sight.look(Some(2), 6_001, patience) && !sight.is_still(Some(3)) && sight.is_still(None));
+        let mut monitor = HeartbeatMonitor { count: Some(1), since: 0 };
+        assert!(!monitor.look(Some(1), 5_999, patience) && monitor.look(Some(1), 6_000, patience));
+        assert!(!monitor.look(Some(2), 6_001, patience) && !monitor.is_still(Some(3)) && monitor.is_still(None));
     }
 }

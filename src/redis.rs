@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{CommandResult, Metrics};
 
 /// The schemes that a Redis URL may have.
 const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
@@ -204,7 +204,7 @@ impl Connection {
             Err(error) if error.details() == "not connected" => {}
             _ => self.heard.store(self.elapsed(), Ordering::Relaxed),
         }
-        self.metrics.redis_command(name, if answer.is_ok() { Outcome::Ok } else { Outcome::Error });
+        self.metrics.redis_command(name, if answer.is_ok() { CommandResult::Ok } else { CommandResult::Error });
         answer
     }
 

@@ -9,7 +9,7 @@ use gitorial_relay::config::Config;
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::SessionData;
 use gitorial_relay::random::{Random, boot};
-use gitorial_relay::relay::{NewSession, RelayEvent, Ticket};
+use gitorial_relay::relay::{JoinRequest, NewSession, RelayEvent};
 use gitorial_relay::session::Role;
 use gitorial_relay::{Node, NodeSettings, http};
 use serde_json::json;
@@ -144,11 +144,11 @@ async fn a_scrape_shows_queues_and_drain_as_they_are() {
     assert!(node.ready(PATIENCE).await);
     let relay = node.relay();
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
-    let ticket = || Ticket { session, client: None, resume: None };
+    let join_request = || JoinRequest { session, client: None, resume: None };
     // Seats whose sockets nobody writes to: what they are told waits.
-    let (admission, first) = (relay.admit().unwrap(), relay.join(ticket()).await.unwrap());
-    let second = relay.join(ticket()).await.unwrap();
-    let depths = [&first, &second].map(|seat| seat.outbound.depth().1);
+    let (admission, first) = (relay.admit().unwrap(), relay.join(join_request()).await.unwrap());
+    let second = relay.join(join_request()).await.unwrap();
+    let depths = [&first, &second].map(|member| member.outbound.depth().1);
     let gauge = |name: &str| {
         relay.measure();
         let text = relay.metrics().render();
@@ -166,8 +166,8 @@ async fn a_scrape_shows_queues_and_drain_as_they_are() {
     assert_eq!(gauge("drain_sockets"), 0.0);
     relay.retire().await;
     assert_eq!(gauge("lease_seconds"), 0.0);
-    for seat in [first, second] {
-        relay.leave(&seat, false).await;
+    for member in [first, second] {
+        relay.leave(&member, false).await;
     }
     node.stop(PATIENCE).await;
 }

@@ -30,11 +30,11 @@ fn happened(entries: &[(Who, What)]) -> Vec<Event> {
 }
 
 fn told(who: Who, epoch: u64) -> (Who, What) {
-    (who, What::Told(Role::Active, Some(epoch)))
+    (who, What::ClientView(Role::Active, Some(epoch)))
 }
 
 fn lost(who: Who, epoch: u64) -> (Who, What) {
-    (who, What::Told(Role::Other, Some(epoch)))
+    (who, What::ClientView(Role::Other, Some(epoch)))
 }
 
 fn got(who: Who, state: StateFrame) -> (Who, What) {
@@ -172,6 +172,7 @@ fn standing(who: Who) -> Standing {
         follows: true,
         connected: true,
         stubborn: false,
+        deserted: false,
         returned: false,
         lost_role: false,
         last,
@@ -180,7 +181,7 @@ fn standing(who: Who) -> Standing {
 
 fn quiet() -> Quiet {
     let standings = vec![Standing { active: true, follows: false, ..standing(A) }, standing(B), standing(C)];
-    Quiet { holder: Some(A), clients: 3, standings }
+    Quiet { controller: Some(A), clients: 3, standings }
 }
 
 fn at_rest(change: impl FnOnce(&mut Quiet)) -> Vec<Verdict> {
@@ -212,7 +213,7 @@ fn a_returned_client_that_shows_an_old_state_is_found() {
 #[test]
 fn followers_of_nobody_are_found() {
     let nobody = |quiet: &mut Quiet| {
-        quiet.holder = None;
+        quiet.controller = None;
         quiet.standings[0].active = false;
     };
     assert_eq!(at_rest(nobody), [Verdict::NobodyDrives { session: 0, followers: 2 }]);
@@ -231,15 +232,24 @@ fn a_follower_that_lost_its_role_is_found() {
 
 #[test]
 fn a_wrong_belief_is_found_on_both_sides() {
-    let found = at_rest(|quiet| quiet.holder = Some(B));
-    let wrong = |who| Verdict::WrongRole { who, holder: Some(B) };
+    let found = at_rest(|quiet| quiet.controller = Some(B));
+    let wrong = |who| Verdict::WrongRole { who, controller: Some(B) };
     assert_eq!(found, [wrong(A), wrong(B)]);
+}
+
+#[test]
+fn a_deserted_client_may_be_given_control_that_it_cannot_use() {
+    let deserted = |quiet: &mut Quiet| {
+        quiet.standings[0].active = false;
+        quiet.standings[0].deserted = true;
+    };
+    assert_eq!(at_rest(deserted), []);
 }
 
 #[test]
 fn one_of_the_first_generation_may_believe_to_drive_while_nobody_does() {
     let nobody = |quiet: &mut Quiet| {
-        quiet.holder = None;
+        quiet.controller = None;
         quiet.standings[0].stubborn = true;
         quiet.standings[1].follows = false;
     };
@@ -248,7 +258,7 @@ fn one_of_the_first_generation_may_believe_to_drive_while_nobody_does() {
         nobody(quiet);
         quiet.standings[0].stubborn = false;
     };
-    assert_eq!(at_rest(wrong), [Verdict::WrongRole { who: A, holder: None }]);
+    assert_eq!(at_rest(wrong), [Verdict::WrongRole { who: A, controller: None }]);
 }
 
 #[test]

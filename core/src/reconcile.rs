@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::control::{Direction, Intent, StateClaim};
 use crate::ids::{ClientId, ConnectionId, Epoch};
-use crate::session::{Client, End, Ended, Role, Session};
+use crate::session::{Client, Ended, EpochEnd, Role, Session};
 
 /// Above this many changes of role at once only those of the holders are announced: a session of thousands would
 /// otherwise write millions of frames for one change of control.
@@ -33,7 +33,7 @@ pub enum Phase {
 
 /// What one connection was last told, and what it owes the relay in return.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct ClientView {
     /// Its phase.
     pub phase: Phase,
     /// The last epoch it was told.
@@ -41,7 +41,7 @@ pub struct Told {
     /// It has done the handshake, so one frame tells it a role.
     pub modern: bool,
     /// How many of its `confirm_transfer` are outstanding. While any is, its role frames and states were under way.
-    pub gate: u32,
+    pub acks: u32,
     /// It was told that it drives when it believed so by itself: if it lets go, it may do so before the news arrives.
     pub assured: bool,
     /// It asked for a role, so it is told its role even if nothing changed.
@@ -56,7 +56,7 @@ pub struct Told {
 
 /// One frame to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tell {
+pub enum Notice {
     /// `client_connected`.
     Connected(ClientId),
     /// `client_disconnected`.
@@ -113,69 +113,69 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
         let moved = old.get(&client.id).is_some_and(|known| known.connection != client.connection);
         diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved);
     }
-    keep_the_holders(&mut diff, before, after);
+    cap_role_changes(&mut diff, before, after);
     let ended = after.core.ended.as_ref().filter(|_| after.core.epoch != before.core.epoch);
-    diff.returned = ended.is_some_and(|ended| ended.how == End::Resumed);
+    diff.returned = ended.is_some_and(|ended| ended.how == EpochEnd::Resumed);
     diff.released = after.core.ended.clone().filter(|ended| {
-        ended.how == End::Released && before.core.ended.as_ref().is_none_or(|known| known.epoch != ended.epoch)
+        ended.how == EpochEnd::Released && before.core.ended.as_ref().is_none_or(|known| known.epoch != ended.epoch)
     });
     diff
 }
 
 /// Bounds the announcements, and adds a new epoch of the same client: its peers have to know the epoch.
-fn keep_the_holders(diff: &mut Diff, before: &Session, after: &Session) {
-    let holder = after.core.holder.as_ref();
+fn cap_role_changes(diff: &mut Diff, before: &Session, after: &Session) {
+    let controller = after.core.controller.as_ref();
     if diff.roles.len() > MAX_ANNOUNCEMENTS {
-        let old = before.core.holder.as_ref().map(|holder| holder.client.clone());
+        let old = before.core.controller.as_ref().map(|controller| controller.client.clone());
         diff.roles.retain(|(client, role)| *role == Role::Active || Some(client) == old.as_ref());
     }
     let announced = diff.roles.iter().any(|(_, role)| *role == Role::Active);
-    if let Some(holder) = holder
+    if let Some(controller) = controller
         && after.core.epoch != before.core.epoch
         && !announced
     {
-        diff.roles.push((holder.client.clone(), Role::Active));
+        diff.roles.push((controller.client.clone(), Role::Active));
     }
 }
 
 /// What to tell the connection of `me`, which was last told `told`; `told` is brought up to date.
 #[must_use]
-pub fn tell(told: &mut Told, me: &Client, diff: &Diff, after: &Session) -> Vec<Tell> {
+pub fn notices(told: &mut ClientView, me: &Client, diff: &Diff, after: &Session) -> Vec<Notice> {
     let mut out = Vec::new();
     let role = after.role(me);
     let newcomer = !told.introduced;
     told.introduced = true;
     if !newcomer {
-        out.extend(diff.left.iter().cloned().map(Tell::Disconnected));
+        out.extend(diff.left.iter().cloned().map(Notice::Disconnected));
     }
-    tell_release(told, me, role, diff, after, &mut out);
+    release_notice(told, me, role, diff, after, &mut out);
     if newcomer {
         let others = after.clients().filter(|(_, client)| client.id != me.id);
-        out.extend(others.map(|(_, client)| Tell::Connected(client.id.clone())));
-        gate_newcomer(told, me, after, &mut out);
+        out.extend(others.map(|(_, client)| Notice::Connected(client.id.clone())));
+        correct_newcomer(told, me, after, &mut out);
     } else {
-        out.extend(diff.joined.iter().filter(|id| **id != me.id).cloned().map(Tell::Connected));
+        out.extend(diff.joined.iter().filter(|id| **id != me.id).cloned().map(Notice::Connected));
     }
-    tell_role(told, me, role, after, &mut out);
-    out.extend(diff.roles.iter().cloned().map(|(client, role)| Tell::RoleChanged(client, role)));
+    role_notices(told, me, role, after, &mut out);
+    out.extend(diff.roles.iter().cloned().map(|(client, role)| Notice::RoleChanged(client, role)));
     // One with the handshake repeats its state by itself when it comes back.
     if role == Role::Active && (diff.followers || (diff.returned && !told.modern)) {
-        out.push(Tell::RequestSync);
+        out.push(Notice::RequestSync);
     }
     out
 }
 
 /// Whoever joins while another drives may be a returning client that still believes to drive.
-fn gate_newcomer(told: &mut Told, me: &Client, after: &Session, out: &mut Vec<Tell>) {
-    let other = after.core.holder.as_ref().filter(|holder| holder.place.connection != me.connection);
-    if let Some(holder) = other.filter(|_| !told.modern) {
-        out.push(Tell::AcceptControl(holder.client.clone()));
-        told.gate += 1;
+fn correct_newcomer(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Notice>) {
+    let other = after.core.controller.as_ref().filter(|controller| controller.place.connection != me.connection);
+    if let Some(controller) = other.filter(|_| !told.modern) {
+        out.push(Notice::AcceptControl(controller.client.clone()));
+        told.acks += 1;
         told.may_be_back = true;
     }
 }
 
-fn tell_release(told: &mut Told, me: &Client, role: Role, diff: &Diff, after: &Session, out: &mut Vec<Tell>) {
+fn release_notice(told: &mut ClientView, me: &Client, role: Role, diff: &Diff, after: &Session, out: &mut Vec<Notice>) {
     let released = diff.released.as_ref().filter(|ended| ended.connection != me.connection);
     // Several changes may have come at once: what counts is that a follower of nobody hears that it is one.
     let freed = role == Role::Connected && told.phase == Phase::Passive;
@@ -185,13 +185,13 @@ fn tell_release(told: &mut Told, me: &Client, role: Role, diff: &Diff, after: &S
         (None, None) if freed => me.name().clone(),
         _ => return,
     };
-    out.push(Tell::ReleaseControl(by));
+    out.push(Notice::ReleaseControl(by));
     if told.phase == Phase::Passive {
         told.phase = Phase::Idle;
     }
 }
 
-fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mut Vec<Tell>) {
+fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session, out: &mut Vec<Notice>) {
     if after.awaits(me.connection) {
         // Control is on its way to it: told when it comes, or when it goes elsewhere.
         return;
@@ -202,13 +202,13 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
         // Control is leaving it. One without the handshake is told when it has left.
         Role::Active if after.core.transfer.is_some() => {
             if told.modern && (told.phase != Phase::Passive || retell) {
-                out.push(Tell::Assign(Role::Passive));
+                out.push(Notice::Assign(Role::Passive));
                 told.phase = Phase::Passive;
             }
         }
         Role::Active if told.phase != Phase::Active || told.epoch != epoch || retell => grant(told, out),
         Role::Passive if told.modern && (told.phase != Phase::Passive || retell) => {
-            out.push(Tell::Assign(Role::Passive));
+            out.push(Notice::Assign(Role::Passive));
             told.phase = Phase::Passive;
         }
         Role::Passive if !told.modern => demote(told, me, after, out),
@@ -216,17 +216,17 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
         Role::Connected if matches!(told.phase, Phase::Active | Phase::Pull | Phase::Push) => {
             demote(told, me, after, out);
             if !told.modern {
-                out.push(Tell::ReleaseControl(me.name().clone()));
+                out.push(Notice::ReleaseControl(me.name().clone()));
             }
             told.phase = Phase::Idle;
         }
         // It let go, or asked for a role that somebody then took from all: of two words under way the last one counts.
         Role::Connected if told.modern && retell => {
-            out.push(Tell::Assign(Role::Connected));
+            out.push(Notice::Assign(Role::Connected));
             // That says that it follows. If it has not chosen so, and there is nobody to follow, it has no role.
-            if !told.let_go && after.core.holder.is_none() {
+            if !told.let_go && after.core.controller.is_none() {
                 let ended = after.core.ended.as_ref().map(|ended| &ended.client);
-                out.push(Tell::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
+                out.push(Notice::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
             }
             told.phase = Phase::Idle;
         }
@@ -236,32 +236,32 @@ fn tell_role(told: &mut Told, me: &Client, role: Role, after: &Session, out: &mu
 }
 
 /// *Grant*. A client that waits for PASSIVE hears nothing else, so it is told that first.
-fn grant(told: &mut Told, out: &mut Vec<Tell>) {
+fn grant(told: &mut ClientView, out: &mut Vec<Notice>) {
     told.assured = told.phase == Phase::Active;
     if !told.modern && told.phase == Phase::Push {
-        out.push(Tell::Assign(Role::Passive));
+        out.push(Notice::Assign(Role::Passive));
     }
-    out.push(Tell::Assign(Role::Active));
+    out.push(Notice::Assign(Role::Active));
     if !told.modern {
-        out.push(Tell::ConfirmTransfer);
+        out.push(Notice::ConfirmTransfer);
     }
     told.phase = Phase::Active;
 }
 
 /// *Demote*, or *refuse* to one that waits for ACTIVE. A client that asked to follow is just told so.
-fn demote(told: &mut Told, me: &Client, after: &Session, out: &mut Vec<Tell>) {
+fn demote(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Notice>) {
     let phase = std::mem::replace(&mut told.phase, Phase::Passive);
     match phase {
         Phase::Passive => return,
-        Phase::Push => return out.push(Tell::Assign(Role::Passive)),
-        Phase::Pull if !told.modern => out.push(Tell::Assign(Role::Active)),
+        Phase::Push => return out.push(Notice::Assign(Role::Passive)),
+        Phase::Pull if !told.modern => out.push(Notice::Assign(Role::Active)),
         Phase::Pull | Phase::Idle | Phase::Active => {}
     }
-    out.push(Tell::Assign(Role::Passive));
+    out.push(Notice::Assign(Role::Passive));
     if !told.modern {
-        let by = after.core.holder.as_ref().map_or_else(|| me.name(), |holder| &holder.client);
-        out.push(Tell::AcceptControl(by.clone()));
-        told.gate += 1;
+        let by = after.core.controller.as_ref().map_or_else(|| me.name(), |controller| &controller.client);
+        out.push(Notice::AcceptControl(by.clone()));
+        told.acks += 1;
     }
 }
 
@@ -295,7 +295,7 @@ impl Belief {
     }
 }
 
-impl Told {
+impl ClientView {
     /// Takes a frame's word for what its sender believes.
     pub fn believes(&mut self, belief: Belief) {
         if self.modern {
@@ -324,6 +324,6 @@ impl Told {
 
 /// Whether this connection's place was taken by a newer socket.
 #[must_use]
-pub fn is_replaced(session: &Session, connection: ConnectionId) -> bool {
-    session.core.replaced.contains(&connection)
+pub fn is_superseded(session: &Session, connection: ConnectionId) -> bool {
+    session.core.superseded.contains(&connection)
 }

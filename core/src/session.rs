@@ -77,7 +77,8 @@ pub struct Core {
     /// The epoch of the last grant; zero before the first.
     pub epoch: Epoch,
     /// The ACTIVE client.
-    pub holder: Option<Holder>,
+    #[serde(rename = "holder")]
+    pub controller: Option<Controller>,
     /// Whom the holder's role goes to once the holder's node has stopped it.
     pub transfer: Option<Transfer>,
     /// How the last epoch that is over ended.
@@ -89,8 +90,8 @@ pub struct Core {
     /// The holder's standing offer.
     pub offer: Option<Offer>,
     /// Connections whose place a newer socket of the same client took (docs/protocol.md, "Two sockets of one client").
-    #[serde(default)]
-    pub replaced: Vec<ConnectionId>,
+    #[serde(default, rename = "replaced")]
+    pub superseded: Vec<ConnectionId>,
     /// When a role last changed or the session was created, in the store's time.
     pub changed_at: Millis,
     /// Until when nobody is granted control anew, in the store's time: the store lost this document, and a holder that
@@ -115,7 +116,7 @@ pub struct Place {
 
 /// Who is ACTIVE, and since which grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Holder {
+pub struct Controller {
     /// Where it is.
     pub place: Place,
     /// By what name its peers know it.
@@ -130,15 +131,15 @@ pub struct Holder {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Transfer {
     /// Who gets the role, or `None` when it is given up.
-    pub to: Option<Holder>,
+    pub to: Option<Controller>,
     /// How the old holder's epoch ends.
-    pub how: End,
+    pub how: EpochEnd,
 }
 
 /// How an epoch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
+pub enum EpochEnd {
     /// Control went to another: by a take, an accepted offer or a granted request.
     Taken,
     /// The holder gave it up or left.
@@ -157,7 +158,7 @@ pub struct Ended {
     /// The socket it was held by.
     pub connection: ConnectionId,
     /// How it ended.
-    pub how: End,
+    pub how: EpochEnd,
 }
 
 /// A role and the change that gave it; of two, the later change counts.
@@ -293,7 +294,7 @@ impl Session {
         self.rosters
             .iter()
             .flat_map(|(node, roster)| roster.clients.iter().map(move |client| (node, client)))
-            .filter(|(_, client)| !self.core.replaced.contains(&client.connection))
+            .filter(|(_, client)| !self.core.superseded.contains(&client.connection))
     }
 
     /// The client on this socket, if it has a place.
@@ -311,7 +312,7 @@ impl Session {
     /// The role of this client.
     #[must_use]
     pub fn role(&self, client: &Client) -> Role {
-        if self.holds(client.connection) {
+        if self.controls(client.connection) {
             Role::Active
         } else if self.core.everyone.change > client.given.change {
             self.core.everyone.role
@@ -338,17 +339,17 @@ impl Session {
 
     /// Whether this socket is the ACTIVE client's.
     #[must_use]
-    pub fn holds(&self, connection: ConnectionId) -> bool {
-        self.core.holder.as_ref().is_some_and(|holder| holder.place.connection == connection)
+    pub fn controls(&self, connection: ConnectionId) -> bool {
+        self.core.controller.as_ref().is_some_and(|controller| controller.place.connection == connection)
     }
 
     /// The ACTIVE client, if its states may pass: not while control is leaving it, and not while it is cut off, since
     /// others take control from it then without asking its node.
     #[must_use]
-    pub fn driver(&self) -> Option<&Holder> {
-        let holder = self.core.holder.as_ref().filter(|_| self.core.transfer.is_none())?;
-        let (_, client) = self.client(holder.place.connection)?;
-        (client.cut_off_at.is_none() && self.core.status == Status::Active).then_some(holder)
+    pub fn driver(&self) -> Option<&Controller> {
+        let controller = self.core.controller.as_ref().filter(|_| self.core.transfer.is_none())?;
+        let (_, client) = self.client(controller.place.connection)?;
+        (client.cut_off_at.is_none() && self.core.status == Status::Active).then_some(controller)
     }
 
     /// Whether control is on its way to this socket.

@@ -61,7 +61,7 @@ impl Exchange {
     }
 
     /// Queues a word between the brokers, which has no number.
-    pub(super) fn tell(&mut self, to: &NodeId, entry: Entry, now: u64) {
+    pub(super) fn send(&mut self, to: &NodeId, entry: Entry, now: u64) {
         self.queued += 1;
         self.lane(to).put(entry.into(), now);
     }
@@ -128,7 +128,7 @@ impl Exchange {
         let Some(link) = self.incoming(from) else { return };
         let Some(gap) = link.gap() else { return };
         let entry = Entry::Missed { link: link.id, from: *gap.start(), to: *gap.end() };
-        self.tell(from, entry, now);
+        self.send(from, entry, now);
     }
 
     /// Drops both directions.
@@ -169,7 +169,7 @@ fn item(number: u64, message: Message) -> Option<Item> {
             let length = u32::try_from(text.len()).ok()?;
             Item { entry: Entry::Frame { number, session, route, length }, text }
         }
-        Body::Passed(states) => Entry::Passed { number, session, states }.into(),
+        Body::RecentStates(states) => Entry::RecentStates { number, session, states }.into(),
     })
 }
 

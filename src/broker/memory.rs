@@ -118,7 +118,7 @@ impl Broker for MemoryBroker {
         let mut state = self.bus.state.lock();
         state.report();
         let hears = state.inboxes.get(&self.node).is_some_and(|inbox| !inbox.is_closed());
-        if hears { Ok(()) } else { Err(BrokerError::Deaf) }
+        if hears { Ok(()) } else { Err(BrokerError::InboxSilent) }
     }
 
     /// None, ever: what is published is in the other's inbox.

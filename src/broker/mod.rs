@@ -41,7 +41,7 @@ pub enum Body {
     /// A frame for clients of the receiving node.
     Frame(RoutedFrame),
     /// The hashes of the states that passed lately, oldest first, for a node that is new to the session.
-    Passed(Vec<u64>),
+    RecentStates(Vec<u64>),
 }
 
 /// A client's frame on its way to clients of another node.
@@ -123,7 +123,7 @@ pub enum BrokerError {
     Unavailable(String),
     /// They can, but this node's own inbox stays silent.
     #[error("this node's inbox is silent: a probe did not come back in time")]
-    Deaf,
+    InboxSilent,
 }
 
 /// The way out to the other nodes. Its way in is the stream of [`Delivery`] that its constructor returns.

@@ -28,7 +28,7 @@ use super::exchange::Exchange;
 use super::wire::{Entry, Head, Item, decode, encode};
 use super::{Body, Broker, BrokerError, Delivery, Message, RoutedFrame, SharedBroker};
 use crate::ids::NodeId;
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{CommandResult, Metrics};
 use crate::redis::{Connection, RedisSettings, RedisSettingsError, describe};
 
 /// How many deliveries may wait for the relay. What does not fit is a gap.
@@ -119,7 +119,7 @@ impl fmt::Debug for RedisBroker {
 impl Broker for RedisBroker {
     fn publish(&self, to: &NodeId, message: Message) {
         if !self.post.exchange().publish(to, message, micros()) {
-            self.post.metrics.redis_command("enqueue", Outcome::Error);
+            self.post.metrics.redis_command("enqueue", CommandResult::Error);
         }
         self.post.wake.notify_one();
     }
@@ -133,7 +133,7 @@ impl Broker for RedisBroker {
             loop {
                 // Sent before the inbox is open, or while it is opened anew, it would be lost for no fault.
                 if *subscribed.borrow_and_update() > 0 {
-                    self.post.exchange().tell(&self.post.node, Entry::Probe { token }, micros());
+                    self.post.exchange().send(&self.post.node, Entry::Probe { token }, micros());
                     self.post.wake.notify_one();
                 }
                 tokio::select! {
@@ -150,7 +150,7 @@ impl Broker for RedisBroker {
                 tracing::warn!("this node's inbox is silent, subscribing anew");
                 self.post.subscribed.send_replace(0);
                 self.post.listening.reconnect();
-                Err(BrokerError::Deaf)
+                Err(BrokerError::InboxSilent)
             }
             _ => Err(BrokerError::Unavailable("redis did not take a probe in time".to_owned())),
         }
@@ -313,8 +313,8 @@ impl Post {
                 session,
                 body: Body::Frame(RoutedFrame { route, text }),
             }),
-            Entry::Passed { number, session, states } => {
-                self.deliver(exchange, head, number, elapsed, || Message { session, body: Body::Passed(states) });
+            Entry::RecentStates { number, session, states } => {
+                self.deliver(exchange, head, number, elapsed, || Message { session, body: Body::RecentStates(states) });
             }
             Entry::Last { number } => {
                 if let Some(link) = exchange.incoming(&head.from) {
@@ -361,15 +361,15 @@ impl Post {
             // Without a place the answer is kept back, and the other node asks again.
             let Ok(place) = self.deliveries.try_reserve() else { return };
             place.send(Delivery::Lost { to: head.from.clone(), sessions });
-            outgoing.mend(&missed);
+            outgoing.resync_after_gap(&missed);
             self.metrics.link_gaps.inc();
         }
-        exchange.tell(&head.from, Entry::Noted { link, from, to }, now);
+        exchange.send(&head.from, Entry::Noted { link, from, to }, now);
         self.wake.notify_one();
     }
 
     fn garbled(&self) {
-        self.metrics.redis_command("receive", Outcome::Error);
+        self.metrics.redis_command("receive", CommandResult::Error);
         tracing::debug!("a publication in this node's inbox cannot be read");
     }
 }

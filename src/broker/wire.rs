@@ -33,7 +33,7 @@ pub(super) enum Entry {
     /// [`crate::broker::Body::Frame`], of this many bytes.
     Frame { number: u64, session: SessionId, route: Route, length: u32 },
     /// [`crate::broker::Body::Passed`].
-    Passed { number: u64, session: SessionId, states: Vec<u64> },
+    RecentStates { number: u64, session: SessionId, states: Vec<u64> },
     /// The last number on this link.
     Last { number: u64 },
     /// The sender of this misses these numbers of the receiver's link.
@@ -162,7 +162,7 @@ mod tests {
         let mut items: Vec<Item> = (1..2_000).map(|number| frame(number, &[b'x'; 400])).collect();
         items.push(Entry::Changed { number: 2_000, session: SessionId::random(), version: 5 }.into());
         items.push(frame(2_001, &vec![b'y'; 2 * FULL]));
-        items.push(Entry::Passed { number: 2_002, session: SessionId::random(), states: vec![1, 2] }.into());
+        items.push(Entry::RecentStates { number: 2_002, session: SessionId::random(), states: vec![1, 2] }.into());
         items.push(Entry::Last { number: 2_002 }.into());
         let publications = encode(&head(), &items);
         assert!(publications.len() > 2 && publications.len() < 8);

@@ -35,7 +35,7 @@ pub(super) enum Port {
 impl Address {
     /// The given address; without one, that of the node which the settings of this machine (environment and settings
     /// file) start.
-    pub(super) fn or_of_settings(
+    pub(super) fn resolve(
         given: Option<Self>,
         port: Port,
         env: &dyn Fn(&str) -> Option<String>,
@@ -138,9 +138,7 @@ mod tests {
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let env =
                 move |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-            Address::or_of_settings(None, port, &env)
-                .map(|address| address.to_string())
-                .map_err(|error| error.to_string())
+            Address::resolve(None, port, &env).map(|address| address.to_string()).map_err(|error| error.to_string())
         };
         let both = [("RELAY_LISTEN", "0.0.0.0:8000"), ("RELAY_OPS_LISTEN", "[::]:9000")];
         assert_eq!(of(Port::Ops, &[]).unwrap(), "http://127.0.0.1:8080");

@@ -27,7 +27,7 @@ struct Health {
 
 impl Healthcheck {
     pub(super) async fn run(self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolError> {
-        let address = Address::or_of_settings(self.url, Port::Ops, env)?;
+        let address = Address::resolve(self.url, Port::Ops, env)?;
         let path = if self.ready { "/readyz" } else { "/healthz" };
         let (status, body) = ask(&address, Question { path, ..Question::default() }).await?;
         let says = match serde_json::from_slice(&body) {

@@ -196,7 +196,7 @@ impl List {
 impl Asking {
     /// The body of the answer, if it is a good one.
     async fn ask(&self, question: Question<'_>, env: &dyn Fn(&str) -> Option<String>) -> Result<String, ToolError> {
-        let address = Address::or_of_settings(self.url.clone(), Port::Clients, env)?;
+        let address = Address::resolve(self.url.clone(), Port::Clients, env)?;
         let (status, body) = ask(&address, question).await?;
         let body = String::from_utf8_lossy(&body).into_owned();
         if status.is_success() {

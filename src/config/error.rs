@@ -32,7 +32,7 @@ impl ConfigError {
     }
 
     /// The same about a flag that is no setting, and so has no variable.
-    pub(super) fn of_a_flag_alone(self) -> Self {
+    pub(super) fn without_env(self) -> Self {
         match self {
             Self::Setting { name, problem } => Self::Arguments(format!("--{name}: {problem}")),
             other => other,

@@ -74,7 +74,7 @@ where
             let first = arguments.get(1).and_then(|first| first.to_str()).unwrap_or_default();
             let serves = first.is_empty() || first.starts_with('-') || SERVING.contains(&first);
             let wrong = sentence(&error, None);
-            return Err(if serves { wrong } else { wrong.of_a_flag_alone() });
+            return Err(if serves { wrong } else { wrong.without_env() });
         }
     };
     if !matches.subcommand_name().is_none_or(|name| SERVING.contains(&name)) {

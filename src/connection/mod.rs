@@ -13,11 +13,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::hub::Seat;
+use crate::hub::Member;
 use crate::ids::{ClientId, ResumeToken, SessionId};
 use crate::metrics::JoinKind;
 use crate::protocol::CloseReason;
-use crate::relay::{Handling, Relay, Ticket};
+use crate::relay::{Handling, JoinRequest, Relay};
 
 use writer::Writer;
 
@@ -29,7 +29,7 @@ const BUSY_BEAT: Duration = Duration::from_secs(1);
 
 /// What a client said when it opened its socket.
 #[derive(Clone, Debug)]
-pub struct Knock {
+pub struct UpgradeRequest {
     /// The session, if it is an id that can exist.
     pub session: Option<SessionId>,
     /// Whether any session was named.
@@ -44,7 +44,7 @@ pub struct Knock {
 
 /// How a connection ended.
 #[derive(Debug)]
-enum End {
+enum Ending {
     /// The client closed it, with this code.
     Closed(u16),
     /// It went without a goodbye.
@@ -53,7 +53,7 @@ enum End {
     Ours(CloseReason),
 }
 
-impl End {
+impl Ending {
     /// Whether the client may come back to its place (docs/protocol.md, "Leaving and coming back").
     fn lost(&self) -> bool {
         match self {
@@ -105,66 +105,66 @@ impl Traffic {
 }
 
 /// Serves one socket to its end. A shutdown of the relay waits for it.
-pub fn serve(socket: WebSocket, relay: Relay, knock: Knock) -> impl Future<Output = ()> + Send + 'static {
+pub fn serve(socket: WebSocket, relay: Relay, request: UpgradeRequest) -> impl Future<Output = ()> + Send + 'static {
     let tasks = relay.tasks().clone();
-    tasks.track_future(attend(Box::new(socket), relay, knock))
+    tasks.track_future(handle_connection(Box::new(socket), relay, request))
 }
 
 /// Whatever happens to the socket, it leaves its session properly. What is not waited in for long is boxed, so that it
 /// takes no memory while the socket is idle.
-async fn attend(mut socket: Box<WebSocket>, relay: Relay, knock: Knock) {
+async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: UpgradeRequest) {
     let Some(_admission) = relay.admit() else {
         return Box::pin(refuse(socket, &relay, CloseReason::Overloaded)).await;
     };
-    let admitted = match ticket(knock) {
-        Ok(ticket) => Box::pin(relay.join(ticket)).await,
+    let admitted = match join_request(request) {
+        Ok(join_request) => Box::pin(relay.join(join_request)).await,
         Err(reason) => Err(reason),
     };
-    let seat = match admitted {
-        Ok(seat) => seat,
+    let member = match admitted {
+        Ok(member) => member,
         Err(reason) => return Box::pin(refuse(socket, &relay, reason)).await,
     };
     let began = Instant::now();
     // Only a client that came back has done the handshake before its first frame.
-    let kind = if seat.lock().told.modern { JoinKind::Resumed } else { JoinKind::New };
+    let kind = if member.lock().client_view.modern { JoinKind::Resumed } else { JoinKind::New };
     relay.metrics().join(kind);
     let mut tally = Tally::default();
-    let end = run(&mut socket, &relay, &seat, &mut tally).await;
+    let end = run(&mut socket, &relay, &member, &mut tally).await;
     let Tally { read, written } = tally;
     relay.metrics().connection_seconds.observe(began.elapsed().as_secs_f64());
-    Box::pin(relay.leave(&seat, end.lost())).await;
+    Box::pin(relay.leave(&member, end.lost())).await;
     // After the leave, which nobody should have to wait for because a log is slow.
     tracing::info!(
-        session = seat.room.id.tag(), connection = ?seat.connection, reason = end.label(),
+        session = member.room.id.tag(), connection = ?member.connection, reason = end.label(),
         seconds = began.elapsed().as_secs(), frames_in = read.frames, bytes_in = read.bytes,
-        frames_out = written.frames, bytes_out = written.bytes, conflated = seat.outbound.conflated(),
-        refused = seat.refused(), "connection ended"
+        frames_out = written.frames, bytes_out = written.bytes, conflated = member.outbound.conflated(),
+        refused = member.refused(), "connection ended"
     );
     match end {
-        End::Ours(reason) => {
+        Ending::Ours(reason) => {
             relay.metrics().close(reason);
             Box::pin(close(socket, reason)).await;
         }
         // Reading on is what writes the answer to the client's close.
-        End::Closed(_) => Box::pin(drain(socket)).await,
-        End::Lost => {}
+        Ending::Closed(_) => Box::pin(drain(socket)).await,
+        Ending::Lost => {}
     }
 }
 
 /// What the client shows at the door, or why it need not show it.
-fn ticket(knock: Knock) -> Result<Ticket, CloseReason> {
-    if !knock.origin_allowed {
+fn join_request(request: UpgradeRequest) -> Result<JoinRequest, CloseReason> {
+    if !request.origin_allowed {
         return Err(CloseReason::OriginNotAllowed);
     }
-    let missing = if knock.session_given { CloseReason::SessionNotFound } else { CloseReason::SessionIdRequired };
-    let session = knock.session.ok_or(missing)?;
-    Ok(Ticket { session, client: knock.client, resume: knock.resume })
+    let missing = if request.session_given { CloseReason::SessionNotFound } else { CloseReason::SessionIdRequired };
+    let session = request.session.ok_or(missing)?;
+    Ok(JoinRequest { session, client: request.client, resume: request.resume })
 }
 
 /// What happens next on a connection.
 enum Happening {
     /// It is to end.
-    End(End),
+    Ending(Ending),
     /// The work that a frame needed is done.
     Done,
     /// The client sent something, or its socket ended.
@@ -175,7 +175,7 @@ enum Happening {
 
 /// The loop: the client's frames in, the queue out, the heartbeat. One frame is dealt with at a time, so that each
 /// client's frames keep their order; while one waits for the store, writing goes on.
-async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mut Tally) -> End {
+async fn run(socket: &mut WebSocket, relay: &Relay, member: &Arc<Member>, tally: &mut Tally) -> Ending {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
@@ -184,8 +184,8 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mu
     let mut beat = pin!(sleep_until(next_ping));
     loop {
         let happening = poll_fn(|cx| {
-            if let Poll::Ready(end) = writer.poll(cx, &seat.outbound, false) {
-                return Poll::Ready(Happening::End(end));
+            if let Poll::Ready(end) = writer.poll(cx, &member.outbound, false) {
+                return Poll::Ready(Happening::Ending(end));
             }
             if let Some(work) = &mut pending {
                 if work.as_mut().poll(cx).is_ready() {
@@ -195,43 +195,43 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mu
             } else if let Poll::Ready(message) = stream.poll_next_unpin(cx) {
                 return Poll::Ready(Happening::Came(message));
             } else if writer.waits_for_reader()
-                && let Poll::Ready(end) = writer.poll(cx, &seat.outbound, true)
+                && let Poll::Ready(end) = writer.poll(cx, &member.outbound, true)
             {
-                return Poll::Ready(Happening::End(end));
+                return Poll::Ready(Happening::Ending(end));
             }
             beat.as_mut().poll(cx).map(|()| Happening::Beat)
         });
         match happening.await {
-            Happening::End(end) => return end,
+            Happening::Ending(end) => return end,
             Happening::Done => {}
             Happening::Came(message) => {
                 heard = Instant::now();
                 match message {
                     Some(Ok(Message::Text(text))) => {
                         tally.read.count(text.len());
-                        if let Handling::Later(work) = relay.on_frame(seat, Bytes::from(text)) {
+                        if let Handling::Later(work) = relay.on_frame(member, Bytes::from(text)) {
                             pending = Some(work);
                         }
                     }
                     Some(Ok(Message::Binary(bytes))) => {
                         tally.read.count(bytes.len());
-                        relay.on_binary(seat);
+                        relay.on_binary(member);
                     }
                     Some(Ok(Message::Pong(number))) => {
                         if let Ok(number) = number.as_ref().try_into() {
-                            relay.on_pong(seat, u64::from_be_bytes(number));
+                            relay.on_pong(member, u64::from_be_bytes(number));
                         }
                     }
                     Some(Ok(Message::Ping(_))) => {}
-                    Some(Ok(Message::Close(frame))) => return End::Closed(frame.map_or(1005, |frame| frame.code)),
+                    Some(Ok(Message::Close(frame))) => return Ending::Closed(frame.map_or(1005, |frame| frame.code)),
                     Some(Err(error)) => return broken(&error),
-                    None => return End::Lost,
+                    None => return Ending::Lost,
                 }
             }
             Happening::Beat => {
                 let now = Instant::now();
                 if now >= heard + 2 * ping && pending.is_none() {
-                    return End::Ours(CloseReason::Silent);
+                    return Ending::Ours(CloseReason::Silent);
                 }
                 if now >= next_ping {
                     next_ping = now + ping;
@@ -244,10 +244,14 @@ async fn run(socket: &mut WebSocket, relay: &Relay, seat: &Arc<Seat>, tally: &mu
 }
 
 /// What an error of the socket means: a frame over the limit is the client's mistake, anything else the end of the line.
-fn broken(error: &axum::Error) -> End {
+fn broken(error: &axum::Error) -> Ending {
     use std::error::Error as _;
     let text = error.source().map(ToString::to_string).unwrap_or_default();
-    if text.contains("too long") || text.contains("too big") { End::Ours(CloseReason::FrameTooBig) } else { End::Lost }
+    if text.contains("too long") || text.contains("too big") {
+        Ending::Ours(CloseReason::FrameTooBig)
+    } else {
+        Ending::Lost
+    }
 }
 
 async fn refuse(socket: Box<WebSocket>, relay: &Relay, reason: CloseReason) {

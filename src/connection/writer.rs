@@ -10,10 +10,10 @@ use futures_util::Sink;
 use futures_util::stream::SplitSink;
 use tokio::time::{Sleep, sleep_until};
 
-use super::{End, Traffic};
+use super::{Ending, Traffic};
 use crate::hub::{Next, Outbound};
 use crate::metrics::Metrics;
-use crate::protocol::{CloseReason, Direction};
+use crate::protocol::{CloseReason, Flow};
 
 /// How many frames are written before they are flushed, so that a long queue does not pile up twice.
 const BURST: usize = 64;
@@ -51,16 +51,16 @@ impl<'a> Writer<'a> {
 
     /// Writes what is queued; ready when the connection is to end. `heard_all`: everything that had come from the client
     /// was read just now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbound: &Outbound, heard_all: bool) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbound: &Outbound, heard_all: bool) -> Poll<Ending> {
         outbound.register(cx);
         match self.poll_write(cx, outbound, heard_all) {
             // A reader that takes nothing any more must not keep its socket from being closed.
             Poll::Pending if outbound.closing() == Some(CloseReason::SlowReader) => {
-                Poll::Ready(End::Ours(CloseReason::SlowReader))
+                Poll::Ready(Ending::Ours(CloseReason::SlowReader))
             }
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(reason)) => Poll::Ready(End::Ours(reason)),
-            Poll::Ready(Err(_)) => Poll::Ready(End::Lost),
+            Poll::Ready(Ok(reason)) => Poll::Ready(Ending::Ours(reason)),
+            Poll::Ready(Err(_)) => Poll::Ready(Ending::Lost),
         }
     }
 
@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
             }
             match outbound.next(Instant::now(), heard_all) {
                 Next::Write(item) => {
-                    self.metrics.frame(item.kind, Direction::Out);
+                    self.metrics.frame(item.kind, Flow::Out);
                     self.written.count(item.text.len());
                     // The queue holds nothing but UTF-8; should it ever, the frame is left out and not the client.
                     if let Ok(text) = Utf8Bytes::try_from(item.text) {

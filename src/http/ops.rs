@@ -35,7 +35,7 @@ async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
     let readiness = relay.readiness();
     let (code, status) = match readiness {
         Readiness::Ready => (StatusCode::OK, "ready"),
-        Readiness::Starting | Readiness::Draining | Readiness::StoreUnavailable | Readiness::Deaf => {
+        Readiness::Starting | Readiness::Draining | Readiness::StoreUnavailable | Readiness::InboxSilent => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
         }
     };

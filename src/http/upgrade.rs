@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::{ApiError, App};
-use crate::connection::{self, Knock};
+use crate::connection::{self, UpgradeRequest};
 use crate::ids::{ClientId, ResumeToken, SessionId};
 
 /// What a socket reads into, allocated for as long as it is open, and the most that one read takes. A usual state fits.
@@ -34,7 +34,7 @@ pub(super) async fn open(
 ) -> Response {
     let Ok(upgrade) = upgrade else { return plain(&app, &uri, &headers) };
     let origin_allowed = headers.get(ORIGIN).is_none_or(|origin| app.settings.origins.allow(origin.as_bytes()));
-    let knock = knock(&uri, origin_allowed);
+    let request = request(&uri, origin_allowed);
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -42,7 +42,7 @@ pub(super) async fn open(
         .max_frame_size(app.settings.max_frame_bytes)
         // The client is gone before it began; there is nobody to tell.
         .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"))
-        .on_upgrade(move |socket| connection::serve(socket, app.relay, knock))
+        .on_upgrade(move |socket| connection::serve(socket, app.relay, request))
 }
 
 /// A request that is no handshake: somebody with a browser, or a client that does it wrong.
@@ -64,14 +64,14 @@ fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
 
 /// Reads the query as leniently as it can be: of a repeated key the first counts, an empty value is none, and what
 /// cannot be an id is left for the connection to refuse. Never logged: a session id is a secret.
-fn knock(uri: &Uri, origin_allowed: bool) -> Knock {
+fn request(uri: &Uri, origin_allowed: bool) -> UpgradeRequest {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).unwrap_or_default();
     let first = |key: &str| {
         let value = pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.trim());
         value.filter(|value| !value.is_empty())
     };
     let session = first("session");
-    Knock {
+    UpgradeRequest {
         session: session.and_then(SessionId::parse),
         session_given: session.is_some(),
         client: first("client").and_then(ClientId::parse),
@@ -87,18 +87,18 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    fn asked(query: &str) -> Knock {
-        knock(&format!("/ws?{query}").parse().unwrap(), true)
+    fn asked(query: &str) -> UpgradeRequest {
+        request(&format!("/ws?{query}").parse().unwrap(), true)
     }
 
     #[test]
     fn a_query_is_read_leniently() {
         let (one, other) = (SessionId::random(), SessionId::random());
-        let knock =
+        let request =
             asked(&format!("x&&session={}&session={}&client=a%20b%C3%A9&resume=t", one.reveal(), other.reveal()));
-        assert_eq!(knock.session, Some(one));
-        assert_eq!(knock.client, ClientId::parse("a bé"));
-        assert_eq!(knock.resume.unwrap().reveal(), "t");
+        assert_eq!(request.session, Some(one));
+        assert_eq!(request.client, ClientId::parse("a bé"));
+        assert_eq!(request.resume.unwrap().reveal(), "t");
         let escaped = one.reveal().replace('-', "%2D");
         assert_eq!(asked(&format!("session={escaped}")).session, Some(one));
     }
@@ -109,8 +109,8 @@ mod tests {
             assert!(!asked(none).session_given, "{none}");
         }
         for wrong in ["session=abc", "session=%FF%zz"] {
-            let knock = asked(wrong);
-            assert!(knock.session_given && knock.session.is_none(), "{wrong}");
+            let request = asked(wrong);
+            assert!(request.session_given && request.session.is_none(), "{wrong}");
         }
     }
 

@@ -3,9 +3,9 @@
 //! A [`Room`] is a session as this node sees it, a [`Seat`] one socket in it. Locks are short, never held across an
 //! await, and taken in the order room, seat.
 
+mod member;
 mod outbound;
 mod room;
-mod seat;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use parking_lot::RwLock;
 
 use crate::ids::SessionId;
 
+pub use member::{Member, MemberState, OpenSync, Parcel};
 pub use outbound::{ANSWER_HOLD, Item, LEAVE_HOLD, Next, Outbound, Pushed, QueueLimits};
-pub use room::{Driver, Fence, Flush, Passed, Room, RoomState, View};
-pub use seat::{OpenSync, Parcel, Seat, SeatState};
+pub use room::{Fence, Flush, LocalController, RecentStates, Room, RoomState, View};
 
 /// The rooms of a node.
 #[derive(Debug, Default)]

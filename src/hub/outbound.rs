@@ -135,10 +135,10 @@ impl Outbound {
         if queue.closing.is_some() {
             return Pushed::Refused;
         }
-        let mut replaced = 0;
+        let mut superseded = 0;
         if item.state_of.is_some() && queue.is_over(limits.soft_frames, limits.soft_bytes) {
-            replaced = queue.drop_states_of(item.state_of);
-            queue.conflated += replaced as u64;
+            superseded = queue.drop_states_of(item.state_of);
+            queue.conflated += superseded as u64;
         }
         queue.bytes += item.text.len();
         let held_until = (!queue.modern && is_answered(item.kind)).then(|| Instant::now() + ANSWER_HOLD);
@@ -150,7 +150,7 @@ impl Outbound {
         }
         drop(queue);
         self.waker.wake();
-        if overflow { Pushed::Refused } else { Pushed::Queued(replaced) }
+        if overflow { Pushed::Refused } else { Pushed::Queued(superseded) }
     }
 
     /// Takes frames of this type back that nobody has written yet. How many.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::seat::Seat;
+use super::member::Member;
 use crate::ids::{ConnectionId, Epoch, Millis, NodeId, Seq, SessionId};
 use crate::session::{Activity, Session};
 use crate::store::WriteId;
@@ -31,7 +31,7 @@ pub struct View {
 
 /// The local client whose states may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Driver {
+pub struct LocalController {
     /// Its socket.
     pub connection: ConnectionId,
     /// Its grant.
@@ -86,9 +86,9 @@ const MAX_PASSED: usize = 32;
 
 /// The hashes of the states that passed in a session lately: an old one is nothing new, whoever sends it.
 #[derive(Debug, Default)]
-pub struct Passed(VecDeque<u64>);
+pub struct RecentStates(VecDeque<u64>);
 
-impl Passed {
+impl RecentStates {
     /// Notes one.
     pub fn note(&mut self, hash: u64) {
         if self.0.len() == MAX_PASSED {
@@ -129,17 +129,17 @@ pub struct RoomState {
     /// The document as last seen.
     pub view: Option<View>,
     /// Who may drive, if it is a client of this node.
-    pub driver: Option<Driver>,
+    pub driver: Option<LocalController>,
     /// The client of this node that control is leaving, or was the last to leave.
     pub flush: Option<Flush>,
     /// The sockets here, in the order of joining.
-    pub seats: Vec<Arc<Seat>>,
+    pub members: Vec<Arc<Member>>,
     /// The other nodes that have clients of the session.
     pub elsewhere: Vec<NodeId>,
     /// What refuses the states of other nodes that come too late.
     pub fence: Fence,
     /// The states that passed lately.
-    pub passed: Passed,
+    pub passed: RecentStates,
     /// The `release_control` that ended an epoch, until it is told: its sender's socket, and the frame.
     pub release: Option<(ConnectionId, Bytes)>,
     /// What this node's clients last did.
@@ -154,15 +154,15 @@ pub struct RoomState {
     pub stale: bool,
     /// The clients here may have missed the last state of whoever drives, or those elsewhere that of the driver here. It
     /// is asked for with every change of the document, until a state comes.
-    pub behind: bool,
+    pub needs_resync: bool,
     /// A node that the document, as it was read here, does not name yet has asked for the driver's state.
-    pub sought: bool,
+    pub early_sync_request: bool,
     /// Who was last asked for that reason, and when.
     pub asked: Option<(ConnectionId, Instant)>,
     /// The core that this node last tried to replace. As long as it stands, that write may yet land.
-    pub tried: Option<WriteId>,
+    pub unresolved_write: Option<WriteId>,
     /// A refresh waits in the queue and has not read the document yet.
-    pub to_be_read: bool,
+    pub reload_queued: bool,
 }
 
 impl Room {
@@ -179,20 +179,20 @@ impl Room {
 impl RoomState {
     /// The seat of this socket.
     #[must_use]
-    pub fn seat(&self, connection: ConnectionId) -> Option<&Arc<Seat>> {
-        self.seats.iter().find(|seat| seat.connection == connection)
+    pub fn member(&self, connection: ConnectionId) -> Option<&Arc<Member>> {
+        self.members.iter().find(|member| member.connection == connection)
     }
 
     /// Takes a socket out. `false`: it is not here.
     pub fn remove(&mut self, connection: ConnectionId) -> bool {
-        let before = self.seats.len();
-        self.seats.retain(|seat| seat.connection != connection);
-        before != self.seats.len()
+        let before = self.members.len();
+        self.members.retain(|member| member.connection != connection);
+        before != self.members.len()
     }
 
     /// The driver, if it is this socket.
     #[must_use]
-    pub fn driver_at(&self, connection: ConnectionId) -> Option<Driver> {
+    pub fn local_controller_at(&self, connection: ConnectionId) -> Option<LocalController> {
         self.driver.filter(|driver| driver.connection == connection)
     }
 }

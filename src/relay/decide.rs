@@ -44,7 +44,8 @@ impl Relay {
         let (mut effects, mut taken) = (Vec::new(), 0);
         for (index, job) in jobs.iter().enumerate() {
             let Outcome { session: after, effects: new } = apply(&session, &job.event, context);
-            let moves = after.core.holder != session.core.holder || after.core.transfer != session.core.transfer;
+            let moves =
+                after.core.controller != session.core.controller || after.core.transfer != session.core.transfer;
             if moves && index > 0 {
                 break;
             }
@@ -74,7 +75,7 @@ impl Relay {
             .collect();
         let empty = Roster::default();
         let roster = session.rosters.get(self.node()).unwrap_or(&empty);
-        let here: HashSet<ConnectionId> = state.seats.iter().map(|seat| seat.connection).collect();
+        let here: HashSet<ConnectionId> = state.members.iter().map(|member| member.connection).collect();
         let ghosts = roster.clients.iter().filter(|client| {
             client.cut_off_at.is_none() && !here.contains(&client.connection) && !about.contains(&client.connection)
         });
@@ -85,20 +86,20 @@ impl Relay {
         let lapsed = state.term.is_some_and(|claimed| claimed != term);
         let living = roster.clients.iter().filter(|client| client.cut_off_at.is_none());
         let known: HashSet<ConnectionId> = living.map(|client| client.connection).collect();
-        let missing = state.seats.iter().filter(|seat| lapsed || !known.contains(&seat.connection));
+        let missing = state.members.iter().filter(|member| lapsed || !known.contains(&member.connection));
         // Whoever may have lost control to somebody whom the store forgot is claimed when that is out of doubt.
-        let sure = self.sure_holder(&state);
-        let unsure = self.is_unsure_of_holder(session, sure);
+        let sure = self.confirmed_controller(&state);
+        let unsure = self.doubts_controller(session, sure);
         let Some(view) = &state.view else { return events };
         let mut missing: Vec<Client> = missing
-            .filter(|seat| !(about.contains(&seat.connection) || unsure && session.holds(seat.connection)))
-            .filter_map(|seat| {
-                let seat = seat.lock();
-                seat.client.clone().filter(|_| !seat.muted)
+            .filter(|member| !(about.contains(&member.connection) || unsure && session.controls(member.connection)))
+            .filter_map(|member| {
+                let member = member.lock();
+                member.client.clone().filter(|_| !member.superseded)
             })
             .map(|client| Client { given: view.session.assignment(&client), cut_off_at: None, ..client })
             .collect();
-        let doubtful = self.inner.presence.memory_is_doubtful();
+        let doubtful = self.inner.presence.may_have_lost_data();
         if doubtful {
             missing.extend(self.forgotten_absentees(&view.session, session));
         }
@@ -108,7 +109,7 @@ impl Relay {
         }
         // After the clients have their places, for one of them may be the holder.
         if doubtful {
-            events.push(Event::Remember(Box::new(view.session.core.clone())));
+            events.push(Event::RestoreCore(Box::new(view.session.core.clone())));
         }
         events
     }
@@ -128,8 +129,9 @@ impl Relay {
     fn write(&self, id: SessionId, stored: &Stored, after: &Session, compared: bool, now: Millis) -> Option<Write> {
         let before = &stored.session;
         // Nobody may drive by a core over which a write of this node may yet land. One that replaces it forestalls that.
-        let tried = self.inner.hub.find(id).and_then(|room| room.lock().tried) == Some(stored.base.write);
-        let core = (tried || before.core != after.core).then(|| (after.core.clone(), stored.base.clone()));
+        let unresolved_write =
+            self.inner.hub.find(id).and_then(|room| room.lock().unresolved_write) == Some(stored.base.write);
+        let core = (unresolved_write || before.core != after.core).then(|| (after.core.clone(), stored.base.clone()));
         let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
         let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
         let rosters: Vec<(NodeId, Roster)> =

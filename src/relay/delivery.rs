@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Relay;
 use crate::broker::{Body, Delivery, Kind, Message, RoutedFrame, Target};
-use crate::hub::{Parcel, Room, RoomState, Seat};
+use crate::hub::{Member, Parcel, Room, RoomState};
 use crate::ids::{NodeId, SessionId};
 use crate::protocol::{Frame, FrameType};
 use crate::session::Place;
@@ -49,10 +49,10 @@ impl Relay {
                         }
                     }
                     Body::Frame(frame) => self.on_routed(&room, from, &frame),
-                    Body::Passed(states) => room.lock().passed.learn(&states),
+                    Body::RecentStates(states) => room.lock().passed.learn(&states),
                 }
             }
-            Delivery::Lost { to, sessions } => self.mend(&to, sessions),
+            Delivery::Lost { to, sessions } => self.resync_after_gap(&to, sessions),
         }
     }
 
@@ -64,36 +64,36 @@ impl Relay {
                     self.inner.metrics.dropped.inc();
                     return;
                 }
-                (state.behind, state.asked) = (false, None);
+                (state.needs_resync, state.asked) = (false, None);
                 state.passed.note(route.state_hash);
                 let mut parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
                 (parcel.state_of, parcel.state_hash) = (Some(route.source), Some(route.state_hash));
                 self.deliver(&state, &route.target, &mut parcel);
             }
             Kind::Answer => {
-                for seat in targets(&state, &route.target).cloned().collect::<Vec<_>>() {
+                for member in targets(&state, &route.target).cloned().collect::<Vec<_>>() {
                     let parcel = Parcel::new(text.clone(), FrameType::StateUpdate, route.epoch, route.seq);
-                    self.answer(&mut state, &seat, parcel, route.state_hash);
+                    self.answer(&mut state, &member, parcel, route.state_hash);
                 }
             }
             Kind::RequestSync => {
                 // A node that the document, as it was read here, does not name yet would not get the driver's answer: it
                 // is asked when the document is read again.
                 if matches!(route.target, Target::Only(_)) && !state.elsewhere.contains(&from) {
-                    state.sought = true;
+                    state.early_sync_request = true;
                     return;
                 }
                 let asker = Place { node: from, connection: route.source };
                 let now = Instant::now();
-                for seat in targets(&state, &route.target) {
-                    seat.lock().ask(Some(asker.clone()), now);
+                for member in targets(&state, &route.target) {
+                    member.lock().ask(Some(asker.clone()), now);
                 }
                 let mut parcel = Parcel::new(text.clone(), FrameType::RequestSync, route.epoch, route.seq);
                 self.deliver(&state, &route.target, &mut parcel);
             }
             Kind::Accept => {
-                for seat in targets(&state, &route.target) {
-                    seat.lock().accepted = Some((route.source, text.clone()));
+                for member in targets(&state, &route.target) {
+                    member.lock().accepted = Some((route.source, text.clone()));
                 }
             }
             Kind::Release => state.release = Some((route.source, text.clone())),
@@ -106,15 +106,15 @@ impl Relay {
     }
 
     fn deliver(&self, room: &RoomState, target: &Target, parcel: &mut Parcel) {
-        for seat in targets(room, target) {
-            let replaced = seat.deliver(parcel, &self.inner.settings.queue);
-            self.inner.metrics.conflated.inc_by(replaced as u64);
+        for member in targets(room, target) {
+            let superseded = member.deliver(parcel, &self.inner.settings.queue);
+            self.inner.metrics.conflated.inc_by(superseded as u64);
         }
     }
 
     /// Another node missed something of this one: it is sent to read the documents again, and whoever drives here says
     /// once more where the tutorial stands.
-    fn mend(&self, to: &NodeId, sessions: Option<Vec<SessionId>>) {
+    fn resync_after_gap(&self, to: &NodeId, sessions: Option<Vec<SessionId>>) {
         self.inner.metrics.link_gaps.inc();
         let rooms = match sessions {
             Some(ids) => ids.into_iter().filter_map(|id| self.inner.hub.find(id)).collect(),
@@ -129,14 +129,14 @@ impl Relay {
                 let body = Body::Changed { version: view.version };
                 self.inner.broker.publish(to, Message { session: room.id, body });
             }
-            self.ask_own_driver(&mut state);
+            self.request_own_state(&mut state);
         }
     }
 }
 
-fn targets<'a>(room: &'a RoomState, target: &'a Target) -> impl Iterator<Item = &'a Arc<Seat>> {
-    room.seats.iter().filter(move |seat| match target {
+fn targets<'a>(room: &'a RoomState, target: &'a Target) -> impl Iterator<Item = &'a Arc<Member>> {
+    room.members.iter().filter(move |member| match target {
         Target::Others => true,
-        Target::Only(connections) => connections.contains(&seat.connection),
+        Target::Only(connections) => connections.contains(&member.connection),
     })
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Relay;
-use crate::hub::{Flush, Room, RoomState, Seat};
+use crate::hub::{Flush, Member, Room, RoomState};
 use crate::ids::{ConnectionId, Epoch, SessionId};
-use crate::session::{Holder, Session};
+use crate::session::{Controller, Session};
 
 /// How long the pong of a controller that is losing control is waited for.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(150);
@@ -26,45 +26,51 @@ impl Relay {
 
     /// Whether control is leaving a client of this node that has states to be let through first.
     pub(super) fn must_be_flushed(&self, state: &RoomState, session: &Session) -> bool {
-        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref());
-        let flushed = |holder: &Holder| {
+        let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref());
+        let flushed = |controller: &Controller| {
             let done = state.flush.filter(|flush| flush.done);
-            done.is_some_and(|flush| (flush.connection, flush.epoch) == (holder.place.connection, session.core.epoch))
+            done.is_some_and(|flush| {
+                (flush.connection, flush.epoch) == (controller.place.connection, session.core.epoch)
+            })
         };
-        leaving.is_some_and(|holder| {
-            let connection = holder.place.connection;
+        leaving.is_some_and(|controller| {
+            let connection = controller.place.connection;
             let modern = session.client(connection).is_some_and(|(_, client)| client.modern);
-            holder.place.node == *self.node() && modern && state.seat(connection).is_some() && !flushed(holder)
+            controller.place.node == *self.node()
+                && modern
+                && state.member(connection).is_some()
+                && !flushed(controller)
         })
     }
 
     /// Stops the controller of this node that control is leaving. `true`: it has been stopped, and the transfer can go on.
     pub(super) fn stop_leaving(&self, state: &mut RoomState, session: &Session) -> bool {
-        let ours = |holder: &&Holder| holder.place.node == *self.node();
-        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref()).filter(ours);
-        let Some(holder) = leaving else { return false };
+        let ours = |controller: &&Controller| controller.place.node == *self.node();
+        let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref()).filter(ours);
+        let Some(controller) = leaving else { return false };
         if !self.must_be_flushed(state, session) {
             return true;
         }
-        let (connection, epoch) = (holder.place.connection, session.core.epoch);
+        let (connection, epoch) = (controller.place.connection, session.core.epoch);
         let begun = state.flush.is_some_and(|flush| (flush.connection, flush.epoch) == (connection, epoch));
-        if let Some(seat) = state.seat(connection).filter(|_| !begun) {
-            let (relay, seat) = (self.clone(), seat.clone());
-            seat.outbound.probe(epoch.0);
+        if let Some(member) = state.member(connection).filter(|_| !begun) {
+            let (relay, member) = (self.clone(), member.clone());
+            member.outbound.probe(epoch.0);
             state.flush = Some(Flush { connection, epoch, done: false });
             self.inner.tasks.spawn(async move {
                 tokio::time::sleep(FLUSH_TIMEOUT).await;
-                relay.on_pong(&seat, epoch.0);
+                relay.on_pong(&member, epoch.0);
             });
         }
         false
     }
 
     /// The client has read everything before the probe of this number, or takes too long.
-    pub fn on_pong(&self, seat: &Arc<Seat>, number: u64) {
-        let room: &Room = &seat.room;
+    pub fn on_pong(&self, member: &Arc<Member>, number: u64) {
+        let room: &Room = &member.room;
         let mut state = room.lock();
-        let asked = state.flush.as_mut().filter(|flush| flush.connection == seat.connection && flush.epoch.0 == number);
+        let asked =
+            state.flush.as_mut().filter(|flush| flush.connection == member.connection && flush.epoch.0 == number);
         if let Some(flush) = asked
             && !std::mem::replace(&mut flush.done, true)
         {

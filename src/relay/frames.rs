@@ -12,7 +12,7 @@ use super::Relay;
 use super::queue::Reply;
 use crate::broker::{Body, Kind, Message, Route, RoutedFrame, Target};
 use crate::control::{Direction, Event, Intent, StateClaim};
-use crate::hub::{Parcel, Passed, RoomState, Seat, SeatState};
+use crate::hub::{Member, MemberState, Parcel, RecentStates, RoomState};
 use crate::ids::{ClientId, Epoch, NodeId, ResumeToken, Seq};
 use crate::protocol::{self, CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
 use crate::random::Random;
@@ -39,25 +39,25 @@ impl std::fmt::Debug for Handling {
 impl Relay {
     /// Deals with a text frame of this seat. `text` is UTF-8.
     #[must_use]
-    pub fn on_frame(&self, seat: &Arc<Seat>, text: Bytes) -> Handling {
+    pub fn on_frame(&self, member: &Arc<Member>, text: Bytes) -> Handling {
         let frame = match Frame::parse(text) {
             Ok(frame) => frame,
             Err(malformed) => {
-                self.inner.metrics.frame(FrameType::Unknown, protocol::Direction::In);
-                self.reject(seat, malformed.code(), "");
+                self.inner.metrics.frame(FrameType::Unknown, protocol::Flow::In);
+                self.reject(member, malformed.code(), "");
                 return Handling::Done;
             }
         };
-        self.inner.metrics.frame(frame.kind, protocol::Direction::In);
-        let state = seat.lock();
-        if state.muted {
+        self.inner.metrics.frame(frame.kind, protocol::Flow::In);
+        let state = member.lock();
+        if state.superseded {
             self.inner.metrics.dropped.inc();
             return Handling::Done;
         }
-        let (spoke, gated) = (state.spoke, state.is_gated(Instant::now()));
+        let (spoke, awaits_ack) = (state.spoke, state.awaits_ack(Instant::now()));
         drop(state);
         // What it owes from before it drove, perhaps on a socket that has died, does not count against whoever drives.
-        let gated = gated && seat.room.lock().driver_at(seat.connection).is_none();
+        let awaits_ack = awaits_ack && member.room.lock().local_controller_at(member.connection).is_none();
         match frame.kind {
             FrameType::AssignSyncDirection
             | FrameType::ClientConnected
@@ -65,25 +65,27 @@ impl Relay {
             | FrameType::ProtocolAck
             | FrameType::ProtocolPong
             | FrameType::Rejected
-            | FrameType::Error => self.reject_frame(seat, ErrorCode::ReservedType, &frame),
-            FrameType::ProtocolHandshake if spoke => self.reject_frame(seat, ErrorCode::HandshakeRefused, &frame),
-            FrameType::ProtocolHandshake => self.handshake(seat, frame),
-            FrameType::ProtocolPing => self.pong(seat),
-            FrameType::ConfirmTransfer => self.confirmed(seat, frame, spoke),
+            | FrameType::Error => self.reject_frame(member, ErrorCode::ReservedType, &frame),
+            FrameType::ProtocolHandshake if spoke => self.reject_frame(member, ErrorCode::HandshakeRefused, &frame),
+            FrameType::ProtocolHandshake => self.handshake(member, frame),
+            FrameType::ProtocolPing => self.pong(member),
+            FrameType::ConfirmTransfer => self.confirmed(member, frame, spoke),
             FrameType::StateUpdate
             | FrameType::RequestControl
             | FrameType::OfferControl
             | FrameType::AcceptControl
             | FrameType::DeclineControl
             | FrameType::ReleaseControl
-                if gated =>
+                if awaits_ack =>
             {
                 self.inner.metrics.dropped.inc();
-                seat.lock().note_sent(&frame);
+                member.lock().note_sent(&frame);
                 Handling::Done
             }
-            FrameType::StateUpdate if spoke => self.on_state(seat, frame),
-            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if spoke => self.forward(seat, &frame),
+            FrameType::StateUpdate if spoke => self.on_state(member, frame),
+            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if spoke => {
+                self.forward(member, &frame)
+            }
             FrameType::StateUpdate
             | FrameType::CoordinateSyncDirection
             | FrameType::RequestControl
@@ -93,80 +95,80 @@ impl Relay {
             | FrameType::ReleaseControl
             | FrameType::RequestSync
             | FrameType::RoleChanged
-            | FrameType::Unknown => self.on_role_frame(seat, frame),
+            | FrameType::Unknown => self.on_role_frame(member, frame),
         }
     }
 
     /// Refuses a binary frame: a peer could not read it.
-    pub fn on_binary(&self, seat: &Seat) {
-        self.reject(seat, ErrorCode::BinaryFrame, "");
+    pub fn on_binary(&self, member: &Member) {
+        self.reject(member, ErrorCode::BinaryFrame, "");
     }
 
-    pub(super) fn reject(&self, seat: &Seat, code: ErrorCode, of: &str) {
+    pub(super) fn reject(&self, member: &Member, code: ErrorCode, of: &str) {
         self.inner.metrics.refusal(code);
-        seat.note_refusal();
+        member.note_refusal();
         let text = outgoing::rejected(code, of, self.now());
-        seat.tell(text, FrameType::Rejected, &self.inner.settings.queue);
+        member.send(text, FrameType::Rejected, &self.inner.settings.queue);
     }
 
-    fn reject_frame(&self, seat: &Seat, code: ErrorCode, frame: &Frame) -> Handling {
-        self.reject(seat, code, frame.kind.wire());
+    fn reject_frame(&self, member: &Member, code: ErrorCode, frame: &Frame) -> Handling {
+        self.reject(member, code, frame.kind.wire());
         Handling::Done
     }
 
     /// An old client's acknowledgement of having lost control. It may also be the first that is heard of it.
-    fn confirmed(&self, seat: &Arc<Seat>, frame: Frame, spoke: bool) -> Handling {
-        let mut state = seat.lock();
-        state.open_gate();
-        let may_be_back = std::mem::take(&mut state.told.may_be_back);
+    fn confirmed(&self, member: &Arc<Member>, frame: Frame, spoke: bool) -> Handling {
+        let mut state = member.lock();
+        state.acknowledge_loss();
+        let may_be_back = std::mem::take(&mut state.client_view.may_be_back);
         // What it sent while it did not know of its loss is what it shows.
-        let outdated = may_be_back || (!state.is_gated(Instant::now()) && state.is_ahead());
+        let outdated = may_be_back || (!state.awaits_ack(Instant::now()) && state.is_ahead());
         drop(state);
         if outdated {
-            self.bring_up_to_date(&mut seat.room.lock());
+            self.bring_up_to_date(&mut member.room.lock());
         }
-        if spoke { Handling::Done } else { self.on_role_frame(seat, frame) }
+        if spoke { Handling::Done } else { self.on_role_frame(member, frame) }
     }
 
-    fn handshake(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+    fn handshake(&self, member: &Arc<Member>, frame: Frame) -> Handling {
         if frame.protocol_version.is_some_and(|version| version != PROTOCOL_VERSION) {
             let ack = serde_json::json!({
                 "type": "protocol_ack", "accepted": false, "protocol_version": PROTOCOL_VERSION,
                 "timestamp": self.now(), "error": format!("this relay speaks protocol version {PROTOCOL_VERSION}"),
             });
-            seat.tell(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
-            seat.outbound.close(CloseReason::UnsupportedVersion);
+            member.send(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
+            member.outbound.close(CloseReason::UnsupportedVersion);
             return Handling::Done;
         }
-        let (relay, seat) = (self.clone(), seat.clone());
+        let (relay, member) = (self.clone(), member.clone());
         Handling::Later(Box::pin(async move {
             let token = ResumeToken::random();
-            let event = Event::Handshake { connection: seat.connection, resume: token.digest() };
-            match relay.submit(seat.room.id, event, Some((seat.clone(), frame))).await {
+            let event = Event::Handshake { connection: member.connection, resume: token.digest() };
+            match relay.submit(member.room.id, event, Some((member.clone(), frame))).await {
                 // A token that the document does not know would be worth nothing.
-                Reply::Unavailable => seat.outbound.close(CloseReason::StoreUnavailable),
-                _ => relay.acknowledge(&seat, &token),
+                Reply::Unavailable => member.outbound.close(CloseReason::StoreUnavailable),
+                _ => relay.acknowledge(&member, &token),
             }
         }))
     }
 
     /// Says that it is there. A page sees no pings of the socket itself, and asks in this way. Asking is no activity: a
     /// session does not live on because its clients are idle in it.
-    fn pong(&self, seat: &Seat) -> Handling {
+    fn pong(&self, member: &Member) -> Handling {
         let text = outgoing::frame(FrameType::ProtocolPong, RELAY_CLIENT_ID, None, self.now());
-        seat.tell(text, FrameType::ProtocolPong, &self.inner.settings.queue);
+        member.send(text, FrameType::ProtocolPong, &self.inner.settings.queue);
         Handling::Done
     }
 
-    fn acknowledge(&self, seat: &Arc<Seat>, token: &ResumeToken) {
-        let role = self.role_of(seat);
-        let epoch = seat.room.lock().view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
-        let mut state = seat.lock();
+    fn acknowledge(&self, member: &Arc<Member>, token: &ResumeToken) {
+        let role = self.role_of(member);
+        let epoch = member.room.lock().view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
+        let mut state = member.lock();
         // Only a place that was taken over has done the handshake before this one.
-        let resumed = state.told.modern;
-        (state.spoke, state.told.modern) = (true, true);
-        state.gates.clear();
-        seat.outbound.speaks_modern();
+        let resumed = state.client_view.modern;
+        (state.spoke, state.client_view.modern) = (true, true);
+        state.pending_acks.clear();
+        member.outbound.speaks_modern();
         let ack = serde_json::json!({
             "type": "protocol_ack", "accepted": true, "protocol_version": PROTOCOL_VERSION, "timestamp": self.now(),
             "clientId": state.client.as_ref().map(|client| client.id.as_str()), "resume": token.reveal(),
@@ -174,22 +176,22 @@ impl Relay {
             "capabilities": ["resume", "epoch", "seq", "ping"],
         });
         drop(state);
-        seat.tell(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
+        member.send(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
     }
 
     /// The hot path: the ACTIVE client's state, decided on what this node knows, without the store.
-    fn on_state(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+    fn on_state(&self, member: &Arc<Member>, frame: Frame) -> Handling {
         let now = Instant::now();
         let hash = frame.data_hash();
-        let mut room = seat.room.lock();
-        let mut state = seat.lock();
+        let mut room = member.room.lock();
+        let mut state = member.lock();
         let answer = state.answers(hash, frame.epoch.is_some(), &room.passed, now);
-        if let Some(driver) = room.driver_at(seat.connection) {
-            let entitled = self.drives(&room, seat.connection);
-            let stale = state.told.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
+        if let Some(driver) = room.local_controller_at(member.connection) {
+            let entitled = self.drives(&room, member.connection);
+            let stale = state.client_view.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
             if !entitled || stale || (driver.provisional && !answer) {
                 drop((state, room));
-                return self.on_role_frame(seat, frame);
+                return self.on_role_frame(member, frame);
             }
             // What it shows may be what was on its way to it when it answered.
             let crossed = answer && state.last_state.is_some_and(|last| last != hash);
@@ -199,120 +201,120 @@ impl Relay {
             let seq = state.next_seq();
             drop(state);
             self.note_activity(&mut room, !answer);
-            self.pass(&mut room, seat, &frame, Kind::State, seq);
+            self.pass(&mut room, member, &frame, Kind::State, seq);
             if crossed {
                 room.asked = None;
-                self.ask_own_driver(&mut room);
+                self.request_own_state(&mut room);
             }
             return Handling::Done;
         }
         let view = room.view.as_ref();
-        let holds = view.is_some_and(|view| view.session.holds(seat.connection));
-        if !holds && answer {
+        let controls = view.is_some_and(|view| view.session.controls(member.connection));
+        if !controls && answer {
             let askers = state.answered();
             state.note_answer(hash);
             let seq = state.next_seq();
             drop(state);
             self.note_activity(&mut room, false);
-            self.pass_answer(&mut room, seat, &frame, &askers, seq);
+            self.pass_answer(&mut room, member, &frame, &askers, seq);
             return Handling::Done;
         }
-        if !holds && state.told.modern && !state.initial_push {
+        if !controls && state.client_view.modern && !state.initial_push {
             let epoch = view.map(|view| view.session.core.epoch);
             let stale = frame.epoch.zip(epoch).is_some_and(|(frame, now)| frame < now);
             let code = if stale { ErrorCode::StaleEpoch } else { ErrorCode::NotActive };
             state.note_sent(&frame);
             drop((state, room));
-            return self.reject_frame(seat, code, &frame);
+            return self.reject_frame(member, code, &frame);
         }
         drop((state, room));
-        self.on_role_frame(seat, frame)
+        self.on_role_frame(member, frame)
     }
 
     /// A frame without meaning for roles goes to all others.
-    fn forward(&self, seat: &Arc<Seat>, frame: &Frame) -> Handling {
+    fn forward(&self, member: &Arc<Member>, frame: &Frame) -> Handling {
         let kind = if frame.kind == FrameType::RequestSync { Kind::RequestSync } else { Kind::Other };
-        let mut room = seat.room.lock();
+        let mut room = member.room.lock();
         self.note_activity(&mut room, false);
-        let mut state = seat.lock();
+        let mut state = member.lock();
         if kind == Kind::RequestSync {
             state.updated = false;
         }
         let seq = state.next_seq();
         drop(state);
-        self.pass(&mut room, seat, frame, kind, seq);
+        self.pass(&mut room, member, frame, kind, seq);
         Handling::Done
     }
 
     /// The first frame of a client that has no meaning for roles, once the document knows of it.
-    pub(super) fn forward_first(&self, seat: &Arc<Seat>, frame: &Frame) {
+    pub(super) fn forward_first(&self, member: &Arc<Member>, frame: &Frame) {
         match frame.kind {
-            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if !seat.lock().muted => {
-                self.forward(seat, frame);
+            FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if !member.lock().superseded => {
+                self.forward(member, frame);
             }
             _ => {}
         }
     }
 
     /// A frame that the rules decide on, or the first of its client.
-    fn on_role_frame(&self, seat: &Arc<Seat>, frame: Frame) -> Handling {
+    fn on_role_frame(&self, member: &Arc<Member>, frame: Frame) -> Handling {
         let direction = frame.role_data().preferred_direction;
         if frame.kind == FrameType::CoordinateSyncDirection
             && !matches!(direction.as_deref(), Some("ACTIVE" | "PASSIVE"))
         {
-            return self.reject_frame(seat, ErrorCode::MalformedFrame, &frame);
+            return self.reject_frame(member, ErrorCode::MalformedFrame, &frame);
         }
         if frame.kind == FrameType::CoordinateSyncDirection {
             // Only a client that believes to have no role asks for one: it need not be told that it does not drive.
-            let withdrawn = seat.outbound.withdraw(FrameType::AcceptControl);
-            let mut state = seat.lock();
-            state.withdraw_gates(withdrawn);
-            state.told.may_be_back = false;
+            let withdrawn = member.outbound.withdraw(FrameType::AcceptControl);
+            let mut state = member.lock();
+            state.withdraw_acks(withdrawn);
+            state.client_view.may_be_back = false;
         }
-        Handling::Later(Box::pin(self.clone().decide_frame(seat.clone(), frame)))
+        Handling::Later(Box::pin(self.clone().decide_frame(member.clone(), frame)))
     }
 
     /// Has the rules decide on a frame, and says so if they cannot.
-    pub(super) async fn decide_frame(self, seat: Arc<Seat>, frame: Frame) {
+    pub(super) async fn decide_frame(self, member: Arc<Member>, frame: Frame) {
         let alias = frame.client_id.as_deref().and_then(ClientId::parse);
-        let intent = self.intent(&seat, &frame, alias.as_ref());
-        let epoch = self.epoch_of(&seat, &frame);
-        let event = Event::Frame { connection: seat.connection, alias, epoch, intent: intent.clone() };
+        let intent = self.intent(&member, &frame, alias.as_ref());
+        let epoch = self.epoch_of(&member, &frame);
+        let event = Event::Frame { connection: member.connection, alias, epoch, intent: intent.clone() };
         let kind = frame.kind;
-        let reply = self.submit(seat.room.id, event, Some((seat.clone(), frame.clone()))).await;
-        seat.lock().note_sent(&frame);
+        let reply = self.submit(member.room.id, event, Some((member.clone(), frame.clone()))).await;
+        member.lock().note_sent(&frame);
         if matches!(reply, Reply::Unavailable) {
-            self.undecided(&seat, &intent);
-            self.reject(&seat, ErrorCode::StoreUnavailable, kind.wire());
+            self.undecided(&member, &intent);
+            self.reject(&member, ErrorCode::StoreUnavailable, kind.wire());
         }
     }
 
     /// A frame could not be decided on, but its sender may believe that it was: as soon as the document can be read
     /// again the sender is told what is true, and whoever drives is asked for its state.
-    fn undecided(&self, seat: &Seat, intent: &Intent) {
-        let mut room = seat.room.lock();
-        let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
-        (room.stale, room.behind, room.asked) = (true, true, None);
-        if let Some(belief) = Belief::of(intent, holds) {
-            seat.lock().told.believes(belief);
+    fn undecided(&self, member: &Member, intent: &Intent) {
+        let mut room = member.room.lock();
+        let controls = room.view.as_ref().is_some_and(|view| view.session.controls(member.connection));
+        (room.stale, room.needs_resync, room.asked) = (true, true, None);
+        if let Some(belief) = Belief::of(intent, controls) {
+            member.lock().client_view.believes(belief);
         }
     }
 
     /// The epoch that a frame belongs to. A client with the handshake says so itself; a frame of one without it belongs
     /// to the epoch in which its sender drove when it came in, if it did.
-    fn epoch_of(&self, seat: &Seat, frame: &Frame) -> Option<Epoch> {
-        if seat.lock().told.modern {
+    fn epoch_of(&self, member: &Member, frame: &Frame) -> Option<Epoch> {
+        if member.lock().client_view.modern {
             return frame.epoch;
         }
-        let room = seat.room.lock();
+        let room = member.room.lock();
         let session = &room.view.as_ref()?.session;
-        session.holds(seat.connection).then_some(session.core.epoch)
+        session.controls(member.connection).then_some(session.core.epoch)
     }
 
     /// What the frame wants of the rules.
-    fn intent(&self, seat: &Seat, frame: &Frame, alias: Option<&ClientId>) -> Intent {
-        let room = seat.room.lock();
-        let mut state = seat.lock();
+    fn intent(&self, member: &Member, frame: &Frame, alias: Option<&ClientId>) -> Intent {
+        let room = member.room.lock();
+        let mut state = member.lock();
         match frame.kind {
             FrameType::CoordinateSyncDirection => {
                 let direction = frame.role_data().preferred_direction;
@@ -333,22 +335,22 @@ impl Relay {
     }
 
     /// Passes a frame to all other clients: those here at once, those elsewhere by their nodes.
-    pub(super) fn pass(&self, room: &mut RoomState, from: &Seat, frame: &Frame, kind: Kind, seq: Seq) {
+    pub(super) fn pass(&self, room: &mut RoomState, from: &Member, frame: &Frame, kind: Kind, seq: Seq) {
         let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let hash = if kind == Kind::State { frame.data_hash() } else { 0 };
         let mut parcel = Parcel::new(frame.text.clone(), frame.kind, epoch, seq);
         if kind == Kind::State {
-            (room.behind, room.asked) = (false, None);
+            (room.needs_resync, room.asked) = (false, None);
             room.passed.note(hash);
             (parcel.state_of, parcel.state_hash) = (Some(from.connection), Some(hash));
         }
         let asker = Place { node: self.node().clone(), connection: from.connection };
-        for seat in room.seats.iter().filter(|seat| seat.connection != from.connection) {
+        for member in room.members.iter().filter(|member| member.connection != from.connection) {
             if kind == Kind::RequestSync {
-                seat.lock().ask(Some(asker.clone()), Instant::now());
+                member.lock().ask(Some(asker.clone()), Instant::now());
             }
-            let replaced = seat.deliver(&mut parcel, &self.inner.settings.queue);
-            self.inner.metrics.conflated.inc_by(replaced as u64);
+            let superseded = member.deliver(&mut parcel, &self.inner.settings.queue);
+            self.inner.metrics.conflated.inc_by(superseded as u64);
         }
         for node in &room.elsewhere {
             let source = from.connection;
@@ -358,12 +360,12 @@ impl Relay {
     }
 
     /// Passes an answer to those who asked for it, wherever they are.
-    pub(super) fn pass_answer(&self, room: &mut RoomState, from: &Seat, frame: &Frame, askers: &[Place], seq: Seq) {
+    pub(super) fn pass_answer(&self, room: &mut RoomState, from: &Member, frame: &Frame, askers: &[Place], seq: Seq) {
         let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let (here, state_hash) = (self.node(), frame.data_hash());
         let local = askers.iter().filter(|asker| asker.node == *here);
-        for seat in local.filter_map(|asker| room.seat(asker.connection).cloned()).collect::<Vec<_>>() {
-            self.answer(room, &seat, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
+        for member in local.filter_map(|asker| room.member(asker.connection).cloned()).collect::<Vec<_>>() {
+            self.answer(room, &member, Parcel::new(frame.text.clone(), frame.kind, epoch, seq), state_hash);
         }
         let nodes: BTreeSet<&NodeId> = askers.iter().map(|asker| &asker.node).filter(|node| *node != here).collect();
         for node in nodes {
@@ -376,8 +378,8 @@ impl Relay {
 
     /// Gives an answer to one who asked, unless the ACTIVE client's own state has overtaken it. If the one who asked is
     /// the ACTIVE client, its followers have to learn what it goes on from.
-    pub(super) fn answer(&self, room: &mut RoomState, seat: &Seat, mut parcel: Parcel, hash: u64) {
-        let state = seat.lock();
+    pub(super) fn answer(&self, room: &mut RoomState, member: &Member, mut parcel: Parcel, hash: u64) {
+        let state = member.lock();
         let another = state.last_state.is_some_and(|last| last != hash);
         let overtaken = state.updated && another;
         drop(state);
@@ -386,10 +388,10 @@ impl Relay {
             return;
         }
         parcel.state_hash = Some(hash);
-        seat.deliver(&mut parcel, &self.inner.settings.queue);
-        if another && room.driver_at(seat.connection).is_some() {
+        member.deliver(&mut parcel, &self.inner.settings.queue);
+        if another && room.local_controller_at(member.connection).is_some() {
             room.asked = None;
-            self.ask_own_driver(room);
+            self.request_own_state(room);
         }
     }
 
@@ -400,18 +402,18 @@ impl Relay {
 
     /// The role of this seat's client as this node knows it.
     #[must_use]
-    pub fn role_of(&self, seat: &Seat) -> Role {
-        let room = seat.room.lock();
+    pub fn role_of(&self, member: &Member) -> Role {
+        let room = member.room.lock();
         let Some(view) = &room.view else { return Role::default() };
-        view.session.client(seat.connection).map(|(_, client)| view.session.role(client)).unwrap_or_default()
+        view.session.client(member.connection).map(|(_, client)| view.session.role(client)).unwrap_or_default()
     }
 }
 
 /// What a state can be, as far as its sender's connection knows.
-fn state_claim(state: &mut SeatState, passed: &Passed, frame: &Frame) -> StateClaim {
+fn state_claim(state: &mut MemberState, passed: &RecentStates, frame: &Frame) -> StateClaim {
     if state.answers(frame.data_hash(), frame.epoch.is_some(), passed, Instant::now()) {
         StateClaim::Answer
-    } else if state.told.modern && std::mem::take(&mut state.initial_push) {
+    } else if state.client_view.modern && std::mem::take(&mut state.initial_push) {
         StateClaim::InitialPush
     } else {
         StateClaim::Drive

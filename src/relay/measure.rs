@@ -20,8 +20,8 @@ impl Relay {
             ..Snapshot::default()
         };
         for room in self.inner.hub.rooms() {
-            for seat in &room.lock().seats {
-                let (_, frames) = seat.outbound.depth();
+            for member in &room.lock().members {
+                let (_, frames) = member.outbound.depth();
                 snapshot.queued_frames += frames;
                 snapshot.longest_queue_frames = snapshot.longest_queue_frames.max(frames);
             }

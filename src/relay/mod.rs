@@ -16,10 +16,10 @@ mod events;
 mod flush;
 mod frames;
 mod measure;
+mod notify;
 mod outcome;
 mod queue;
 mod sessions;
-mod tell;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,7 +35,7 @@ use tracing::Instrument;
 use crate::broker::SharedBroker;
 use crate::clock::StoreClock;
 use crate::control::{Event, Join, Rules};
-use crate::hub::{Hub, QueueLimits, Seat};
+use crate::hub::{Hub, Member, QueueLimits};
 use crate::ids::{ClientId, ConnectionId, Millis, NodeId, ResumeToken, SessionId};
 use crate::metrics::Metrics;
 use crate::presence::{Presence, Timing};
@@ -101,7 +101,7 @@ pub enum Readiness {
     /// It has lost its store for longer than its lease.
     StoreUnavailable,
     /// Its own inbox stays silent: other nodes' frames would not arrive.
-    Deaf,
+    InboxSilent,
 }
 
 impl Readiness {
@@ -115,7 +115,7 @@ impl Readiness {
             Self::StoreUnavailable => {
                 "the store cannot be reached; sockets stay open and nobody can drive until it can"
             }
-            Self::Deaf => "this node does not hear the others; it is subscribing again",
+            Self::InboxSilent => "this node does not hear the others; it is subscribing again",
         }
     }
 }
@@ -140,13 +140,13 @@ struct Inner {
     connections: AtomicU64,
     draining: AtomicBool,
     started: AtomicBool,
-    deaf: AtomicBool,
+    inbox_silent: AtomicBool,
     tasks: TaskTracker,
 }
 
 /// What a socket shows at the door.
 #[derive(Clone, Debug)]
-pub struct Ticket {
+pub struct JoinRequest {
     /// The session it wants into.
     pub session: SessionId,
     /// The id it asks to be known by.
@@ -180,7 +180,7 @@ impl Relay {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
-            deaf: AtomicBool::new(false),
+            inbox_silent: AtomicBool::new(false),
             tasks: TaskTracker::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -213,8 +213,8 @@ impl Relay {
             Readiness::Ready
         } else if !self.inner.started.load(Ordering::Acquire) {
             Readiness::Starting
-        } else if self.inner.deaf.load(Ordering::Acquire) {
-            Readiness::Deaf
+        } else if self.inner.inbox_silent.load(Ordering::Acquire) {
+            Readiness::InboxSilent
         } else {
             Readiness::StoreUnavailable
         }
@@ -225,7 +225,7 @@ impl Relay {
     /// # Errors
     ///
     /// The reason to close the socket with.
-    pub async fn join(&self, ticket: Ticket) -> Result<Arc<Seat>, CloseReason> {
+    pub async fn join(&self, join_request: JoinRequest) -> Result<Arc<Member>, CloseReason> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(CloseReason::Drain);
         }
@@ -234,13 +234,13 @@ impl Relay {
         }
         let join = Join {
             connection: ConnectionId::random(),
-            wants: ticket.client,
+            wants: join_request.client,
             otherwise: ClientId::random(),
-            resume: ticket.resume.map(|token| token.digest()),
+            resume: join_request.resume.map(|token| token.digest()),
         };
-        let span = tracing::debug_span!(target: SPANS, "join", session = ticket.session.tag());
-        match self.submit(ticket.session, Event::Join(join), None).instrument(span).await {
-            Reply::Seated(seat) => Ok(seat),
+        let span = tracing::debug_span!(target: SPANS, "join", session = join_request.session.tag());
+        match self.submit(join_request.session, Event::Join(join), None).instrument(span).await {
+            Reply::Joined(member) => Ok(member),
             Reply::Closed(reason) => Err(reason),
             Reply::Missing => Err(CloseReason::SessionNotFound),
             Reply::Unavailable | Reply::Done => Err(CloseReason::StoreUnavailable),
@@ -248,10 +248,10 @@ impl Relay {
     }
 
     /// Gives a seat back. `lost`: the socket went without a goodbye, so its client may come back.
-    pub async fn leave(&self, seat: &Arc<Seat>, lost: bool) {
-        let event = Event::Leave { connection: seat.connection, lost };
+    pub async fn leave(&self, member: &Arc<Member>, lost: bool) {
+        let event = Event::Leave { connection: member.connection, lost };
         // If the store is away the room remembers that its roster has to be mended.
-        self.submit(seat.room.id, event, None).await;
+        self.submit(member.room.id, event, None).await;
     }
 
     /// Counts a socket in, unless the node has as many as it takes. The socket is counted out when the pass is dropped.
@@ -288,15 +288,15 @@ impl Relay {
 
     /// The seats of this node in the order a drain closes them: ACTIVE clients last.
     #[must_use]
-    pub fn seats_to_drain(&self) -> Vec<Arc<Seat>> {
-        let mut seats = Vec::new();
+    pub fn members_to_drain(&self) -> Vec<Arc<Member>> {
+        let mut members = Vec::new();
         for room in self.inner.hub.rooms() {
             let state = room.lock();
             let driver = state.driver.map(|driver| driver.connection);
-            seats.extend(state.seats.iter().map(|seat| (Some(seat.connection) == driver, seat.clone())));
+            members.extend(state.members.iter().map(|member| (Some(member.connection) == driver, member.clone())));
         }
-        seats.sort_by_key(|(drives, _)| *drives);
-        seats.into_iter().map(|(_, seat)| seat).collect()
+        members.sort_by_key(|(drives, _)| *drives);
+        members.into_iter().map(|(_, member)| member).collect()
     }
 
     /// Gives this node's lease back: nobody drives here any more, and the others need not wait for it to lapse.

@@ -10,7 +10,7 @@ use super::decide::Decision;
 use super::queue::{Job, Reply, Standing};
 use crate::broker::{Body, Kind, Message, Route, Target};
 use crate::control::{Direction, Effect, Event, Intent};
-use crate::hub::{Parcel, Room, Seat};
+use crate::hub::{Member, Parcel, Room};
 use crate::ids::{Epoch, NodeId, SessionId};
 use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType, outgoing};
 use crate::reconcile::Belief;
@@ -29,16 +29,16 @@ impl Relay {
         let Decision { session, effects, taken, write } = decision;
         let taken: Vec<Job> = jobs.drain(..taken).collect();
         let session = Arc::new(session);
-        let room = self.seat_newcomers(id, &taken, &effects, &session);
+        let room = self.admit_members(id, &taken, &effects, &session);
         note_beliefs(before, &taken);
         for (index, effect) in &effects {
             if let Effect::Reject(_, code) = effect
-                && let Some((seat, frame)) = &taken[*index].cause
+                && let Some((member, frame)) = &taken[*index].cause
             {
-                self.reject(seat, *code, frame.kind.wire());
+                self.reject(member, *code, frame.kind.wire());
                 // A client without the handshake shows the state that it sent, and has to be shown the true one.
-                if frame.kind == FrameType::StateUpdate && !seat.lock().told.modern {
-                    seat.room.lock().behind = true;
+                if frame.kind == FrameType::StateUpdate && !member.lock().client_view.modern {
+                    member.room.lock().needs_resync = true;
                 }
             }
         }
@@ -59,7 +59,7 @@ impl Relay {
     }
 
     /// Gives every socket that was let in its seat, and takes those that left out of the room.
-    fn seat_newcomers(
+    fn admit_members(
         &self,
         id: SessionId,
         taken: &[Job],
@@ -75,15 +75,15 @@ impl Relay {
                     let known = session.client(join.connection);
                     if let (Some((_, client)), false) = (known, effects.iter().any(refused)) {
                         let room = self.inner.hub.open(id);
-                        let seat = Arc::new(Seat::new(join.connection, room.clone()));
-                        let mut state = seat.lock();
-                        state.told.modern = client.modern;
+                        let member = Arc::new(Member::new(join.connection, room.clone()));
+                        let mut state = member.lock();
+                        state.client_view.modern = client.modern;
                         state.client = Some(client.clone());
                         drop(state);
                         if client.modern {
-                            seat.outbound.speaks_modern();
+                            member.outbound.speaks_modern();
                         }
-                        room.lock().seats.push(seat);
+                        room.lock().members.push(member);
                     }
                 }
                 Event::Leave { connection, .. } => {
@@ -91,7 +91,7 @@ impl Relay {
                         room.lock().remove(*connection);
                     }
                 }
-                Event::Frame { .. } | Event::Rejoin { .. } | Event::Remember(_) => {}
+                Event::Frame { .. } | Event::Rejoin { .. } | Event::RestoreCore(_) => {}
                 Event::Handshake { .. } | Event::Delete | Event::Tick => {}
             }
         }
@@ -103,41 +103,42 @@ impl Relay {
     fn stash(&self, after: &Session, room: Option<&Room>, taken: &[Job], effects: &[(usize, Effect)]) {
         for (index, effect) in effects {
             if let Effect::ForwardToLoser(loser) = effect
-                && let Some((seat, frame)) = &taken[*index].cause
+                && let Some((member, frame)) = &taken[*index].cause
             {
-                self.route(room, seat, (Kind::Accept, &frame.text), loser, after.core.epoch);
+                self.route(room, member, (Kind::Accept, &frame.text), loser, after.core.epoch);
             }
         }
         let ended = after.core.ended.as_ref().map(|ended| ended.connection);
         for job in taken.iter().filter(|job| matches!(job.event, Event::Frame { intent: Intent::Release, .. })) {
-            let Some((seat, frame)) = job.cause.as_ref().filter(|(seat, _)| Some(seat.connection) == ended) else {
+            let Some((member, frame)) = job.cause.as_ref().filter(|(member, _)| Some(member.connection) == ended)
+            else {
                 continue;
             };
-            let mut state = seat.room.lock();
-            state.release = Some((seat.connection, frame.text.clone()));
-            let (source, epoch, seq) = (seat.connection, after.core.epoch, seat.lock().next_seq());
+            let mut state = member.room.lock();
+            state.release = Some((member.connection, frame.text.clone()));
+            let (source, epoch, seq) = (member.connection, after.core.epoch, member.lock().next_seq());
             for node in &state.elsewhere {
                 let target = Target::Others;
                 let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::Release };
-                self.publish(node, seat.room.id, route, frame.text.clone());
+                self.publish(node, member.room.id, route, frame.text.clone());
             }
         }
     }
 
     /// Brings one client's `request_control` or `accept_control` to one place.
-    fn route(&self, room: Option<&Room>, from: &Seat, (kind, text): (Kind, &Bytes), to: &Place, epoch: Epoch) {
+    fn route(&self, room: Option<&Room>, from: &Member, (kind, text): (Kind, &Bytes), to: &Place, epoch: Epoch) {
         let seq = from.lock().next_seq();
         if to.node != *self.node() {
             let (source, target) = (from.connection, Target::Only(vec![to.connection]));
             let route = Route { source, epoch, seq, state_hash: 0, target, kind };
             return self.publish(&to.node, from.room.id, route, text.clone());
         }
-        let Some(seat) = room.and_then(|room| room.lock().seat(to.connection).cloned()) else { return };
+        let Some(member) = room.and_then(|room| room.lock().member(to.connection).cloned()) else { return };
         if kind == Kind::Accept {
-            seat.lock().accepted = Some((from.connection, text.clone()));
+            member.lock().accepted = Some((from.connection, text.clone()));
         } else {
             let mut parcel = Parcel::new(text.clone(), FrameType::RequestControl, epoch, seq);
-            seat.deliver(&mut parcel, &self.inner.settings.queue);
+            member.deliver(&mut parcel, &self.inner.settings.queue);
         }
     }
 
@@ -156,39 +157,39 @@ impl Relay {
             Effect::Reject(..) | Effect::ForwardToLoser(_) => {}
             Effect::Count(transition) => self.inner.metrics.transition(transition),
             Effect::Close(connection, reason) => {
-                let seat = room.and_then(|room| room.lock().seat(connection).cloned());
-                if let Some(seat) = seat {
-                    seat.outbound.close(reason);
-                    seat.room.lock().remove(connection);
+                let member = room.and_then(|room| room.lock().member(connection).cloned());
+                if let Some(member) = member {
+                    member.outbound.close(reason);
+                    member.room.lock().remove(connection);
                 }
             }
             Effect::Drop => self.inner.metrics.dropped.inc(),
             Effect::HoldFrame | Effect::ForwardToOthers | Effect::PassState | Effect::PassAnswer => {
-                if let Some((seat, frame)) = &job.cause {
-                    self.let_through(seat, frame, &effect);
+                if let Some((member, frame)) = &job.cause {
+                    self.let_through(member, frame, &effect);
                 }
             }
-            Effect::AskHolder { holder, claimant } => {
-                if let Some((seat, frame)) = &job.cause {
+            Effect::AskController { controller, claimant } => {
+                if let Some((member, frame)) = &job.cause {
                     let request = self.request_of(frame, claimant.as_str(), after);
                     let room = room.map(AsRef::as_ref);
-                    self.route(room, seat, (Kind::Other, &request), &holder, after.core.epoch);
+                    self.route(room, member, (Kind::Other, &request), &controller, after.core.epoch);
                 }
             }
         }
     }
 
-    fn let_through(&self, seat: &Arc<Seat>, frame: &Frame, effect: &Effect) {
-        let mut room = seat.room.lock();
-        let holds = room.view.as_ref().is_some_and(|view| view.session.holds(seat.connection));
-        if holds && !self.drives(&room, seat.connection) {
+    fn let_through(&self, member: &Arc<Member>, frame: &Frame, effect: &Effect) {
+        let mut room = member.room.lock();
+        let controls = room.view.as_ref().is_some_and(|view| view.session.controls(member.connection));
+        if controls && !self.drives(&room, member.connection) {
             if frame.kind == FrameType::StateUpdate {
-                (room.behind, room.asked) = (true, None);
+                (room.needs_resync, room.asked) = (true, None);
             }
             drop(room);
-            return self.reject(seat, ErrorCode::StoreUnavailable, frame.kind.wire());
+            return self.reject(member, ErrorCode::StoreUnavailable, frame.kind.wire());
         }
-        let mut state = seat.lock();
+        let mut state = member.lock();
         if *effect == Effect::HoldFrame {
             state.held = Some(frame.clone());
             return;
@@ -205,9 +206,9 @@ impl Relay {
         drop(state);
         self.note_activity(&mut room, true);
         match askers {
-            Some(askers) => self.pass_answer(&mut room, seat, frame, &askers, seq),
-            None if *effect == Effect::PassState => self.pass(&mut room, seat, frame, Kind::State, seq),
-            None => self.pass(&mut room, seat, frame, Kind::Other, seq),
+            Some(askers) => self.pass_answer(&mut room, member, frame, &askers, seq),
+            None if *effect == Effect::PassState => self.pass(&mut room, member, frame, Kind::State, seq),
+            None => self.pass(&mut room, member, frame, Kind::Other, seq),
         }
     }
 
@@ -220,9 +221,9 @@ impl Relay {
                 _ => outgoing::with_members(&frame.text, &[("clientId", claimant.into())]),
             };
         }
-        let holder = after.core.holder.as_ref().map(|holder| holder.client.as_str());
+        let controller = after.core.controller.as_ref().map(|controller| controller.client.as_str());
         let data = serde_json::json!({
-            "requestingClientId": claimant, "targetClientId": holder, "requestTimestamp": self.now(),
+            "requestingClientId": claimant, "targetClientId": controller, "requestTimestamp": self.now(),
         });
         outgoing::frame(FrameType::RequestControl, claimant, Some(data), self.now())
     }
@@ -230,15 +231,15 @@ impl Relay {
     fn reply(&self, taken: Vec<Job>, session: &Session, room: Option<&Room>) {
         for Job { event, cause, reply, .. } in taken {
             let answer = match &event {
-                Event::Join(join) => match room.and_then(|room| room.lock().seat(join.connection).cloned()) {
-                    Some(seat) => Reply::Seated(seat),
+                Event::Join(join) => match room.and_then(|room| room.lock().member(join.connection).cloned()) {
+                    Some(member) => Reply::Joined(member),
                     None if session.core.status != Status::Active => Reply::Closed(CloseReason::SessionNotFound),
                     None => Reply::Closed(CloseReason::SessionFull),
                 },
                 Event::Delete if session.core.status == Status::Expired => Reply::Missing,
                 Event::Frame { intent: Intent::Speak, .. } => {
-                    if let Some((seat, frame)) = &cause {
-                        self.forward_first(seat, frame);
+                    if let Some((member, frame)) = &cause {
+                        self.forward_first(member, frame);
                     }
                     Reply::Done
                 }
@@ -253,12 +254,12 @@ impl Relay {
 /// Takes down what the frames say of their senders' beliefs, before these are told what came of them.
 fn note_beliefs(before: &Session, taken: &[Job]) {
     for job in taken {
-        let (Event::Frame { connection, intent, .. }, Some((seat, _))) = (&job.event, &job.cause) else { continue };
-        let mut state = seat.lock();
+        let (Event::Frame { connection, intent, .. }, Some((member, _))) = (&job.event, &job.cause) else { continue };
+        let mut state = member.lock();
         state.spoke = true;
         state.initial_push |= *intent == Intent::Coordinate(Direction::Passive);
-        if let Some(belief) = Belief::of(intent, before.holds(*connection)) {
-            state.told.believes(belief);
+        if let Some(belief) = Belief::of(intent, before.controls(*connection)) {
+            state.client_view.believes(belief);
         }
     }
 }

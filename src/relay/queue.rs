@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use super::decide::Decision;
 use super::{Relay, SPANS};
 use crate::control::{Context, Event, Intent};
-use crate::hub::{Room, Seat};
+use crate::hub::{Member, Room};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::protocol::{CloseReason, Frame};
 use crate::session::{Session, Status};
@@ -29,7 +29,7 @@ const MAX_ATTEMPTS: u32 = 64;
 pub(super) struct Job {
     pub(super) event: Event,
     /// Whose frame it was, and which.
-    pub(super) cause: Option<(Arc<Seat>, Frame)>,
+    pub(super) cause: Option<(Arc<Member>, Frame)>,
     pub(super) reply: oneshot::Sender<Reply>,
     /// What asked for it, for whoever follows the spans.
     pub(super) span: Span,
@@ -41,7 +41,7 @@ pub(super) enum Reply {
     /// It is decided, and everybody is told.
     Done,
     /// The socket has a seat.
-    Seated(Arc<Seat>),
+    Joined(Arc<Member>),
     /// The socket is refused.
     Closed(CloseReason),
     /// There is no such session.
@@ -61,7 +61,7 @@ pub(super) struct Standing {
 
 impl Relay {
     /// Has an event decided. Returns when it is, or when the store cannot be reached.
-    pub(super) async fn submit(&self, id: SessionId, event: Event, cause: Option<(Arc<Seat>, Frame)>) -> Reply {
+    pub(super) async fn submit(&self, id: SessionId, event: Event, cause: Option<(Arc<Member>, Frame)>) -> Reply {
         let (reply, answer) = oneshot::channel();
         self.enqueue(id, Job { event, cause, reply, span: Span::current() });
         answer.await.unwrap_or(Reply::Unavailable)
@@ -69,7 +69,7 @@ impl Relay {
 
     /// Has what is due in a session applied, and this node's clients told of what changed. Does not wait for it.
     pub(super) fn refresh(&self, room: &Room) {
-        if !std::mem::replace(&mut room.lock().to_be_read, true) {
+        if !std::mem::replace(&mut room.lock().reload_queued, true) {
             let (reply, _) = oneshot::channel();
             self.enqueue(room.id, Job { event: Event::Tick, cause: None, reply, span: Span::none() });
         }
@@ -104,7 +104,7 @@ impl Relay {
             let asked_by = jobs.front().and_then(|job| job.span.id());
             let span =
                 tracing::debug_span!(target: SPANS, parent: asked_by, "decide", session = id.tag(), jobs = jobs.len());
-            if let Err(error) = self.settle(id, &mut jobs).instrument(span).await {
+            if let Err(error) = self.decide_and_commit(id, &mut jobs).instrument(span).await {
                 // Said once for each session: while the store is away all of them try again and again.
                 if self.fail(id, &mut jobs) {
                     tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
@@ -121,7 +121,7 @@ impl Relay {
                 let state = room.lock();
                 // A client that is cut off has a place to lose when its grace period is over.
                 let roster = state.view.as_ref().and_then(|view| view.session.rosters.get(self.node()));
-                state.seats.is_empty() && !state.stale && roster.is_none_or(|roster| roster.clients.is_empty())
+                state.members.is_empty() && !state.stale && roster.is_none_or(|roster| roster.clients.is_empty())
             });
             self.inner.metrics.sessions.set(i64::try_from(self.inner.hub.len()).unwrap_or(i64::MAX));
         }
@@ -142,12 +142,12 @@ impl Relay {
     }
 
     /// Decides as many of the jobs as fit into one write.
-    async fn settle(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
+    async fn decide_and_commit(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
         let mut unknown: Option<(Session, Decision)> = None;
         for attempt in 0..MAX_ATTEMPTS {
             // What is decided counts under the lease that was held before the document was read.
             let term = self.inner.presence.term();
-            self.begin_reading(id);
+            self.begin_load(id);
             let loaded = self.inner.store.load(id).await?;
             self.inner.clock.set(loaded.now);
             self.inner.presence.heard_from(&loaded.server);
@@ -155,7 +155,7 @@ impl Relay {
                 return self.missing(id, jobs, loaded.now).await;
             };
             if let Some((before, decision)) = unknown.take()
-                && landed(&decision, &stored, self.node())
+                && was_committed(&decision, &stored, self.node())
             {
                 self.finish(id, jobs, &before, decision, Standing { version: stored.version, term, partial: true });
                 return Ok(());
@@ -183,7 +183,7 @@ impl Relay {
                 // never hears, it has to look again at what it may have written.
                 self.inner.hub.open(id);
             }
-            self.suspend_driver(id, &decision.session, &write);
+            self.suspend_controller(id, &decision.session, &write);
             decision.write = Some(write.clone());
             let span = tracing::debug_span!(target: SPANS, "commit", attempt);
             match self.inner.store.commit(id, write).instrument(span).await {
@@ -204,16 +204,16 @@ impl Relay {
     }
 
     /// What is announced from now on may not be in what is read, so it has to be read again.
-    fn begin_reading(&self, id: SessionId) {
+    fn begin_load(&self, id: SessionId) {
         if let Some(room) = self.inner.hub.find(id) {
-            room.lock().to_be_read = false;
+            room.lock().reload_queued = false;
         }
     }
 
     /// Whether somebody may drive in this session whom the store has forgotten: then nobody else may be let drive.
     fn is_doubtful(&self, session: &Session, now: Millis) -> bool {
         let presence = &self.inner.presence;
-        presence.memory_is_doubtful() || presence.is_older_than_memory(session.info.created_at, now)
+        presence.may_have_lost_data() || presence.predates_lineage(session.info.created_at, now)
     }
 
     async fn back_off(&self, attempt: u32) {
@@ -223,12 +223,12 @@ impl Relay {
     }
 
     /// Before control can leave a client of this node, its states stop passing, until a document is read after that write.
-    fn suspend_driver(&self, id: SessionId, after: &Session, write: &Write) {
+    fn suspend_controller(&self, id: SessionId, after: &Session, write: &Write) {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
-        state.tried = write.core.as_ref().map(|(_, base)| base.write).or(state.tried);
+        state.unresolved_write = write.core.as_ref().map(|(_, base)| base.write).or(state.unresolved_write);
         if let Some(driver) = state.driver {
-            let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
+            let stays = after.controls(driver.connection) && after.core.epoch == driver.epoch;
             // One that is told of its loss goes on until what it has sent is read: then it loses control by another write.
             let told_first = self.must_be_flushed(&state, after);
             let driver = state.driver.as_mut();
@@ -238,7 +238,7 @@ impl Relay {
         }
     }
 
-    /// There is no document. If the store has lost its memory, the sockets here restore it; otherwise the session is over.
+    /// There is no document. If the store has lost its lineage, the sockets here restore it; otherwise the session is over.
     async fn missing(&self, id: SessionId, jobs: &mut VecDeque<Job>, now: Millis) -> Result<(), StoreError> {
         if let Some(room) = self.inner.hub.find(id) {
             let restored = self.restore(&room).await?;
@@ -247,15 +247,15 @@ impl Relay {
             }
             let mut state = room.lock();
             state.stale = false;
-            for seat in std::mem::take(&mut state.seats) {
-                seat.outbound.close(CloseReason::SessionExpired);
+            for member in std::mem::take(&mut state.members) {
+                member.outbound.close(CloseReason::SessionExpired);
             }
         }
-        let doubtful = self.inner.presence.memory_is_doubtful();
+        let doubtful = self.inner.presence.may_have_lost_data();
         for job in jobs.drain(..) {
             // Who can prove to have been here was here before the store was empty.
             let proven = matches!(&job.event, Event::Join(join) if join.resume.is_some());
-            let forgotten = doubtful || proven && self.inner.presence.is_older_than_memory(0, now);
+            let forgotten = doubtful || proven && self.inner.presence.predates_lineage(0, now);
             // Who asked may have gone.
             let _ = job.reply.send(if forgotten { Reply::Unavailable } else { Reply::Missing });
         }
@@ -270,7 +270,7 @@ fn refuse_claims(jobs: &mut VecDeque<Job>) {
         let refused = match &job.event {
             Event::Frame { intent, .. } => *intent != Intent::Speak,
             Event::Join(join) => join.resume.is_some(),
-            Event::Leave { .. } | Event::Rejoin { .. } | Event::Remember(_) | Event::Handshake { .. } => false,
+            Event::Leave { .. } | Event::Rejoin { .. } | Event::RestoreCore(_) | Event::Handshake { .. } => false,
             Event::Delete | Event::Tick => false,
         };
         if refused {
@@ -283,7 +283,7 @@ fn refuse_claims(jobs: &mut VecDeque<Job>) {
 }
 
 /// Whether a write whose answer was lost stands in the store.
-fn landed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
+fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     let Some(write) = &decision.write else { return false };
     let roster = |session: &Session| session.rosters.get(here).cloned();
     match &write.core {

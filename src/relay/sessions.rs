@@ -98,7 +98,7 @@ impl Relay {
         self.inner.clock.set(loaded.now);
         self.inner.presence.heard_from(&loaded.server);
         match loaded.found {
-            None if self.inner.presence.memory_is_doubtful() => Err(RelayError::Unavailable),
+            None if self.inner.presence.may_have_lost_data() => Err(RelayError::Unavailable),
             None => Ok(None),
             Some(stored) if stored.session.status_at(loaded.now) != Status::Active => Ok(None),
             Some(stored) => Ok(Some(SessionData::of(id, &stored.session, loaded.now))),
@@ -131,7 +131,7 @@ impl Relay {
         match self.submit(id, Event::Delete, None).await {
             Reply::Missing => Ok(false),
             Reply::Unavailable => Err(RelayError::Unavailable),
-            Reply::Done | Reply::Seated(_) | Reply::Closed(_) => {
+            Reply::Done | Reply::Joined(_) | Reply::Closed(_) => {
                 self.emit(RelayEvent::SessionDeleted(id));
                 Ok(true)
             }

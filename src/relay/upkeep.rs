@@ -54,19 +54,19 @@ impl Relay {
         match self.inner.presence.renew().await {
             Ok(renewed) => {
                 self.inner.started.store(true, Ordering::Release);
-                self.inner.deaf.store(false, Ordering::Release);
+                self.inner.inbox_silent.store(false, Ordering::Release);
                 if !had_lease {
                     tracing::info!(node = %self.node(), "the store is reached and the lease is held: serving");
                 }
-                if renewed.memory_lost {
-                    tracing::warn!("the store has lost its memory; the sessions of connected clients are restored");
+                if renewed.data_lost {
+                    tracing::warn!("the store has lost its lineage; the sessions of connected clients are restored");
                 }
-                if renewed.new_term || renewed.memory_lost {
-                    self.read_all_again(renewed.memory_lost);
+                if renewed.new_term || renewed.data_lost {
+                    self.read_all_again(renewed.data_lost);
                 }
             }
             Err(error) => {
-                self.inner.deaf.store(matches!(error, RenewError::Broker(_)), Ordering::Release);
+                self.inner.inbox_silent.store(matches!(error, RenewError::Broker(_)), Ordering::Release);
                 let serving = self.inner.presence.term().is_some();
                 if self.inner.started.load(Ordering::Acquire) {
                     tracing::warn!(%error, serving, "the lease could not be renewed");
@@ -81,12 +81,12 @@ impl Relay {
 
     /// After a lapse nothing that was known is certain. A store that has lost its memory counts its writes from one
     /// again.
-    fn read_all_again(&self, memory_lost: bool) {
+    fn read_all_again(&self, data_lost: bool) {
         let mut rooms = self.inner.hub.rooms();
         for room in &rooms {
             let mut state = room.lock();
             state.stale = true;
-            if memory_lost {
+            if data_lost {
                 // What it says now may be older than what is known here.
                 state.view.iter_mut().for_each(|view| view.version = 0);
             }
@@ -190,9 +190,9 @@ impl Relay {
             room.activity.drove_at = now;
         }
         let Some((activity, session)) = self.unreported(room, now, false) else { return };
-        let Some(seat) = room.seats.first() else { return };
+        let Some(member) = room.members.first() else { return };
         room.reported = (activity, now);
-        self.report_activity(&seat.room.clone(), activity, session);
+        self.report_activity(&member.room.clone(), activity, session);
     }
 
     fn report_activity(&self, room: &Arc<Room>, activity: Activity, session: Arc<Session>) {
@@ -226,33 +226,35 @@ impl Relay {
         let grace = ours.flat_map(|(_, roster)| roster.clients.iter().filter_map(|client| client.cut_off_at));
         let grace = grace.map(|since| since + millis(rules.grace));
         let ends = std::iter::once(session.expires_at());
-        claims.chain(offers).chain(grace).chain(ends).min().unwrap_or(Millis::MAX)
+        let doubt =
+            Some(session.core.doubtful_until).filter(|until| session.core.controller.is_none() && *until > self.now());
+        claims.chain(offers).chain(grace).chain(ends).chain(doubt).min().unwrap_or(Millis::MAX)
     }
 
-    /// The local client that surely held control when the store lost its memory: it drove here, its loss was not being
+    /// The local client that surely held control when the store lost its lineage: it drove here, its loss was not being
     /// written, and the lease has not lapsed since, so nobody can have taken control from it.
-    pub(super) fn sure_holder(&self, room: &RoomState) -> Option<ConnectionId> {
+    pub(super) fn confirmed_controller(&self, room: &RoomState) -> Option<ConnectionId> {
         let sure = room.driver.filter(|driver| !driver.suspended && self.inner.presence.covers(driver.term));
         sure.map(|driver| driver.connection)
     }
 
     /// Whether the document says of a client of this node that it drives, and this node is not sure of it: the store may
     /// have forgotten that another was granted control. `sure`: who surely held it.
-    pub(super) fn is_unsure_of_holder(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
-        let own = session.core.holder.as_ref().filter(|holder| holder.place.node == *self.node());
-        let connection = own.map(|holder| holder.place.connection);
-        connection.is_some() && connection != sure && self.inner.presence.memory_is_doubtful()
+    pub(super) fn doubts_controller(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
+        let own = session.core.controller.as_ref().filter(|controller| controller.place.node == *self.node());
+        let connection = own.map(|controller| controller.place.connection);
+        connection.is_some() && connection != sure && self.inner.presence.may_have_lost_data()
     }
 
-    /// Writes the session of this room anew if the store has lost it with its memory. `false`: it has not, so the
+    /// Writes the session of this room anew if the store has lost it with its lineage. `false`: it has not, so the
     /// session is over.
     pub(super) async fn restore(&self, room: &Arc<Room>) -> Result<bool, StoreError> {
         // The heartbeat may not have noticed yet: flushed by hand, a server keeps its name.
-        if !self.inner.presence.memory_is_doubtful() {
-            self.inner.presence.look_at_memory().await?;
+        if !self.inner.presence.may_have_lost_data() {
+            self.inner.presence.check_lineage().await?;
         }
         let view = room.lock().view.clone();
-        let Some(view) = view.filter(|_| self.inner.presence.memory_is_doubtful()) else { return Ok(false) };
+        let Some(view) = view.filter(|_| self.inner.presence.may_have_lost_data()) else { return Ok(false) };
         if view.session.core.status != Status::Active {
             return Ok(false);
         }
@@ -262,10 +264,10 @@ impl Relay {
         session.rosters.retain(|node, _| node == self.node());
         session.activity.retain(|node, _| node == self.node());
         session.activity.entry(self.node().clone()).or_default().seen_at = now;
-        let Core { epoch, holder, everyone, changed_at, replaced, .. } = session.core;
-        let holder = holder.filter(|holder| holder.place.node == *self.node());
+        let Core { epoch, controller, everyone, changed_at, superseded, .. } = session.core;
+        let controller = controller.filter(|controller| controller.place.node == *self.node());
         let doubtful_until = now + self.inner.presence.timing().patience();
-        session.core = Core { epoch, holder, everyone, changed_at, replaced, doubtful_until, ..Core::default() };
+        session.core = Core { epoch, controller, everyone, changed_at, superseded, doubtful_until, ..Core::default() };
         let keep = keep(&session, now);
         self.inner.store.create(room.id, &session, keep).await?;
         tracing::info!(session = room.id.tag(), "restored after the store lost its memory");

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Base, Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId};
+use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::session::{Activity, Session};
 
@@ -65,10 +65,10 @@ impl MemoryStore {
         Self { inner: Arc::new(Inner { born_at, born: Instant::now(), generation, limit, state: Mutex::default() }) }
     }
 
-    fn remembers(&self) -> Memory {
+    fn remembers(&self) -> StoreLineage {
         let marker = self.inner.generation.clone();
         let servers = BTreeSet::from([marker.clone()]);
-        Memory { marker, since: 0, servers }
+        StoreLineage { marker, since: 0, servers }
     }
 
     fn now(&self) -> Millis {
@@ -196,11 +196,11 @@ impl Store for MemoryStore {
         self.with(|state, now| {
             state.beats.insert(node.clone(), Kept { value: count, until: now + millis(keep) });
             state.wrote(now);
-            Ok(Beat { now, memory: self.remembers() })
+            Ok(Beat { now, lineage: self.remembers() })
         })
     }
 
-    async fn memory(&self) -> Result<Memory, StoreError> {
+    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
         Ok(self.remembers())
     }
 

@@ -112,13 +112,13 @@ pub struct Beat {
     /// The store's time.
     pub now: Millis,
     /// What the store remembers.
-    pub memory: Memory,
+    pub lineage: StoreLineage,
 }
 
 /// Names what a store remembers. It changes whenever the store may have forgotten something that it had confirmed: it
 /// came back empty, or from what it had saved, or a replica took its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub struct StoreLineage {
     /// Names everything since the store was last empty.
     pub marker: String,
     /// Since when it can have forgotten nothing, in the store's time: since it was last empty, or since another server
@@ -168,7 +168,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError>;
 
     /// What the store remembers.
-    async fn memory(&self) -> Result<Memory, StoreError>;
+    async fn lineage(&self) -> Result<StoreLineage, StoreError>;
 
     /// The last heartbeat of each node, `None` where there is none.
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError>;

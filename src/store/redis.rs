@@ -17,7 +17,7 @@ use fred::types::{CustomCommand, Expiration, FromValue, Value};
 use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Base, Beat, Committed, Loaded, Memory, Store, StoreError, Stored, Write, WriteId, whole};
+use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId, whole};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
@@ -27,12 +27,12 @@ use crate::session::{Activity, Session};
 /// else.
 const GENERATION: &str = "gitorial:generation";
 
-/// When each server that answers for documents was first heard of, by the name of its memory. In the slot of
+/// When each server that answers for documents was first heard of, by the name of its lineage. In the slot of
 /// [`GENERATION`].
 const SERVERS: &str = "gitorial:servers:{gitorial:generation}";
 
 /// Reads both, and writes what is new.
-const MEMORY: &str = include_str!("lua/memory.lua");
+const LINEAGE: &str = include_str!("lua/lineage.lua");
 
 /// A document's key with its braces: 9 characters, then the first hyphen of the id.
 const DOCUMENTS: &str = "gitorial:?????????-????-????-????-?????????????";
@@ -214,22 +214,22 @@ impl Store for RedisStore {
         };
         let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(1);
         let mut next = || answers.next().unwrap_or(Value::Null);
-        let (now, memory) = understand(next(), primaries)?;
+        let (now, lineage) = understand(next(), primaries)?;
         if replicas > 0 {
             let have: u32 = next().convert().map_err(strange)?;
             if have < replicas {
                 return Err(self.unavailable(&format!("{have} of {replicas} replicas have the heartbeat")));
             }
         }
-        Ok(Beat { now, memory })
+        Ok(Beat { now, lineage })
     }
 
-    async fn memory(&self) -> Result<Memory, StoreError> {
+    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
         let primaries = self.primaries().await?;
         let client = self.connection.client();
         let ask = client.custom::<Value, Value>(beside("EVAL", GENERATION), memory_script(&primaries));
         let answer = self.ask(&self.connection, "memory", ask).await?;
-        understand(answer, primaries).map(|(_, memory)| memory)
+        understand(answer, primaries).map(|(_, lineage)| lineage)
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -307,18 +307,18 @@ impl RedisStore {
     }
 }
 
-/// The arguments of EVAL for memory.lua.
+/// The arguments of EVAL for lineage.lua.
 fn memory_script(primaries: &BTreeSet<String>) -> Vec<Value> {
     let marker = format!("{:032x}", rand::random::<u128>());
-    let fixed: [Value; 5] = [MEMORY.into(), 2.into(), GENERATION.into(), SERVERS.into(), marker.into()];
+    let fixed: [Value; 5] = [LINEAGE.into(), 2.into(), GENERATION.into(), SERVERS.into(), marker.into()];
     fixed.into_iter().chain(primaries.iter().map(|name| name.as_str().into())).collect()
 }
 
-/// What memory.lua answered.
-fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, Memory), StoreError> {
+/// What lineage.lua answered.
+fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, StoreLineage), StoreError> {
     let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
     let servers = if primaries.is_empty() { [server].into() } else { primaries };
-    Ok((now, Memory { marker, since, servers }))
+    Ok((now, StoreLineage { marker, since, servers }))
 }
 
 fn strange(_: Error) -> StoreError {

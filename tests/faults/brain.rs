@@ -40,7 +40,7 @@ struct Modern {
     epoch: u64,
     active: bool,
     follows: bool,
-    holder: Option<String>,
+    controller: Option<String>,
     offer: Option<String>,
     request: Option<String>,
     last: Option<Value>,
@@ -101,7 +101,7 @@ impl Brain {
             modern.drove |= modern.active;
             modern.followed = modern.follows;
             (modern.entered, modern.active, modern.follows) = (false, false, false);
-            (modern.offer, modern.request, modern.holder) = (None, None, None);
+            (modern.offer, modern.request, modern.controller) = (None, None, None);
         }
     }
 
@@ -132,6 +132,11 @@ impl Brain {
     /// Whether its user has called `disconnect()`, and its socket has yet to close.
     pub fn is_closing(&self) -> bool {
         matches!(&self.kind, Kind::Old(_, script) if script.closing)
+    }
+
+    /// Whether its user is gone though it has come back by itself.
+    pub fn is_deserted(&self) -> bool {
+        matches!(&self.kind, Kind::Old(_, script) if script.phase == Phase::Disconnected)
     }
 
     /// Whether it has come back, without a handshake that would have said what it is.
@@ -177,7 +182,7 @@ impl Brain {
             Kind::Modern(modern) => modern.on_frame(self.who, &frame, &mut notes),
         };
         if !self.is_modern() && self.is_active() != was {
-            notes.push(What::Told(if was { Role::Other } else { Role::Active }, None));
+            notes.push(What::ClientView(if was { Role::Other } else { Role::Active }, None));
         }
         answers.iter_mut().for_each(|frame| mark(frame, true));
         notes.extend(answers.iter().filter_map(|frame| state_of(frame, true)).map(What::Sent));
@@ -195,7 +200,7 @@ impl Brain {
         };
         let mut notes = Vec::new();
         if self.is_active() != was {
-            notes.push(What::Told(if was { Role::Other } else { Role::Active }, None));
+            notes.push(What::ClientView(if was { Role::Other } else { Role::Active }, None));
         }
         for frame in &mut frames {
             mark(frame, false);
@@ -226,7 +231,7 @@ impl Modern {
                 let active = frame["data"]["assignedDirection"] == "ACTIVE";
                 (self.active, self.follows) = (active, !active);
                 self.followed_in = frame["epoch"].as_u64().filter(|_| !active);
-                notes.push(What::Told(if active { Role::Active } else { Role::Other }, frame["epoch"].as_u64()));
+                notes.push(What::ClientView(if active { Role::Active } else { Role::Other }, frame["epoch"].as_u64()));
                 // What was written last may have been lost with the connection.
                 let again = active && std::mem::take(&mut self.drove);
                 if !active {
@@ -243,9 +248,9 @@ impl Modern {
             "offer_control" => self.offer = Some(from),
             "release_control" => {
                 self.follows = false;
-                (self.holder, self.followed_in) = (None, None);
+                (self.controller, self.followed_in) = (None, None);
             }
-            "role_changed" if frame["data"]["role"] == "active" => self.holder = Some(from),
+            "role_changed" if frame["data"]["role"] == "active" => self.controller = Some(from),
             "error" => notes.push(What::Hurt("an error was sent".to_owned())),
             _ => {}
         }
@@ -263,7 +268,7 @@ impl Modern {
         if self.follows {
             self.followed_in = Some(epoch);
         }
-        notes.push(What::Told(if self.active { Role::Active } else { Role::Other }, Some(epoch)));
+        notes.push(What::ClientView(if self.active { Role::Active } else { Role::Other }, Some(epoch)));
         if self.active {
             self.drove = false;
             return self.repeat(who);
@@ -307,10 +312,10 @@ impl Modern {
                 }
             };
         }
-        match (chance, self.offer.take(), &self.holder) {
+        match (chance, self.offer.take(), &self.controller) {
             (0..50, Some(name), _) => frame("accept_control", names(&Some(name))),
             (50..80, Some(name), _) => frame("decline_control", names(&Some(name))),
-            (0..4, None, Some(_)) => frame("accept_control", names(&self.holder)),
+            (0..4, None, Some(_)) => frame("accept_control", names(&self.controller)),
             (4..8, None, Some(_)) => {
                 vec![envelope(who, "request_control", json!({ "requestingClientId": who.id() }), None)]
             }

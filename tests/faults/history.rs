@@ -64,7 +64,7 @@ pub enum What {
     /// It received a state.
     Got(StateFrame),
     /// It learnt what it is, in which epoch if it was said.
-    Told(Role, Option<u64>),
+    ClientView(Role, Option<u64>),
     /// A frame of it was refused with this code.
     Refused(String),
     /// It was done something that must never be done to a client.
@@ -95,6 +95,8 @@ pub struct Standing {
     pub connected: bool,
     /// It keeps its role over a reconnect, whatever the relay thinks (the first generation).
     pub stubborn: bool,
+    /// Its user has called `disconnect()`, and it came back by itself: nothing it is told changes what it is.
+    pub deserted: bool,
     /// It has come back on another socket, and has not done the handshake.
     pub returned: bool,
     /// It was told that it has no role in an epoch in which it had been told that it follows.
@@ -107,7 +109,7 @@ pub struct Standing {
 #[derive(Clone, Debug)]
 pub struct Quiet {
     /// Who drives, by the store.
-    pub holder: Option<Who>,
+    pub controller: Option<Who>,
     /// How many clients the store counts.
     pub clients: usize,
     /// The clients.

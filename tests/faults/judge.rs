@@ -27,7 +27,7 @@ pub enum Verdict {
     /// A client was done something that must not be done to one.
     Hurt { who: Who, how: String },
     /// After healing, a client believed something else of its role than was true.
-    WrongRole { who: Who, holder: Option<Who> },
+    WrongRole { who: Who, controller: Option<Who> },
     /// After healing, a follower did not have its controller's last state.
     Missed { who: Who, last: Option<(Who, u64)>, of: (Who, u64) },
     /// After healing, clients followed, and nobody drove.
@@ -196,12 +196,12 @@ fn told(events: &[Event]) -> Vec<Verdict> {
     for Event { who, what, .. } in events {
         match what {
             What::Opened | What::Closed(..) => roles.entry(*who).or_default().standing = None,
-            What::Told(Role::Active, Some(epoch)) => {
+            What::ClientView(Role::Active, Some(epoch)) => {
                 let roles = roles.entry(*who).or_default();
                 roles.active.insert(*epoch);
                 roles.standing = Some(*epoch);
             }
-            What::Told(..) => roles.entry(*who).or_default().standing = None,
+            What::ClientView(..) => roles.entry(*who).or_default().standing = None,
             What::Got(StateFrame { author, epoch: Some(epoch), repeated: false, .. }) => {
                 // Clients without the handshake are told no epoch.
                 let known = roles.get(author).filter(|roles| !roles.active.is_empty());
@@ -235,28 +235,29 @@ pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
     // One that follows nobody may have been the first to choose a role; two have chosen, so one of them drives. The first
     // generation cannot be told that it follows nobody.
     let followers = quiet.standings.iter().filter(|standing| standing.follows && !standing.stubborn).count();
-    if quiet.holder.is_none() && followers > 1 {
+    if quiet.controller.is_none() && followers > 1 {
         verdicts.push(Verdict::NobodyDrives { session, followers });
     }
     let last_of = |who: Who| quiet.standings.iter().find(|standing| standing.who == who).and_then(|s| s.last);
-    let newest = quiet.holder.and_then(last_of);
+    let newest = quiet.controller.and_then(last_of);
     for standing in &quiet.standings {
         let who = standing.who;
         if !standing.connected {
             verdicts.push(Verdict::NotBack { who });
             continue;
         }
-        let holds = quiet.holder == Some(who);
+        let controls = quiet.controller == Some(who);
         // One of the first generation that comes back believes what it did, and its first frame makes it true.
-        let believes = standing.active && !(standing.stubborn && quiet.holder.is_none());
-        if believes != holds {
-            verdicts.push(Verdict::WrongRole { who, holder: quiet.holder });
+        let believes = standing.active && !(standing.stubborn && quiet.controller.is_none());
+        // The relay cannot know that nobody is there to use the control that it gives.
+        if believes != controls && !standing.deserted {
+            verdicts.push(Verdict::WrongRole { who, controller: quiet.controller });
         }
-        if standing.lost_role && quiet.holder.is_some() {
+        if standing.lost_role && quiet.controller.is_some() {
             verdicts.push(Verdict::RoleLost { who });
         }
         // One that came back without a handshake may still take itself for a follower.
-        let follows = standing.follows || (standing.returned && standing.last.is_some() && !holds);
+        let follows = standing.follows || (standing.returned && standing.last.is_some() && !controls);
         if let Some(of) = newest.filter(|of| follows && standing.last != Some(*of)) {
             verdicts.push(Verdict::Missed { who, last: standing.last, of });
         }

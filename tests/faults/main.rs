@@ -184,7 +184,7 @@ async fn run(fault: &'static Fault, store: Kind, seed: u64, size: Size) -> Run {
         converged,
         broken,
         states: is(|what| matches!(what, history::What::Got(_))),
-        grants: is(|what| matches!(what, history::What::Told(history::Role::Active, _))),
+        grants: is(|what| matches!(what, history::What::ClientView(history::Role::Active, _))),
         memory: world.most_memory(),
         said,
     }

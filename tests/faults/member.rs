@@ -101,6 +101,7 @@ impl Member {
             follows: brain.follows(),
             connected: self.shared.connected.load(Ordering::Acquire) && brain.is_ready(),
             stubborn: brain.is_stubborn(),
+            deserted: brain.is_deserted(),
             returned: brain.has_returned(),
             lost_role: brain.has_lost_its_role(),
             last: brain.last(),

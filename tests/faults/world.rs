@@ -272,10 +272,10 @@ impl World {
             Ok(answer) => return lost(format!("the API answers {}", answer.status())),
             Err(_) => return lost("the API does not answer".to_owned()),
         };
-        let holder = document["activeClientId"].as_str().and_then(Who::parse);
+        let controller = document["activeClientId"].as_str().and_then(Who::parse);
         let clients = document["clientCount"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
         let standings = here().map(Member::standing).collect();
-        judge_quiet(session, &Quiet { holder, clients, standings })
+        judge_quiet(session, &Quiet { controller, clients, standings })
     }
 
     /// How long it took until a node that still runs wrote one of these words into its log.

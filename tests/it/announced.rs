@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gitorial_relay::broker::{Delivery, MemoryBus};
-use gitorial_relay::hub::Seat;
+use gitorial_relay::hub::Member;
 use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::boot;
-use gitorial_relay::relay::{Handling, NewSession, Relay, RelayEvent, RelaySettings, Ticket};
+use gitorial_relay::relay::{Handling, JoinRequest, NewSession, Relay, RelayEvent, RelaySettings};
 use gitorial_relay::session::{Activity, Role, Session};
-use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
+use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, StoreLineage, Write};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -58,8 +58,8 @@ impl Store for SlowReads {
         self.store.beat(node, count, keep).await
     }
 
-    async fn memory(&self) -> Result<Memory, StoreError> {
-        self.store.memory().await
+    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
+        self.store.lineage().await
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -105,14 +105,14 @@ impl ByHand {
         count
     }
 
-    async fn join(&self, session: SessionId) -> Arc<Seat> {
-        self.relay.join(Ticket { session, client: None, resume: None }).await.expect("there is a seat")
+    async fn join(&self, session: SessionId) -> Arc<Member> {
+        self.relay.join(JoinRequest { session, client: None, resume: None }).await.expect("there is a seat")
     }
 
-    async fn chooses(&self, seat: &Arc<Seat>, direction: &str) {
+    async fn chooses(&self, member: &Arc<Member>, direction: &str) {
         let data = json!({ "preferredDirection": direction });
         let frame = json!({ "type": "coordinate_sync_direction", "clientId": "client_x", "data": data });
-        if let Handling::Later(work) = self.relay.on_frame(seat, Bytes::from(frame.to_string())) {
+        if let Handling::Later(work) = self.relay.on_frame(member, Bytes::from(frame.to_string())) {
             work.await;
         }
     }
@@ -120,29 +120,29 @@ impl ByHand {
 
 #[tokio::test]
 async fn a_change_announced_while_the_document_is_read_is_read_too() {
-    let (bus, memory) = (MemoryBus::new(), MemoryStore::new());
-    let slow = SlowReads { store: memory.clone(), permits: Semaphore::new(1_000), begun: Semaphore::new(0) };
+    let (bus, lineage) = (MemoryBus::new(), MemoryStore::new());
+    let slow = SlowReads { store: lineage.clone(), permits: Semaphore::new(1_000), begun: Semaphore::new(0) };
     let slow = Arc::new(slow);
     let mut near = ByHand::start("near", &bus, slow.clone()).await;
-    let far = ByHand::start("far", &bus, Arc::new(memory)).await;
+    let far = ByHand::start("far", &bus, Arc::new(lineage)).await;
     let session = near.relay.create_session(NewSession::default()).await.expect("a session").id();
     let _seen = near.join(session).await;
     let mut events = near.relay.events();
 
     slow.permits.forget_permits(1_000);
     slow.begun.forget_permits(1_000);
-    let seat = far.join(session).await;
+    let member = far.join(session).await;
     assert!(near.deliver() > 0, "the join is announced");
     slow.begun.acquire().await.expect("it reads").forget();
-    far.chooses(&seat, "PASSIVE").await;
+    far.chooses(&member, "PASSIVE").await;
     assert!(near.deliver() > 0, "the choice is announced while the join is read");
     slow.permits.add_permits(1_000);
 
-    let told = async { while events.recv().await.expect("an event") != follows(session, &seat) {} };
+    let told = async { while events.recv().await.expect("an event") != follows(session, &member) {} };
     timeout(PATIENCE, told).await.expect("the choice is told");
 }
 
-fn follows(session: SessionId, seat: &Seat) -> RelayEvent {
-    let name = seat.lock().name().cloned().expect("it has joined");
+fn follows(session: SessionId, member: &Member) -> RelayEvent {
+    let name = member.lock().name().cloned().expect("it has joined");
     RelayEvent::RoleChanged(session, name, Role::Passive)
 }

@@ -11,9 +11,9 @@ use gitorial_relay::metrics::Metrics;
 use gitorial_relay::presence::Timing;
 use gitorial_relay::protocol::CloseReason;
 use gitorial_relay::random::boot;
-use gitorial_relay::relay::{NewSession, Readiness, Relay, RelaySettings, Ticket};
+use gitorial_relay::relay::{JoinRequest, NewSession, Readiness, Relay, RelaySettings};
 use gitorial_relay::session::{Activity, Session};
-use gitorial_relay::store::{Beat, Committed, Loaded, Memory, MemoryStore, Store, StoreError, Write};
+use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, StoreLineage, Write};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -74,8 +74,8 @@ impl Store for Line {
         self.passes(self.store.beat(node, count, keep).await)
     }
 
-    async fn memory(&self) -> Result<Memory, StoreError> {
-        self.passes(self.store.memory().await)
+    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
+        self.passes(self.store.lineage().await)
     }
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -110,8 +110,8 @@ async fn start(bus: &MemoryBus, store: &MemoryStore, name: &str) -> (Relay, Arc<
     (relay, line, inbox)
 }
 
-fn ticket(session: SessionId) -> Ticket {
-    Ticket { session, client: None, resume: None }
+fn join_request(session: SessionId) -> JoinRequest {
+    JoinRequest { session, client: None, resume: None }
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
     let (relay, line, _inbox) = start(&MemoryBus::new(), &MemoryStore::new(), "a").await;
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
     line.breaks.store(true, Ordering::Release);
-    assert_eq!(relay.join(ticket(session)).await.err(), Some(CloseReason::StoreUnavailable));
+    assert_eq!(relay.join(join_request(session)).await.err(), Some(CloseReason::StoreUnavailable));
     let clients = async || line.store.load(session).await.unwrap().found.unwrap().session.live_clients();
     assert_eq!(clients().await, 1, "it was written");
     line.broken.store(false, Ordering::Release);
@@ -136,14 +136,14 @@ async fn who_joins_between_a_write_and_its_answer_is_heard_of() {
     let slow = line.slow.lock().await;
     let joining = tokio::spawn({
         let here = here.clone();
-        async move { here.join(ticket(session)).await }
+        async move { here.join(join_request(session)).await }
     });
     line.written.notified().await;
-    there.join(ticket(session)).await.unwrap();
+    there.join(join_request(session)).await.unwrap();
     // The news of it is there before the answer.
     here.on_delivery(inbox.recv().await.unwrap());
     drop(slow);
-    let seat = joining.await.unwrap().unwrap();
-    let known = async || (seat.room.lock().elsewhere == [there.node().clone()]).then_some(());
+    let member = joining.await.unwrap().unwrap();
+    let known = async || (member.room.lock().elsewhere == [there.node().clone()]).then_some(());
     eventually(PATIENCE, known).await;
 }

@@ -172,10 +172,10 @@ async fn sixteen_clients_racing_from_three_nodes_are_never_two_controllers() {
                 racer.say("confirm_transfer", json!({ "toClientId": "x", "timestamp": 1 })).await;
             }
         }
-        let holder = cluster.far().get_session(&session).await.1["activeClientId"].clone();
+        let controller = cluster.far().get_session(&session).await.1["activeClientId"].clone();
         let believers = racers.iter().filter(|racer| racer.belief.lock().active);
         let believers: Vec<Value> = believers.map(|racer| json!(racer.client.id)).collect();
-        let expected: Vec<Value> = if holder.is_null() { Vec::new() } else { vec![holder] };
+        let expected: Vec<Value> = if controller.is_null() { Vec::new() } else { vec![controller] };
         (believers == expected).then_some(believers.len())
     });
     agreed.await;

@@ -20,9 +20,9 @@ const BOUND_KIB: u64 = 4 * 1024;
 
 async fn with_a_deaf_client(stage: &Stage) -> (RawClient, RawClient, TcpStream) {
     let (a, b) = stage.driven().await;
-    let deaf = unread_socket(stage.cluster.near(), &stage.session, USUAL_BUFFER).await;
+    let inbox_silent = unread_socket(stage.cluster.near(), &stage.session, USUAL_BUFFER).await;
     a.expect("client_connected").await;
-    (a, b, deaf)
+    (a, b, inbox_silent)
 }
 
 #[tokio::test]

@@ -232,7 +232,7 @@ async fn heartbeats_are_seen_until_they_lapse_or_are_retired(store: impl Store) 
     let (a, b, c) = (node("a"), node("b"), node("c"));
     let first = store.beat(&a, 1, KEEP).await.expect("answer");
     let second = store.beat(&a, 2, KEEP).await.expect("answer");
-    assert!(second.now >= first.now && first.memory == second.memory && !first.memory.servers.is_empty());
+    assert!(second.now >= first.now && first.lineage == second.lineage && !first.lineage.servers.is_empty());
     store.beat(&b, 7, Duration::from_millis(30)).await.expect("answer");
     let all = [c.clone(), a.clone(), b.clone()];
     eventually(PATIENCE, async || (store.beats(&all).await.expect("answer") == [None, Some(2), None]).then_some(()))
@@ -289,9 +289,12 @@ async fn after_an_unknown_outcome_the_write_id_tells_whether_it_stands() {
     fixture.resume();
     let now = eventually(PATIENCE, async || store.load(id).await.ok()).await.found.expect("found");
     // It landed once or not at all; which of the two, its name says.
-    let landed = now.base.write == name;
-    assert_eq!((now.session.core.epoch, now.version), (Epoch(landed.into()), base.version + u64::from(landed)));
-    assert!(landed || now.base.write == base.base.write);
+    let was_committed = now.base.write == name;
+    assert_eq!(
+        (now.session.core.epoch, now.version),
+        (Epoch(was_committed.into()), base.version + u64::from(was_committed))
+    );
+    assert!(was_committed || now.base.write == base.base.write);
 }
 
 #[tokio::test]
@@ -326,11 +329,11 @@ async fn the_generation_outlives_a_connection_but_not_the_memory_of_redis() {
     let store = redis(&fixture).await;
     let a = node("a");
     let beat = async || store.beat(&a, 1, KEEP).await.ok();
-    let first = eventually(PATIENCE, beat).await.memory;
+    let first = eventually(PATIENCE, beat).await.lineage;
     fixture.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    assert_eq!(eventually(PATIENCE, beat).await.memory, first);
+    assert_eq!(eventually(PATIENCE, beat).await.lineage, first);
     fixture.restart().await;
-    assert_ne!(eventually(PATIENCE, beat).await.memory, first);
+    assert_ne!(eventually(PATIENCE, beat).await.lineage, first);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gitorial_relay::control::{Context, Direction, Event, Intent, Join, Rules, apply};
 use gitorial_relay::hub::Fence;
 use gitorial_relay::ids::{ConnectionId, Epoch, Seq};
-use gitorial_relay::presence::{Lease, Sight};
+use gitorial_relay::presence::{HeartbeatMonitor, Lease};
 use gitorial_relay::session::{Info, Session};
 use stateright::{Model, Property};
 
@@ -16,7 +16,7 @@ use super::marks::{Mark, Marks};
 use super::node::{Landed, Stage};
 use super::run::deep;
 use super::scene::{Broken, Scene, Wish};
-use super::world::{Faults, Job, Memory, Node, Routed, Seat, Step, Store, Stored, Worker, World, Write};
+use super::world::{Faults, Job, Member, Node, Routed, Step, Store, StoreLineage, Stored, Worker, World, Write};
 
 /// At no time two clients whose states their nodes would let through.
 pub const EXCLUSION: &str = "one client drives at most";
@@ -74,16 +74,16 @@ impl Check {
     }
 
     fn first_node(&self, index: usize, doc: &Arc<Doc>) -> Node {
-        let seat = |(client, _): (u8, _)| {
+        let member = |(client, _): (u8, _)| {
             let connection = socket(client, 0);
             let place = Arc::new(doc.session.client(connection).unwrap().1.clone());
-            Seat { client, connection, place, open: true, muted: false }
+            Member { client, connection, place, open: true, superseded: false }
         };
-        let seats: Vec<Seat> =
-            (0..).zip(&self.scene.clients).filter(|(_, (node, _))| *node == index).map(seat).collect();
+        let members: Vec<Member> =
+            (0..).zip(&self.scene.clients).filter(|(_, (node, _))| *node == index).map(member).collect();
         let lease = Lease { deadline: self.scene.timing().deadline(0), term: 1, kept: None };
-        let driver = seats.iter().find(|seat| seat.client == 0).map(|seat| super::world::Driver {
-            connection: seat.connection,
+        let driver = members.iter().find(|member| member.client == 0).map(|member| super::world::LocalController {
+            connection: member.connection,
             epoch: doc.epoch(),
             term: lease.term,
             suspended: false,
@@ -97,22 +97,24 @@ impl Check {
             lease,
             renewing: None,
             beats: 1,
-            memory: Memory { marker: 1, server: 1 },
-            forgetful: false,
+            lineage: StoreLineage { marker: 1, server: 1 },
+            loss_unreported: false,
             doubtful_until: 0,
-            sights: others.map(|other| (other, Sight { count: Some(1), since: 0 })).collect::<BTreeMap<_, _>>(),
+            monitors: others
+                .map(|other| (other, HeartbeatMonitor { count: Some(1), since: 0 }))
+                .collect::<BTreeMap<_, _>>(),
             lapsed: Vec::new(),
-            view: (!seats.is_empty()).then(|| (doc.clone(), 1)),
+            view: (!members.is_empty()).then(|| (doc.clone(), 1)),
             driver,
-            claimed: (!seats.is_empty()).then_some(lease.term),
+            claimed: (!members.is_empty()).then_some(lease.term),
             fence,
-            seats,
+            members,
             jobs: Vec::new(),
             batch: 0,
             worker: Worker::Idle,
-            to_be_read: false,
+            reload_queued: false,
             stale: false,
-            tried: None,
+            unresolved_write: None,
             shown: Epoch::default(),
         }
     }
@@ -141,7 +143,7 @@ impl Model for Check {
             replica: None,
             forgotten: None,
             beats: vec![Some(1); self.scene.nodes],
-            memory: Memory { marker: 1, server: 1 },
+            lineage: StoreLineage { marker: 1, server: 1 },
             writes: 0,
         };
         vec![World {
@@ -208,7 +210,7 @@ impl Model for Check {
 impl Check {
     fn steps_of(&self, world: &World, index: usize, node: &Node, steps: &mut Vec<Step>) {
         let left = &world.left;
-        let unnoticed = node.memory != world.store.memory;
+        let unnoticed = node.lineage != world.store.lineage;
         if self.scene.lease.is_some() || unnoticed {
             let longer = self.scene.timing().deadline(millis(world.now)) > node.lease.deadline || unnoticed;
             match node.renewing {
@@ -224,13 +226,13 @@ impl Check {
                 steps.push(Step::Watch(index));
             }
         }
-        let behind = match (&node.view, &world.store.found) {
+        let needs_resync = match (&node.view, &world.store.found) {
             (Some((_, known)), Some(stored)) => *known != stored.version,
             (None, Some(_)) | (Some(_), None) => true,
             (None, None) => false,
         };
         let due = || node.view.as_ref().is_some_and(|(view, _)| self.is_due(index, node, view));
-        if !node.to_be_read && node.view.is_some() && (node.stale || behind || due()) {
+        if !node.reload_queued && node.view.is_some() && (node.stale || needs_resync || due()) {
             steps.push(Step::Hear(index));
         }
         if node.worker != Worker::Idle || !node.jobs.is_empty() {
@@ -239,13 +241,13 @@ impl Check {
         if left.lost_answers > 0 && world.late.is_none() && matches!(node.worker, Worker::Decided(_)) {
             steps.extend([Step::LoseAnswer(index, true), Step::LoseAnswer(index, false)]);
         }
-        for seat in node.seats.iter().filter(|seat| seat.open && !seat.muted) {
-            let asks = |job: &Job| matches!(job, Job::Frame { connection, .. } if *connection == seat.connection);
+        for member in node.members.iter().filter(|member| member.open && !member.superseded) {
+            let asks = |job: &Job| matches!(job, Job::Frame { connection, .. } if *connection == member.connection);
             if left.wishes > 0 && !node.jobs.iter().any(asks) {
-                steps.extend(self.scene.wishes.iter().map(|wish| Step::Wish(index, seat.client, *wish)));
+                steps.extend(self.scene.wishes.iter().map(|wish| Step::Wish(index, member.client, *wish)));
             }
             if left.breaks > 0 {
-                steps.push(Step::Break(index, seat.client));
+                steps.push(Step::Break(index, member.client));
             }
         }
         if left.states > 0 {
@@ -326,7 +328,7 @@ impl Stage<'_> {
                 self.world.left.memory_losses -= 1;
                 let store = &mut self.world.store;
                 (store.found, store.replica) = (None, None);
-                store.memory.marker += 1;
+                store.lineage.marker += 1;
                 store.beats.fill(None);
             }
             Step::FailOver => {
@@ -344,11 +346,11 @@ impl Stage<'_> {
         let store = &mut self.world.store;
         let grant = |stored: &Option<Stored>| {
             let doc = &stored.as_ref()?.doc;
-            doc.holder().map(|holder| (doc.epoch(), holder))
+            doc.controller().map(|controller| (doc.epoch(), controller))
         };
         store.forgotten = grant(&store.found).filter(|known| Some(*known) != grant(&store.replica));
         store.found = store.replica.take();
-        store.memory.server += 1;
+        store.lineage.server += 1;
     }
 
     fn lose_answer(&mut self, node: usize, again: bool) {
@@ -366,9 +368,9 @@ impl Stage<'_> {
 
     fn wish(&mut self, node: usize, client: u8, wish: Wish) {
         let here = &mut self.world.nodes[node];
-        let Some(seat) = here.seats.iter().find(|seat| seat.client == client && seat.open) else { return };
-        let connection = seat.connection;
-        let view = here.view.as_ref().filter(|(view, _)| view.session.holds(connection));
+        let Some(member) = here.members.iter().find(|member| member.client == client && member.open) else { return };
+        let connection = member.connection;
+        let view = here.view.as_ref().filter(|(view, _)| view.session.controls(connection));
         let epoch = view.map(|(view, _)| view.epoch()).filter(|_| !self.scene.clients[usize::from(client)].1);
         here.jobs.push(Job::Frame { client, connection, wish, epoch });
         self.world.left.wishes -= 1;
@@ -396,7 +398,7 @@ impl Stage<'_> {
     /// The clients of this node, but the one it is from, get a state.
     fn show(&mut self, node: usize, epoch: Epoch, from: ConnectionId) {
         let here = &mut self.world.nodes[node];
-        if here.seats.iter().any(|seat| seat.connection != from && seat.open && !seat.muted) {
+        if here.members.iter().any(|member| member.connection != from && member.open && !member.superseded) {
             self.world.faults.out_of_order |= epoch < here.shown;
             here.shown = here.shown.max(epoch);
         }
@@ -410,7 +412,7 @@ impl Stage<'_> {
             self.world.routed.remove(index);
         }
         let here = &mut self.world.nodes[to];
-        if !here.alive || here.seats.is_empty() {
+        if !here.alive || here.members.is_empty() {
             return;
         }
         if here.fence.admit(epoch, source, seq) || self.scene.is(Broken::Fence) {
@@ -423,9 +425,11 @@ impl Stage<'_> {
 
     fn cut(&mut self, node: usize, client: u8) {
         let here = &mut self.world.nodes[node];
-        let Some(seat) = here.seats.iter_mut().find(|seat| seat.client == client && seat.open) else { return };
-        seat.open = false;
-        here.jobs.push(Job::Leave { connection: seat.connection });
+        let Some(member) = here.members.iter_mut().find(|member| member.client == client && member.open) else {
+            return;
+        };
+        member.open = false;
+        here.jobs.push(Job::Leave { connection: member.connection });
         self.world.left.breaks -= 1;
         self.gone(client);
     }
@@ -452,7 +456,7 @@ impl Stage<'_> {
         self.world.left.crashes -= 1;
         let here = &mut self.world.nodes[node];
         here.alive = false;
-        let seats = std::mem::take(&mut here.seats);
+        let members = std::mem::take(&mut here.members);
         // What it had sent may still arrive.
         if let Worker::Decided(decision) = std::mem::replace(&mut here.worker, Worker::Idle) {
             self.world.late = self.world.late.take().or(Some((node, decision.write)));
@@ -461,20 +465,20 @@ impl Stage<'_> {
         (here.view, here.driver, here.batch, here.renewing) = (None, None, 0, None);
         (here.lease, here.fence, here.shown) = (Lease::default(), Fence::default(), Epoch::default());
         here.jobs.clear();
-        here.sights.clear();
+        here.monitors.clear();
         here.lapsed.clear();
-        seats.iter().filter(|seat| seat.open).for_each(|seat| self.gone(seat.client));
+        members.iter().filter(|member| member.open).for_each(|member| self.gone(member.client));
     }
 }
 
 impl World {
     /// Notes whose epoch this is.
     pub fn note_grant(&mut self, doc: &Doc) {
-        let Some(holder) = doc.holder() else { return };
+        let Some(controller) = doc.controller() else { return };
         let epoch = doc.epoch();
         match self.granted.iter().find(|(known, _)| *known == epoch) {
-            Some((_, known)) => self.faults.granted_twice |= *known != holder,
-            None => self.granted.push((epoch, holder)),
+            Some((_, known)) => self.faults.granted_twice |= *known != controller,
+            None => self.granted.push((epoch, controller)),
         }
     }
 

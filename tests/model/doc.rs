@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
-use gitorial_relay::session::{Assignment, Client, Holder, Session, Status};
+use gitorial_relay::session::{Assignment, Client, Controller, Session, Status};
 
 /// A session document that is cheap to clone and to compare: by a hash of what it says.
 pub struct Doc {
@@ -26,8 +26,8 @@ impl Doc {
         self.session.core.epoch
     }
 
-    pub fn holder(&self) -> Option<ConnectionId> {
-        self.session.core.holder.as_ref().map(|holder| holder.place.connection)
+    pub fn controller(&self) -> Option<ConnectionId> {
+        self.session.core.controller.as_ref().map(|controller| controller.place.connection)
     }
 
     pub fn has_claims(&self) -> bool {
@@ -63,7 +63,7 @@ impl Eq for Doc {}
 impl fmt::Debug for Doc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let core = &self.session.core;
-        write!(f, "{:?} epoch {} holder {:?}", core.status, core.epoch.0, self.holder())?;
+        write!(f, "{:?} epoch {} holder {:?}", core.status, core.epoch.0, self.controller())?;
         if let Some(transfer) = &core.transfer {
             write!(f, " moving to {:?}", transfer.to.as_ref().map(|to| to.place.connection))?;
         }
@@ -81,8 +81,8 @@ impl fmt::Debug for Doc {
 fn plain(mut session: Session) -> Session {
     let core = &mut session.core;
     (core.ended, core.everyone) = (None, Assignment::default());
-    let at_once = |holder: &mut Holder| holder.since = 0;
-    core.holder.iter_mut().for_each(at_once);
+    let at_once = |controller: &mut Controller| controller.since = 0;
+    core.controller.iter_mut().for_each(at_once);
     core.transfer.iter_mut().filter_map(|transfer| transfer.to.as_mut()).for_each(at_once);
     core.requests.iter_mut().for_each(|request| request.at = 0);
     core.offer.iter_mut().for_each(|offer| offer.at = 0);

@@ -31,7 +31,7 @@ pub enum Mark {
     Arrived,
     /// A lease lapsed and another was taken.
     NewLease,
-    /// A node noticed that the store has lost its memory.
+    /// A node noticed that the store has lost its lineage.
     MemoryLost,
     /// A session was written anew.
     Restored,

@@ -11,7 +11,7 @@ use gitorial_relay::session::{Client, Core, Session, Status};
 use super::doc::{Doc, millis, name, node_id, place, token};
 use super::marks::{Mark, Marks};
 use super::scene::{Broken, Scene, Wish};
-use super::world::{Basis, Decision, Driver, Job, Seat, Stored, Worker, World, Write};
+use super::world::{Basis, Decision, Job, LocalController, Member, Stored, Worker, World, Write};
 
 /// No lease has this number.
 const NO_TERM: u64 = 0;
@@ -31,31 +31,33 @@ impl Stage<'_> {
     }
 
     /// The local client whose states this node would let through now.
-    pub fn passing(&self, node: usize) -> Option<Driver> {
+    pub fn passing(&self, node: usize) -> Option<LocalController> {
         let here = &self.world.nodes[node];
         let term = if self.scene.is(Broken::Deadline) { Some(here.lease.term) } else { self.term(node) };
-        let sends = |driver: &Driver| {
-            here.seats.iter().any(|seat| seat.connection == driver.connection && seat.open && !seat.muted)
+        let sends = |driver: &LocalController| {
+            here.members
+                .iter()
+                .any(|member| member.connection == driver.connection && member.open && !member.superseded)
         };
         here.driver.filter(|driver| here.alive && !driver.suspended && Some(driver.term) == term && sends(driver))
     }
 
     /// Whether what this driver was let drive by has held ever since.
-    fn covers(&self, node: usize, driver: &Driver) -> bool {
+    fn covers(&self, node: usize, driver: &LocalController) -> bool {
         let now = millis(self.world.now.saturating_sub(self.scene.drift));
         self.world.nodes[node].lease.covers(driver.term, now)
     }
 
-    /// The local client that surely held control when the store lost its memory.
-    fn sure_holder(&self, node: usize) -> Option<ConnectionId> {
+    /// The local client that surely held control when the store lost its lineage.
+    fn confirmed_controller(&self, node: usize) -> Option<ConnectionId> {
         let sure = self.world.nodes[node].driver.filter(|driver| !driver.suspended && self.covers(node, driver));
         sure.map(|driver| driver.connection)
     }
 
     /// Whether the document says of a client of this node that it drives, and this node is not sure of it.
-    fn is_unsure_of_holder(&self, node: usize, session: &Session, sure: Option<ConnectionId>) -> bool {
-        let own = session.core.holder.as_ref().filter(|holder| holder.place.node == node_id(node));
-        let connection = own.map(|holder| holder.place.connection);
+    fn doubts_controller(&self, node: usize, session: &Session, sure: Option<ConnectionId>) -> bool {
+        let own = session.core.controller.as_ref().filter(|controller| controller.place.node == node_id(node));
+        let connection = own.map(|controller| controller.place.connection);
         let unsure = connection.is_some() && connection != sure && self.is_doubtful(node);
         unsure && !self.scene.is(Broken::SureHolder)
     }
@@ -70,8 +72,8 @@ impl Stage<'_> {
 
     /// A document was read: from another server than before, its node is in doubt.
     fn heard_from(&mut self, node: usize) {
-        let known = self.world.nodes[node].memory.server;
-        if known != self.world.store.memory.server && !self.scene.is(Broken::Notice) {
+        let known = self.world.nodes[node].lineage.server;
+        if known != self.world.store.lineage.server && !self.scene.is(Broken::Notice) {
             self.doubt(node);
         }
     }
@@ -83,14 +85,14 @@ impl Stage<'_> {
 
     /// Compares what the store remembers with what it did.
     fn remember(&mut self, node: usize) {
-        let (now, memory) = (self.world.now, self.world.store.memory);
+        let (now, lineage) = (self.world.now, self.world.store.lineage);
         let here = &mut self.world.nodes[node];
-        let before = std::mem::replace(&mut here.memory, memory);
-        let lost = if self.scene.is(Broken::Notice) { before.marker != memory.marker } else { before != memory };
+        let before = std::mem::replace(&mut here.lineage, lineage);
+        let lost = if self.scene.is(Broken::Notice) { before.marker != lineage.marker } else { before != lineage };
         if lost {
-            here.sights.values_mut().for_each(|sight| sight.since = millis(now));
+            here.monitors.values_mut().for_each(|monitor| monitor.since = millis(now));
             here.lapsed.clear();
-            here.forgetful = true;
+            here.loss_unreported = true;
             self.doubt(node);
             self.marks.note(Mark::MemoryLost);
         }
@@ -98,7 +100,7 @@ impl Stage<'_> {
 
     pub fn queue(&mut self, node: usize) {
         let here = &mut self.world.nodes[node];
-        if !std::mem::replace(&mut here.to_be_read, true) {
+        if !std::mem::replace(&mut here.reload_queued, true) {
             here.jobs.push(Job::Tick);
         }
     }
@@ -111,11 +113,11 @@ impl Stage<'_> {
         let here = &mut self.world.nodes[node];
         here.beats += 1;
         self.world.store.beats[node] = Some(here.beats);
-        let memory_lost = std::mem::take(&mut here.forgetful);
-        let new_term = here.lease.renew(millis(began), lagging, memory_lost, &timing);
-        if new_term || memory_lost {
+        let data_lost = std::mem::take(&mut here.loss_unreported);
+        let new_term = here.lease.renew(millis(began), lagging, data_lost, &timing);
+        if new_term || data_lost {
             here.stale = true;
-            if let Some((_, version)) = here.view.as_mut().filter(|_| memory_lost) {
+            if let Some((_, version)) = here.view.as_mut().filter(|_| data_lost) {
                 *version = 0;
             }
             self.marks.note(Mark::NewLease);
@@ -136,11 +138,11 @@ impl Stage<'_> {
         let others: Vec<usize> = (0..beats.len())
             .filter(|other| *other != node && view.session.rosters.contains_key(&node_id(*other)))
             .collect();
-        here.sights.retain(|other, _| others.contains(other));
+        here.monitors.retain(|other, _| others.contains(other));
         let known = std::mem::take(&mut here.lapsed);
         for other in others {
-            let first = gitorial_relay::presence::Sight { count: beats[other], since: now };
-            if here.sights.entry(other).or_insert(first).look(beats[other], now, patience) {
+            let first = gitorial_relay::presence::HeartbeatMonitor { count: beats[other], since: now };
+            if here.monitors.entry(other).or_insert(first).look(beats[other], now, patience) {
                 here.lapsed.push(other);
             }
         }
@@ -178,14 +180,14 @@ impl Stage<'_> {
     fn read(&mut self, node: usize, unknown: Option<Decision>) {
         let term = self.term(node);
         let here = &mut self.world.nodes[node];
-        here.to_be_read = false;
+        here.reload_queued = false;
         if here.batch == 0 {
             here.batch = here.jobs.len();
         }
         self.heard_from(node);
         let Some(mut stored) = self.world.store.found.clone() else { return self.missing(node) };
         if let Some(decision) = unknown
-            && landed(&decision, &stored, &node_id(node))
+            && was_committed(&decision, &stored, &node_id(node))
         {
             return self.finish(node, &decision, stored.version, term, true);
         }
@@ -195,7 +197,7 @@ impl Stage<'_> {
         self.refuse_claims(node, term);
         let dead = |other: &usize| stored.doc.session.rosters.contains_key(&node_id(*other));
         let looks = self.world.nodes[node].lapsed.iter().any(dead);
-        let basis = Basis { stored, server: self.world.store.memory.server, term };
+        let basis = Basis { stored, server: self.world.store.lineage.server, term };
         if looks {
             self.world.nodes[node].worker = Worker::Read(basis);
         } else {
@@ -225,7 +227,7 @@ impl Stage<'_> {
         let dead = here.lapsed.iter().filter(|other| session.rosters.contains_key(&node_id(**other)));
         let still = |other: &&usize| {
             let count = self.world.store.beats[**other];
-            count.is_none() || here.sights.get(*other).is_some_and(|sight| sight.is_still(count))
+            count.is_none() || here.monitors.get(*other).is_some_and(|monitor| monitor.is_still(count))
         };
         dead.filter(still).map(|other| node_id(*other)).collect()
     }
@@ -240,7 +242,7 @@ impl Stage<'_> {
             compared |= repair.reads_whole_document();
             let before = session.core.epoch;
             session = apply(&session, &repair, context).session;
-            if matches!(repair, Event::Remember(_)) && session.core.epoch > before {
+            if matches!(repair, Event::RestoreCore(_)) && session.core.epoch > before {
                 self.marks.note(Mark::Remembered);
             }
         }
@@ -248,7 +250,8 @@ impl Stage<'_> {
         for (index, job) in self.world.nodes[node].jobs[..self.world.nodes[node].batch].iter().enumerate() {
             let event = self.event(node, job);
             let after = apply(&session, &event, context).session;
-            let moves = after.core.holder != session.core.holder || after.core.transfer != session.core.transfer;
+            let moves =
+                after.core.controller != session.core.controller || after.core.transfer != session.core.transfer;
             if moves && index > 0 {
                 break;
             }
@@ -261,9 +264,10 @@ impl Stage<'_> {
         }
         let after = Doc::of(session);
         let others = changed(&stored.doc, &after).iter().any(|id| *id != here);
-        let tried = self.world.nodes[node].tried == Some(stored.write) && !self.scene.is(Broken::Forestalling);
+        let unresolved_write =
+            self.world.nodes[node].unresolved_write == Some(stored.write) && !self.scene.is(Broken::Forestalling);
         let rosters = stored.doc.session.rosters != after.session.rosters;
-        let core = stored.doc.session.core != after.session.core || others || tried || (compared && rosters);
+        let core = stored.doc.session.core != after.session.core || others || unresolved_write || (compared && rosters);
         let writes = core || stored.doc != after;
         let id = self.world.store.writes + 1;
         let taken = u8::try_from(taken).unwrap();
@@ -274,7 +278,7 @@ impl Stage<'_> {
         }
         self.world.store.writes = id;
         if core {
-            self.world.nodes[node].tried = Some(decision.write.base.write);
+            self.world.nodes[node].unresolved_write = Some(decision.write.base.write);
         }
         self.suspend(node, &decision.write.after);
         self.world.nodes[node].worker = Worker::Decided(decision);
@@ -301,10 +305,11 @@ impl Stage<'_> {
     /// What a client sends to get what it wants.
     fn intent(&self, node: usize, client: u8, wish: Wish) -> Intent {
         let view = self.world.nodes[node].view.as_ref().map(|(view, _)| &view.session.core);
-        let holder = view.and_then(|core| core.holder.as_ref()).map(|holder| holder.client.as_str().to_owned());
+        let controller =
+            view.and_then(|core| core.controller.as_ref()).map(|controller| controller.client.as_str().to_owned());
         match wish {
             Wish::Take if self.scene.clients[usize::from(client)].1 => {
-                holder.map_or(Intent::Coordinate(Direction::Active), |holder| Intent::Accept(Some(holder)))
+                controller.map_or(Intent::Coordinate(Direction::Active), |controller| Intent::Accept(Some(controller)))
             }
             Wish::Take => Intent::State(StateClaim::Drive),
             Wish::Ask => Intent::Coordinate(Direction::Active),
@@ -322,7 +327,7 @@ impl Stage<'_> {
             return;
         }
         if let Some(driver) = &mut self.world.nodes[node].driver {
-            let stays = after.session.holds(driver.connection) && after.epoch() == driver.epoch;
+            let stays = after.session.controls(driver.connection) && after.epoch() == driver.epoch;
             let told_first = after.session.client(driver.connection).is_some_and(|(_, client)| client.modern);
             let leaves = after.session.core.transfer.is_some() && !told_first;
             driver.suspended |= !stays || leaves || !after.is_active();
@@ -333,8 +338,8 @@ impl Stage<'_> {
     fn flushed(&self, node: usize) -> Option<(ConnectionId, Epoch)> {
         let (view, _) = self.world.nodes[node].view.as_ref()?;
         let core = &view.session.core;
-        let holder = core.holder.as_ref().filter(|holder| holder.place.node == node_id(node))?;
-        core.transfer.is_some().then_some((holder.place.connection, core.epoch))
+        let controller = core.controller.as_ref().filter(|controller| controller.place.node == node_id(node))?;
+        core.transfer.is_some().then_some((controller.place.connection, core.epoch))
     }
 
     /// What puts this node's sockets and its roster together again.
@@ -346,7 +351,7 @@ impl Stage<'_> {
                 Job::Tick | Job::Frame { .. } | Job::Delete => false,
             })
         };
-        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
+        let seated = |connection: ConnectionId| here.members.iter().any(|member| member.connection == connection);
         let roster = session.rosters.get(&node_id(node)).cloned().unwrap_or_default();
         let living = || roster.clients.iter().filter(|client| client.cut_off_at.is_none());
         let ghosts = living().filter(|client| !seated(client.connection) && !about(client.connection));
@@ -355,24 +360,24 @@ impl Stage<'_> {
         let Some(term) = term else { return events };
         let anew = here.claimed.is_some_and(|claimed| claimed != term);
         let known = |connection| living().any(|client| client.connection == connection);
-        let missing = here.seats.iter().filter(|seat| !seat.muted && !about(seat.connection));
-        let missing = missing.filter(|seat| anew || !known(seat.connection));
-        let sure = self.sure_holder(node);
-        let unsure = self.is_unsure_of_holder(node, session, sure);
-        let missing = missing.filter(|seat| !(unsure && session.holds(seat.connection)));
+        let missing = here.members.iter().filter(|member| !member.superseded && !about(member.connection));
+        let missing = missing.filter(|member| anew || !known(member.connection));
+        let sure = self.confirmed_controller(node);
+        let unsure = self.doubts_controller(node, session, sure);
+        let missing = missing.filter(|member| !(unsure && session.controls(member.connection)));
         let view = here.view.as_ref().map(|(view, _)| &view.session);
         let as_it_was = |client: &Client| {
             let given = view.map_or(client.given, |view| view.assignment(client));
             Client { given, cut_off_at: None, ..client.clone() }
         };
-        let clients: Vec<Client> = missing.map(|seat| as_it_was(&seat.place)).collect();
+        let clients: Vec<Client> = missing.map(|member| as_it_was(&member.place)).collect();
         let doubtful = self.is_doubtful(node);
         if !clients.is_empty() {
             let held = sure.filter(|held| doubtful && seated(*held));
             events.push(Event::Rejoin { clients, held });
         }
         if let Some((view, _)) = here.view.as_ref().filter(|_| doubtful && !self.scene.is(Broken::Remembrance)) {
-            events.push(Event::Remember(Box::new(view.session.core.clone())));
+            events.push(Event::RestoreCore(Box::new(view.session.core.clone())));
         }
         events
     }
@@ -387,9 +392,15 @@ impl Stage<'_> {
             match job {
                 Job::Join { client, connection } => {
                     let place = after.session.client(connection).map(|(_, place)| Arc::new(place.clone()));
-                    here.seats.extend(place.map(|place| Seat { client, connection, place, open: true, muted: false }));
+                    here.members.extend(place.map(|place| Member {
+                        client,
+                        connection,
+                        place,
+                        open: true,
+                        superseded: false,
+                    }));
                 }
-                Job::Leave { connection } => here.seats.retain(|seat| seat.connection != connection),
+                Job::Leave { connection } => here.members.retain(|member| member.connection != connection),
                 Job::Tick | Job::Frame { .. } | Job::Delete => {}
             }
         }
@@ -410,53 +421,53 @@ impl Stage<'_> {
         here.stale = current.is_some() && current != term;
         if !doc.is_active() {
             here.driver = None;
-            here.seats.clear();
+            here.members.clear();
             return;
         }
         here.claimed = term.or(here.claimed);
-        self.seat_driver(node, doc, term);
+        self.set_local_controller(node, doc, term);
         let here = &mut self.world.nodes[node];
         here.fence.raise(doc.epoch());
-        let replaced = &doc.session.core.replaced;
-        let modern = |seat: &Seat| self.scene.clients[usize::from(seat.client)].1;
-        here.seats.retain(|seat| !(replaced.contains(&seat.connection) && modern(seat)));
-        for seat in &mut here.seats {
-            seat.muted |= replaced.contains(&seat.connection);
-            if let Some(place) = place(doc, seat.connection) {
-                seat.place = Arc::new(place);
+        let superseded = &doc.session.core.superseded;
+        let modern = |member: &Member| self.scene.clients[usize::from(member.client)].1;
+        here.members.retain(|member| !(superseded.contains(&member.connection) && modern(member)));
+        for member in &mut here.members {
+            member.superseded |= superseded.contains(&member.connection);
+            if let Some(place) = place(doc, member.connection) {
+                member.place = Arc::new(place);
             }
         }
         let ours = |place: &gitorial_relay::session::Place| place.node == node_id(node);
         let core = &doc.session.core;
-        if core.transfer.is_some() && core.holder.as_ref().is_some_and(|holder| ours(&holder.place)) {
+        if core.transfer.is_some() && core.controller.as_ref().is_some_and(|controller| ours(&controller.place)) {
             self.queue(node);
         }
     }
 
     /// Lets the holder drive if it is a client of this node, and this node is sure of it.
-    fn seat_driver(&mut self, node: usize, doc: &Doc, term: Option<u64>) {
+    fn set_local_controller(&mut self, node: usize, doc: &Doc, term: Option<u64>) {
         let before = self.world.nodes[node].driver;
-        let granted = |driver: &Driver| !driver.suspended || doc.epoch() > driver.epoch;
+        let granted = |driver: &LocalController| !driver.suspended || doc.epoch() > driver.epoch;
         let sure = before.filter(|driver| self.covers(node, driver) && granted(driver));
-        let unsure = self.is_unsure_of_holder(node, &doc.session, sure.map(|driver| driver.connection));
+        let unsure = self.doubts_controller(node, &doc.session, sure.map(|driver| driver.connection));
         let here = &mut self.world.nodes[node];
         if unsure {
             (here.claimed, here.stale) = (Some(NO_TERM), true);
         }
-        let seated = |connection: ConnectionId| here.seats.iter().any(|seat| seat.connection == connection);
-        let leaving = doc.session.core.transfer.as_ref().and(doc.session.core.holder.as_ref());
-        let told_first = leaving.filter(|holder| {
+        let seated = |connection: ConnectionId| here.members.iter().any(|member| member.connection == connection);
+        let leaving = doc.session.core.transfer.as_ref().and(doc.session.core.controller.as_ref());
+        let told_first = leaving.filter(|controller| {
             doc.session
-                .client(holder.place.connection)
+                .client(controller.place.connection)
                 .is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
         });
-        let holder = doc.session.driver().or(told_first).map(|holder| holder.place.connection);
-        let driver = holder.filter(|holder| !unsure && seated(*holder)).zip(term);
+        let controller = doc.session.driver().or(told_first).map(|controller| controller.place.connection);
+        let driver = controller.filter(|controller| !unsure && seated(*controller)).zip(term);
         here.driver =
-            driver.map(|(connection, term)| Driver { connection, epoch: doc.epoch(), term, suspended: false });
+            driver.map(|(connection, term)| LocalController { connection, epoch: doc.epoch(), term, suspended: false });
         let drives = here.driver.map(|driver| (driver.epoch, driver.connection));
         let forgotten = drives.is_some() && drives == self.world.store.forgotten;
-        if forgotten && here.memory == self.world.store.memory && self.is_doubtful(node) {
+        if forgotten && here.lineage == self.world.store.lineage && self.is_doubtful(node) {
             self.marks.note(Mark::DroveOn);
         }
     }
@@ -467,7 +478,7 @@ impl Stage<'_> {
         here.stale = true;
         for job in here.jobs.drain(..std::mem::take(&mut here.batch)) {
             if let Job::Leave { connection } = job {
-                here.seats.retain(|seat| seat.connection != connection);
+                here.members.retain(|member| member.connection != connection);
             }
         }
     }
@@ -487,7 +498,7 @@ impl Stage<'_> {
         }
         self.fail(node);
         let here = &mut self.world.nodes[node];
-        here.seats.clear();
+        here.members.clear();
         (here.stale, here.view, here.driver) = (false, None, None);
     }
 }
@@ -497,16 +508,16 @@ impl Stage<'_> {
 fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
     let mut session = view.session.clone();
     session.rosters.retain(|node, _| node == here);
-    let Core { epoch, holder, everyone, changed_at, replaced, .. } = session.core;
-    let holder = holder.filter(|holder| holder.place.node == *here);
+    let Core { epoch, controller, everyone, changed_at, superseded, .. } = session.core;
+    let controller = controller.filter(|controller| controller.place.node == *here);
     let doubtful_until = millis(now) + doubt;
     session.core = Core {
         status: Status::Active,
         epoch,
-        holder,
+        controller,
         everyone,
         changed_at,
-        replaced,
+        superseded,
         doubtful_until,
         ..Core::default()
     };
@@ -514,7 +525,7 @@ fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
 }
 
 /// Whether a write whose answer was lost stands in the store.
-fn landed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
+fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     let Write { after, core, id, .. } = &decision.write;
     let roster = |doc: &Doc| doc.session.rosters.get(here).cloned();
     if *core { stored.write == *id } else { roster(&stored.doc) == roster(after) }
@@ -543,7 +554,7 @@ impl World {
         if write.core && stored.write != write.base.write && !scene.is(Broken::VersionCheck) {
             return Landed::Refused;
         }
-        if write.core && self.store.memory.server != write.server && !scene.is(Broken::ServerCheck) {
+        if write.core && self.store.lineage.server != write.server && !scene.is(Broken::ServerCheck) {
             return Landed::Refused;
         }
         let mut session = stored.doc.session.clone();
@@ -589,26 +600,26 @@ impl World {
     /// Notes how control went on by a write of a core.
     fn note_move(&self, marks: &Marks, before: &Doc, after: &Doc) {
         let (from, to) = (&before.session.core, &after.session.core);
-        let Some(holder) = &from.holder else { return };
+        let Some(controller) = &from.controller else { return };
         if from.transfer.is_none() && to.transfer.is_some() {
             marks.note(Mark::Revoking);
         }
-        if after.session.holds(holder.place.connection) {
+        if after.session.controls(controller.place.connection) {
             return;
         }
         let mut nodes = self.nodes.iter().enumerate();
-        let alive = nodes.any(|(index, node)| node_id(index) == holder.place.node && node.alive);
-        let next = to.holder.as_ref();
+        let alive = nodes.any(|(index, node)| node_id(index) == controller.place.node && node.alive);
+        let next = to.controller.as_ref();
         let mark = match next {
-            Some(next) if next.client == holder.client => Mark::Returned,
+            Some(next) if next.client == controller.client => Mark::Returned,
             _ if !alive => Mark::TakenFromTheDead,
-            _ if before.session.client(holder.place.connection).is_some()
-                && after.session.client(holder.place.connection).is_none() =>
+            _ if before.session.client(controller.place.connection).is_some()
+                && after.session.client(controller.place.connection).is_none() =>
             {
                 Mark::TakenFromTheLapsed
             }
             Some(_) if from.transfer.is_some() => Mark::Transferred,
-            Some(next) if next.place.node != holder.place.node => Mark::Granted,
+            Some(next) if next.place.node != controller.place.node => Mark::Granted,
             _ => return,
         };
         marks.note(mark);

@@ -8,13 +8,13 @@ use super::check::Check;
 use super::marks::Mark;
 use super::scene::{Broken, Scene};
 
-/// How much more of something in each scene: `MODEL_DEEPER=1` is for a machine with time and memory.
+/// How much more of something in each scene: `MODEL_DEEPER=1` is for a machine with time and lineage.
 pub fn deep() -> u8 {
     std::env::var("MODEL_DEEPER").ok().and_then(|more| more.parse().ok()).unwrap_or(0)
 }
 
 /// Every property holds in every state, and these things happened.
-pub fn holds(scene: Scene, happen: &[Mark]) {
+pub fn controls(scene: Scene, happen: &[Mark]) {
     let (name, began) = (scene.name, Instant::now());
     let check = Check::of(scene);
     let marks = check.marks.clone();

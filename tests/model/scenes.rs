@@ -3,7 +3,7 @@
 use gitorial_relay::session::Strategy;
 
 use super::marks::Mark;
-use super::run::{deep, holds};
+use super::run::{controls, deep};
 use super::scene::{Budget, Scene, Wish};
 
 /// Two nodes with a client each; the first one drives.
@@ -98,65 +98,65 @@ pub fn deletes() -> Scene {
 
 #[test]
 fn whatever_the_order_of_takes_and_releases() {
-    holds(moves(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict, Mark::Arrived, Mark::Fenced]);
+    controls(moves(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict, Mark::Arrived, Mark::Fenced]);
 }
 
 #[test]
 fn whatever_the_order_of_requests_and_grants() {
-    holds(grants(), &[Mark::Granted, Mark::Conflict, Mark::Fenced]);
+    controls(grants(), &[Mark::Granted, Mark::Conflict, Mark::Fenced]);
 }
 
 #[test]
 fn whatever_the_order_of_three_clients() {
-    holds(three(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict]);
+    controls(three(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict]);
 }
 
 #[test]
 fn whatever_the_pauses_of_the_drivers_node() {
-    holds(lapses(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Transferred, Mark::Fenced]);
+    controls(lapses(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Transferred, Mark::Fenced]);
 }
 
 #[test]
 fn whatever_the_pauses_of_both_nodes() {
-    holds(both_lapse(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Conflict]);
+    controls(both_lapse(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Conflict]);
 }
 
 #[test]
 fn whatever_the_crash_and_wherever_its_client_comes_back() {
-    holds(crashes(), &[Mark::TakenFromTheDead, Mark::Returned]);
+    controls(crashes(), &[Mark::TakenFromTheDead, Mark::Returned]);
 }
 
 #[test]
 fn whatever_becomes_of_a_write_without_an_answer() {
-    holds(answers(), &[Mark::LandedLate, Mark::Granted]);
+    controls(answers(), &[Mark::LandedLate, Mark::Granted]);
 }
 
 #[test]
 fn whatever_the_moment_at_which_the_store_comes_back_empty() {
-    holds(forgets(), &[Mark::MemoryLost, Mark::Restored, Mark::NewLease]);
+    controls(forgets(), &[Mark::MemoryLost, Mark::Restored, Mark::NewLease]);
 }
 
 #[test]
 fn whoever_notices_first_that_the_store_came_back_empty() {
-    holds(three_forget(), &[Mark::MemoryLost, Mark::Restored]);
+    controls(three_forget(), &[Mark::MemoryLost, Mark::Restored]);
 }
 
 #[test]
 fn whatever_write_a_failover_loses() {
-    holds(fails_over(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred, Mark::Fenced]);
+    controls(fails_over(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred, Mark::Fenced]);
 }
 
 #[test]
 fn whoever_drives_when_the_doubt_after_a_failover_is_over() {
-    holds(outlives(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
+    controls(outlives(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
 }
 
 #[test]
 fn however_far_behind_the_replica_is() {
-    holds(loses_all(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
+    controls(loses_all(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
 }
 
 #[test]
 fn whatever_happens_while_a_session_is_deleted() {
-    holds(deletes(), &[Mark::Transferred, Mark::LandedLate]);
+    controls(deletes(), &[Mark::Transferred, Mark::LandedLate]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gitorial_relay::hub::Fence;
 use gitorial_relay::ids::{ConnectionId, Epoch, Seq};
-use gitorial_relay::presence::{Lease, Sight};
+use gitorial_relay::presence::{HeartbeatMonitor, Lease};
 use gitorial_relay::session::Client;
 
 use super::doc::Doc;
@@ -21,7 +21,7 @@ pub struct Stored {
 
 /// Names what a server remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Memory {
+pub struct StoreLineage {
     /// Another after the store was empty.
     pub marker: u8,
     /// Another if a replica has taken over. Every answer names it.
@@ -37,7 +37,7 @@ pub struct Store {
     /// The grant that a failover lost.
     pub forgotten: Option<(Epoch, ConnectionId)>,
     pub beats: Vec<Option<u64>>,
-    pub memory: Memory,
+    pub lineage: StoreLineage,
     /// Names the next write.
     pub writes: u8,
 }
@@ -96,7 +96,7 @@ pub enum Worker {
 
 /// The local client whose states pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Driver {
+pub struct LocalController {
     pub connection: ConnectionId,
     pub epoch: Epoch,
     pub term: u64,
@@ -111,40 +111,40 @@ pub struct Node {
     /// When the renewal that is under way began.
     pub renewing: Option<u8>,
     pub beats: u64,
-    pub memory: Memory,
+    pub lineage: StoreLineage,
     /// The store's memory is another, and no renewal has said so yet.
-    pub forgetful: bool,
+    pub loss_unreported: bool,
     pub doubtful_until: u8,
-    pub sights: BTreeMap<usize, Sight>,
+    pub monitors: BTreeMap<usize, HeartbeatMonitor>,
     pub lapsed: Vec<usize>,
     pub view: Option<(Arc<Doc>, u8)>,
-    pub driver: Option<Driver>,
+    pub driver: Option<LocalController>,
     /// The lease under which it has claimed its places.
     pub claimed: Option<u64>,
     pub fence: Fence,
-    pub seats: Vec<Seat>,
+    pub members: Vec<Member>,
     pub jobs: Vec<Job>,
     /// How many of the jobs the worker has before it.
     pub batch: usize,
     pub worker: Worker,
     /// A look at the document waits among the jobs.
-    pub to_be_read: bool,
+    pub reload_queued: bool,
     pub stale: bool,
     /// The core that it last tried to replace.
-    pub tried: Option<u8>,
+    pub unresolved_write: Option<u8>,
     /// The newest epoch of which its clients got a state.
     pub shown: Epoch,
 }
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seat {
+pub struct Member {
     pub client: u8,
     pub connection: ConnectionId,
     /// Its place as last seen, to restore it by.
     pub place: Arc<Client>,
     pub open: bool,
-    pub muted: bool,
+    pub superseded: bool,
 }
 
 /// A state on its way to a node.

@@ -53,7 +53,7 @@ fn first_come_first_served_grants_every_way_of_taking() {
 fn first_come_first_served_keeps_one_request_and_refuses_the_next() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 3]);
     let effects = scene.frame(2, Intent::Request);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::AskHolder { .. })));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::AskController { .. })));
     assert_eq!(refused(&scene.frame(3, Intent::Request)), Some(ErrorCode::ControlPending));
     assert!(scene.waits(2) && !scene.waits(3) && scene.drives(1));
 }
@@ -122,7 +122,7 @@ fn a_holder_without_the_handshake_gives_way_to_an_ask_after_thirty_quiet_seconds
         }
         scene.frame(1, ASK);
         scene.join(2);
-        scene.now = scene.session.core.holder.as_ref().unwrap().since + wait;
+        scene.now = scene.session.core.controller.as_ref().unwrap().since + wait;
         scene.frame(2, ASK);
         assert_eq!(scene.drives(2), yields);
     }
@@ -223,9 +223,9 @@ fn the_number_of_requests_is_bounded() {
 fn the_requester_is_named_as_its_peers_know_it() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2]);
     let effects = scene.frame(2, Intent::Request);
-    let holder = scene.session.core.holder.as_ref().unwrap().place.clone();
-    assert_eq!(holder.connection, socket(1));
-    assert!(effects.contains(&Effect::AskHolder { holder, claimant: name(2) }));
+    let controller = scene.session.core.controller.as_ref().unwrap().place.clone();
+    assert_eq!(controller.connection, socket(1));
+    assert!(effects.contains(&Effect::AskController { controller, claimant: name(2) }));
 }
 
 #[test]

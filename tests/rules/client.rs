@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use gitorial_relay::control::Direction;
 use gitorial_relay::ids::{ConnectionId, Epoch};
-use gitorial_relay::reconcile::{Phase, Tell};
+use gitorial_relay::reconcile::{Notice, Phase};
 use gitorial_relay::session::Role;
 
 /// Which of the clients that exist.
@@ -35,7 +35,7 @@ pub enum Up {
 
 impl Up {
     /// Whether it is dropped while its sender owes the relay a `confirm_transfer`.
-    pub fn is_gated(&self) -> bool {
+    pub fn awaits_ack(&self) -> bool {
         !matches!(self, Self::Handshake | Self::Speak | Self::Coordinate(_) | Self::Confirm)
     }
 }
@@ -44,7 +44,7 @@ impl Up {
 #[derive(Clone, Debug)]
 pub enum Down {
     /// The relay's own word, with the epoch that goes with it.
-    Tell(Tell, Epoch),
+    Notice(Notice, Epoch),
     /// The answer to a handshake.
     Acknowledged { token: String, id: String, epoch: Epoch },
     /// An offer or a request of that name.
@@ -74,7 +74,7 @@ pub struct Client {
     /// The last epoch it was told, of the handshake.
     epoch: Epoch,
     /// What it may come back as, once: id and token.
-    pub ticket: Option<(String, String)>,
+    pub join_request: Option<(String, String)>,
     /// Who it believes to drive, and the names of offers and requests, for its answers.
     names: Vec<String>,
 }
@@ -88,7 +88,7 @@ impl Client {
             socket: None,
             silent: false,
             epoch: Epoch::default(),
-            ticket: None,
+            join_request: None,
             names: Vec::new(),
         }
     }
@@ -165,10 +165,10 @@ impl Client {
             Down::Closed => self.socket = None,
             Down::Heard(name) => self.names.push(name),
             Down::Acknowledged { token, id, epoch } => {
-                self.ticket = Some((id, token));
+                self.join_request = Some((id, token));
                 self.epoch = self.epoch.max(epoch);
             }
-            Down::Tell(tell, epoch) => {
+            Down::Notice(tell, epoch) => {
                 self.epoch = epoch;
                 self.hear(&tell);
             }
@@ -176,32 +176,32 @@ impl Client {
     }
 
     /// The table "What old clients do with what they receive", and one line for those with the handshake.
-    fn hear(&mut self, tell: &Tell) {
+    fn hear(&mut self, tell: &Notice) {
         use Generation::{First, Modern, Second};
         let was = self.phase;
         self.phase = match (tell, self.generation, was) {
-            (Tell::Assign(Role::Active), First, Phase::Idle | Phase::Pull) => Phase::Active,
-            (Tell::Assign(Role::Active), Second | Modern, _) => Phase::Active,
-            (Tell::Assign(Role::Passive | Role::Connected), First, Phase::Idle | Phase::Push) => Phase::Passive,
-            (Tell::Assign(Role::Passive | Role::Connected), Second | Modern, _) => Phase::Passive,
-            (Tell::ConfirmTransfer, First, Phase::Passive) => Phase::Active,
-            (Tell::ConfirmTransfer, Second, _) => Phase::Active,
-            (Tell::AcceptControl(_), First | Second, Phase::Active) => Phase::Passive,
-            (Tell::ReleaseControl(_), Second | Modern, Phase::Passive) => Phase::Idle,
+            (Notice::Assign(Role::Active), First, Phase::Idle | Phase::Pull) => Phase::Active,
+            (Notice::Assign(Role::Active), Second | Modern, _) => Phase::Active,
+            (Notice::Assign(Role::Passive | Role::Connected), First, Phase::Idle | Phase::Push) => Phase::Passive,
+            (Notice::Assign(Role::Passive | Role::Connected), Second | Modern, _) => Phase::Passive,
+            (Notice::ConfirmTransfer, First, Phase::Passive) => Phase::Active,
+            (Notice::ConfirmTransfer, Second, _) => Phase::Active,
+            (Notice::AcceptControl(_), First | Second, Phase::Active) => Phase::Passive,
+            (Notice::ReleaseControl(_), Second | Modern, Phase::Passive) => Phase::Idle,
             _ => was,
         };
         match tell {
-            Tell::AcceptControl(name) => {
+            Notice::AcceptControl(name) => {
                 self.names.push(name.as_str().to_owned());
                 if self.generation != Modern {
                     self.send(Up::Confirm);
                 }
             }
-            Tell::RoleChanged(name, Role::Active) => self.names.push(name.as_str().to_owned()),
-            Tell::RequestSync => self.send(Up::State { answer: true }),
+            Notice::RoleChanged(name, Role::Active) => self.names.push(name.as_str().to_owned()),
+            Notice::RequestSync => self.send(Up::State { answer: true }),
             _ => {}
         }
-        if self.phase != was || matches!(tell, Tell::Assign(_)) {
+        if self.phase != was || matches!(tell, Notice::Assign(_)) {
             self.silent = false;
         }
     }

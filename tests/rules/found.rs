@@ -2,24 +2,24 @@
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::ErrorCode;
-use gitorial_relay::reconcile::{self, Belief, Phase, Tell, Told};
+use gitorial_relay::reconcile::{self, Belief, ClientView, Notice, Phase};
 use gitorial_relay::session::{Client, Role, Status, Strategy};
 
 use super::client::Generation;
 use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, refused, socket};
 use super::world::World;
 
-fn told(phase: Phase, modern: bool) -> Told {
-    Told { phase, modern, introduced: true, ..Told::default() }
+fn told(phase: Phase, modern: bool) -> ClientView {
+    ClientView { phase, modern, introduced: true, ..ClientView::default() }
 }
 
 #[test]
 fn a_state_that_was_under_way_when_its_old_sender_lost_control_does_not_take_it_back() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 11]);
     for (taker, late) in [(2, STATE), (11, STATE)] {
-        let (holder, epoch) = (if taker == 2 { 1 } else { 2 }, scene.epoch());
-        scene.frame(taker, accept(holder));
-        assert_eq!(scene.frame_of(holder, late, Some(epoch)).last(), Some(&Effect::Drop));
+        let (controller, epoch) = (if taker == 2 { 1 } else { 2 }, scene.epoch());
+        scene.frame(taker, accept(controller));
+        assert_eq!(scene.frame_of(controller, late, Some(epoch)).last(), Some(&Effect::Drop));
         assert!(scene.drives(taker));
     }
 }
@@ -40,10 +40,10 @@ fn whoever_control_is_moving_to_is_not_told_that_it_follows_meanwhile() {
     let mut told = told(Phase::Passive, false);
     told.believes(Belief::Drives);
     scene.frame(11, accept(1));
-    assert_eq!(scene.tell(11, &mut told), []);
+    assert_eq!(scene.notices(11, &mut told), []);
     scene.tick(1);
-    assert_eq!(scene.tell(11, &mut told), [Tell::Assign(Role::Active), Tell::ConfirmTransfer]);
-    assert_eq!(told.gate, 0);
+    assert_eq!(scene.notices(11, &mut told), [Notice::Assign(Role::Active), Notice::ConfirmTransfer]);
+    assert_eq!(told.acks, 0);
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn a_client_with_the_handshake_that_let_go_is_told_so_after_any_older_news() {
     let mut told = told(Phase::Active, true);
     told.believes(Belief::LetGo);
     scene.frame(1, Intent::Release);
-    assert_eq!(scene.tell(1, &mut told), [Tell::Assign(Role::Connected)]);
-    assert_eq!((told.phase, scene.tell(1, &mut told)), (Phase::Idle, vec![]));
+    assert_eq!(scene.notices(1, &mut told), [Notice::Assign(Role::Connected)]);
+    assert_eq!((told.phase, scene.notices(1, &mut told)), (Phase::Idle, vec![]));
 }
 
 #[test]
@@ -62,13 +62,13 @@ fn a_client_that_lets_go_before_it_hears_that_it_drives_is_told_that_it_does_not
     let mut told = told(Phase::Passive, false);
     told.believes(Belief::Drives);
     scene.frame(2, accept(1));
-    assert_eq!(scene.tell(2, &mut told), [Tell::Assign(Role::Active), Tell::ConfirmTransfer]);
+    assert_eq!(scene.notices(2, &mut told), [Notice::Assign(Role::Active), Notice::ConfirmTransfer]);
     // This was on its way already, and what it was just told makes it ACTIVE again.
     told.believes(Belief::LetGo);
     scene.frame(2, Intent::Release);
-    let tells = scene.tell(2, &mut told);
-    assert!(tells.contains(&Tell::Assign(Role::Passive)), "{tells:?}");
-    assert!(matches!(tells.last(), Some(Tell::ReleaseControl(_))), "{tells:?}");
+    let notices = scene.notices(2, &mut told);
+    assert!(notices.contains(&Notice::Assign(Role::Passive)), "{notices:?}");
+    assert!(matches!(notices.last(), Some(Notice::ReleaseControl(_))), "{notices:?}");
     assert_eq!(told.phase, Phase::Idle);
 }
 
@@ -80,7 +80,7 @@ fn a_holder_that_grants_a_request_is_not_told_that_it_drives_once_more() {
     scene.frame(11, Intent::Request);
     told.believes(Belief::Drives);
     scene.frame(1, accept(7));
-    assert_eq!(scene.tell(1, &mut told), []);
+    assert_eq!(scene.notices(1, &mut told), []);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_missing_socket_whose_client_came_back_elsewhere_does_not_rejoin_beside_it()
     scene.tick(1);
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     let same = scene.session.clients().filter(|(_, client)| client.connection != socket(11)).count();
-    assert_eq!((same, reconcile::is_replaced(&scene.session, socket(1))), (1, true));
+    assert_eq!((same, reconcile::is_superseded(&scene.session, socket(1))), (1, true));
 }
 
 #[test]
@@ -225,12 +225,12 @@ fn a_claim_that_could_not_be_decided_makes_nobody_a_follower_of_nobody() {
     scene.handshake(1);
     let mut undecided = told(Phase::Passive, true);
     undecided.believes(Belief::Drives);
-    let last = |tells: Vec<Tell>| tells.last().cloned();
-    assert!(matches!(last(scene.tell(1, &mut undecided)), Some(Tell::ReleaseControl(_))));
+    let last = |notices: Vec<Notice>| notices.last().cloned();
+    assert!(matches!(last(scene.notices(1, &mut undecided)), Some(Notice::ReleaseControl(_))));
     // One that gave control up goes on as a follower, until another drives.
     let mut released = told(Phase::Active, true);
     released.believes(Belief::LetGo);
-    assert_eq!(scene.tell(1, &mut released), [Tell::Assign(Role::Connected)]);
+    assert_eq!(scene.notices(1, &mut released), [Notice::Assign(Role::Connected)]);
 }
 
 /// The document as another node restores it: the roster of `keeper`'s node alone.
@@ -268,6 +268,22 @@ fn a_follower_is_no_follower_any_more_if_control_was_given_up_while_it_was_missi
 }
 
 #[test]
+fn followers_of_a_controller_that_nobody_restored_are_freed_after_the_doubt() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11, 12]);
+    // The controller and its node are gone with the store's memory; the other node restores the session.
+    forget_all_but(&mut scene, 11);
+    scene.session.core.controller = None;
+    scene.session.core.doubtful_until = scene.now + 6_000;
+    scene.tick(11);
+    assert_eq!([11, 12].map(|number| scene.role(number)), [Role::Passive; 2], "the controller may still be claimed");
+    scene.now += 6_000;
+    scene.tick(11);
+    assert_eq!([11, 12].map(|number| scene.role(number)), [Role::Connected; 2]);
+    scene.frame(12, ASK);
+    assert!(scene.drives(12));
+}
+
+#[test]
 fn a_client_that_was_cut_off_when_the_store_forgot_it_can_come_back() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
     scene.handshake(1);
@@ -289,12 +305,12 @@ fn a_client_that_was_cut_off_when_the_store_forgot_it_can_come_back() {
 fn a_core_that_the_store_has_forgotten_is_written_again() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     // A replica that had not heard of the last change takes the place of its primary.
-    let forgetful = scene.session.clone();
+    let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(2, accept(1));
     let (core, epoch) = (scene.session.core.clone(), scene.epoch());
-    scene.session = forgetful;
-    scene.apply(&node(1), &Event::Remember(Box::new(core)));
+    scene.session = loss_unreported;
+    scene.apply(&node(1), &Event::RestoreCore(Box::new(core)));
     assert!(scene.drives(2) && scene.epoch() == epoch);
     scene.frame(1, accept(2));
     assert!(scene.epoch() > epoch, "no epoch is given twice");
@@ -307,53 +323,54 @@ fn a_core_that_others_have_changed_since_is_left_as_it_is() {
     scene.now += 10;
     scene.frame(2, accept(1));
     let core = scene.session.core.clone();
-    scene.apply(&node(1), &Event::Remember(Box::new(old)));
+    scene.apply(&node(1), &Event::RestoreCore(Box::new(old)));
     assert_eq!(scene.session.core, core);
 }
 
 #[test]
 fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
-    let forgetful = scene.session.clone();
+    let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(1, Intent::Release);
     let core = scene.session.core.clone();
-    scene.session = forgetful;
-    scene.apply(&node(1), &Event::Remember(Box::new(core)));
-    assert!(!scene.drives(1) && scene.session.core.holder.is_none());
+    scene.session = loss_unreported;
+    scene.apply(&node(1), &Event::RestoreCore(Box::new(core)));
+    assert!(!scene.drives(1) && scene.session.core.controller.is_none());
 }
 
 #[test]
 fn a_holder_that_another_node_left_out_when_it_restored_is_added_by_its_own() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    scene.session.core.doubtful_until = scene.now + 6_000;
     let core = scene.session.core.clone();
-    scene.session.core.holder = None;
+    scene.session.core.controller = None;
     let restored = scene.session.core.clone();
-    scene.apply(&node(11), &Event::Remember(Box::new(core.clone())));
+    scene.apply(&node(11), &Event::RestoreCore(Box::new(core.clone())));
     assert_eq!(scene.session.core, restored, "another node does not answer for it");
-    scene.apply(&node(1), &Event::Remember(Box::new(core.clone())));
+    scene.apply(&node(1), &Event::RestoreCore(Box::new(core.clone())));
     assert_eq!(scene.session.core, core);
-    scene.apply(&node(11), &Event::Remember(Box::new(restored)));
+    scene.apply(&node(11), &Event::RestoreCore(Box::new(restored)));
     assert_eq!(scene.session.core, core, "the two do not write in turn");
 }
 
 #[test]
 fn two_nodes_that_remember_different_cores_do_not_write_them_in_turn() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
-    let forgetful = scene.session.clone();
+    let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(1, Intent::Release);
     scene.frame(11, STATE);
     let granted = scene.session.core.clone();
     // Meanwhile the node of the one that let go has mended what the store still knows, later but without that grant.
-    scene.session = forgetful;
+    scene.session = loss_unreported;
     scene.now += 10;
     scene.leave(1, false);
     let mended = scene.session.core.clone();
     assert!(mended.changed_at > granted.changed_at && mended.epoch < granted.epoch);
-    scene.apply(&node(11), &Event::Remember(Box::new(granted)));
+    scene.apply(&node(11), &Event::RestoreCore(Box::new(granted)));
     assert!(scene.drives(11));
-    scene.apply(&node(1), &Event::Remember(Box::new(mended)));
+    scene.apply(&node(1), &Event::RestoreCore(Box::new(mended)));
     assert!(scene.drives(11), "the later grant stays");
 }
 
@@ -366,9 +383,9 @@ fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
         // Its frame was refused, since the store was away; a client without the handshake does not understand that.
         told.believes(belief);
         assert_eq!(told.phase, asked);
-        let tells = scene.tell(1, &mut told);
-        assert!(tells.contains(&Tell::Assign(Role::Passive)), "{tells:?}");
-        assert!(matches!(tells.last(), Some(Tell::ReleaseControl(_))), "{tells:?}");
+        let notices = scene.notices(1, &mut told);
+        assert!(notices.contains(&Notice::Assign(Role::Passive)), "{notices:?}");
+        assert!(matches!(notices.last(), Some(Notice::ReleaseControl(_))), "{notices:?}");
         assert_eq!(told.phase, Phase::Idle);
     }
 }
@@ -378,7 +395,7 @@ fn nobody_takes_control_in_a_session_that_the_store_lost_until_every_lease_of_be
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     // Node B has written it anew, and does not know whether the one that drove still does.
     scene.session.rosters.remove(&node(1));
-    (scene.session.core.holder, scene.session.core.doubtful_until) = (None, scene.now + 6_000);
+    (scene.session.core.controller, scene.session.core.doubtful_until) = (None, scene.now + 6_000);
     for intent in [ASK, STATE] {
         assert_eq!(refused(&scene.frame(11, intent)), Some(ErrorCode::StoreUnavailable));
     }

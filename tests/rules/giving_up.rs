@@ -2,7 +2,7 @@
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::{CloseReason, ErrorCode};
-use gitorial_relay::session::{End, Role, Strategy};
+use gitorial_relay::session::{EpochEnd, Role, Strategy};
 
 use super::scene::{ASK, FOLLOW, STATE, Scene, accept, name, node, refused, socket};
 
@@ -12,7 +12,7 @@ fn after_a_release_all_are_connected() {
     scene.frame(1, Intent::Release);
     assert_eq!([1, 2, 11].map(|client| scene.role(client)), [Role::Connected; 3]);
     let ended = scene.session.core.ended.clone().unwrap();
-    assert_eq!((ended.how, ended.connection), (End::Released, socket(1)));
+    assert_eq!((ended.how, ended.connection), (EpochEnd::Released, socket(1)));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn coordinate_passive_of_the_holder_gives_control_to_another_provisionally() {
     scene.frame(2, Intent::Speak);
     scene.frame(3, Intent::Speak);
     scene.frame(1, FOLLOW);
-    assert!(scene.drives(2) && scene.session.core.holder.as_ref().unwrap().provisional);
+    assert!(scene.drives(2) && scene.session.core.controller.as_ref().unwrap().provisional);
     assert_eq!((scene.role(1), scene.role(3)), (Role::Passive, Role::Passive));
 }
 
@@ -48,7 +48,7 @@ fn whoever_follows_finds_a_driver_that_has_spoken_and_rather_one_without_a_role(
     let mut scene = Scene::new(Strategy::FirstComeFirstServed);
     [1, 2, 3, 4].iter().for_each(|client| drop(scene.join(*client)));
     scene.frame(2, FOLLOW);
-    assert!(scene.session.core.holder.is_none(), "nobody else has spoken");
+    assert!(scene.session.core.controller.is_none(), "nobody else has spoken");
     scene.frame(4, Intent::Speak);
     scene.frame(3, FOLLOW);
     assert!(scene.drives(4), "2 is connected longer, but follows");
@@ -107,7 +107,7 @@ fn modern(strategy: Strategy) -> Scene {
 fn a_leave_gives_control_up_and_a_loss_keeps_it_for_the_grace_period() {
     let mut left = modern(Strategy::FirstComeFirstServed);
     left.leave(1, false);
-    assert!(left.session.core.holder.is_none() && left.role(11) == Role::Connected);
+    assert!(left.session.core.controller.is_none() && left.role(11) == Role::Connected);
     let mut lost = modern(Strategy::FirstComeFirstServed);
     lost.leave(1, true);
     lost.now += 14_999;
@@ -115,14 +115,14 @@ fn a_leave_gives_control_up_and_a_loss_keeps_it_for_the_grace_period() {
     assert_eq!(lost.role(1), Role::Active);
     lost.now += 1;
     lost.tick(1);
-    assert!(lost.session.core.holder.is_none() && lost.role(11) == Role::Connected);
+    assert!(lost.session.core.controller.is_none() && lost.role(11) == Role::Connected);
 }
 
 #[test]
 fn a_loss_without_a_token_is_a_leave() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.leave(1, true);
-    assert!(scene.session.core.holder.is_none() && scene.session.client(socket(1)).is_none());
+    assert!(scene.session.core.controller.is_none() && scene.session.client(socket(1)).is_none());
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_second_socket_of_the_same_old_client_takes_over_its_place() {
     assert_eq!((scene.session.live_clients(), scene.role(2)), (2, Role::Passive));
     assert_eq!(scene.frame(1, STATE), [Effect::Drop]);
     scene.leave(1, false);
-    assert!(scene.drives(3) && scene.session.core.replaced.is_empty());
+    assert!(scene.drives(3) && scene.session.core.superseded.is_empty());
 }
 
 #[test]

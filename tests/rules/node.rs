@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Outcome, Rules, StateClaim, apply};
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
-use gitorial_relay::reconcile::{Belief, Told};
+use gitorial_relay::reconcile::{Belief, ClientView};
 use gitorial_relay::session::{Client, Session};
 
 use super::client::Up;
@@ -19,10 +19,10 @@ pub struct Stored {
 
 /// A socket as its node knows it.
 #[derive(Clone, Debug, Default)]
-pub struct Seat {
-    pub told: Told,
+pub struct Member {
+    pub client_view: ClientView,
     pub client: Option<Client>,
-    pub muted: bool,
+    pub superseded: bool,
     pub spoke: bool,
     pub initial_push: bool,
     pub open_sync: bool,
@@ -34,7 +34,7 @@ pub struct Seat {
 
 /// Who may drive.
 #[derive(Clone, Copy, Debug)]
-pub struct Driver {
+pub struct LocalController {
     pub connection: ConnectionId,
     pub epoch: Epoch,
     /// The lease under which its node read that it is the holder.
@@ -73,8 +73,8 @@ pub struct Node {
     /// The last lease under which it has written what it has; before that nobody drives.
     pub claimed: u64,
     pub view: Option<(Session, u64)>,
-    pub driver: Option<Driver>,
-    pub seats: BTreeMap<ConnectionId, Seat>,
+    pub driver: Option<LocalController>,
+    pub members: BTreeMap<ConnectionId, Member>,
     pub jobs: VecDeque<Job>,
     pub decision: Option<Decision>,
     /// The last version it was told of.
@@ -92,7 +92,7 @@ impl Node {
             claimed: 1,
             view: None,
             driver: None,
-            seats: BTreeMap::new(),
+            members: BTreeMap::new(),
             jobs: VecDeque::new(),
             decision: None,
             notified: 0,
@@ -102,16 +102,16 @@ impl Node {
 
     pub fn submit(&mut self, event: Event, frame: Option<(ConnectionId, Up)>) {
         if let Some((connection, _)) = &frame
-            && let Some(seat) = self.seats.get_mut(connection)
+            && let Some(member) = self.members.get_mut(connection)
         {
-            seat.busy = true;
+            member.busy = true;
         }
         self.jobs.push_back(Job { event, frame });
     }
 
     /// The local client whose states pass now.
-    pub fn passing(&self) -> Option<Driver> {
-        let entitled = |driver: &Driver| driver.term == self.term && !driver.suspended;
+    pub fn passing(&self) -> Option<LocalController> {
+        let entitled = |driver: &LocalController| driver.term == self.term && !driver.suspended;
         self.driver.filter(|driver| self.alive && self.leased && entitled(driver))
     }
 
@@ -126,7 +126,8 @@ impl Node {
         let (mut effects, mut taken) = (Vec::new(), 0);
         for (index, job) in self.jobs.iter().enumerate() {
             let Outcome { session, effects: new } = apply(&after, &job.event, context);
-            let moved = session.core.holder != after.core.holder || session.core.transfer != after.core.transfer;
+            let moved =
+                session.core.controller != after.core.controller || session.core.transfer != after.core.transfer;
             if moved && taken > 0 {
                 // What came before is told first.
                 break;
@@ -139,12 +140,12 @@ impl Node {
             }
         }
         self.decision = Some(Decision { base: stored.clone(), after, effects, taken, term: self.term });
-        self.suspend_driver();
+        self.suspend_controller();
     }
 
-    fn suspend_driver(&mut self) {
+    fn suspend_controller(&mut self) {
         if let (Some(driver), Some(Decision { after, .. })) = (&mut self.driver, &self.decision) {
-            let stays = after.holds(driver.connection) && after.core.epoch == driver.epoch;
+            let stays = after.controls(driver.connection) && after.core.epoch == driver.epoch;
             let told_first = after.client(driver.connection).is_some_and(|(_, client)| client.modern);
             driver.suspended |= !stays || (after.core.transfer.is_some() && !told_first);
         }
@@ -153,8 +154,8 @@ impl Node {
     /// The controller here that was told that control is leaving it: with that all that it sent before is read.
     fn flushed(&self) -> Option<(ConnectionId, Epoch)> {
         let (view, _) = self.view.as_ref().filter(|(view, _)| view.core.transfer.is_some())?;
-        let holder = view.core.holder.as_ref().filter(|holder| holder.place.node == self.id)?;
-        Some((holder.place.connection, view.core.epoch))
+        let controller = view.core.controller.as_ref().filter(|controller| controller.place.node == self.id)?;
+        Some((controller.place.connection, view.core.epoch))
     }
 
     fn repairs(&self, session: &Session) -> Vec<Event> {
@@ -170,7 +171,7 @@ impl Node {
         let roster = session.rosters.get(&self.id).cloned().unwrap_or_default();
         let ghost = |client: &&Client| {
             let connection = &client.connection;
-            client.cut_off_at.is_none() && !self.seats.contains_key(connection) && !about.contains(connection)
+            client.cut_off_at.is_none() && !self.members.contains_key(connection) && !about.contains(connection)
         };
         let leave = |client: &Client| Event::Leave { connection: client.connection, lost: true };
         let mut events: Vec<Event> = roster.clients.iter().filter(ghost).map(leave).collect();
@@ -180,13 +181,13 @@ impl Node {
         let anew = self.claimed != self.term;
         let cut_off = |connection| roster.clients.iter().any(|c| c.connection == connection && c.cut_off_at.is_some());
         let missing = |connection: &ConnectionId| anew || !known.contains(connection) || cut_off(*connection);
-        let missing = self.seats.iter().filter(|(connection, seat)| missing(connection) && !seat.muted);
+        let missing = self.members.iter().filter(|(connection, member)| missing(connection) && !member.superseded);
         let view = self.view.as_ref().map(|(view, _)| view);
         let as_it_was = |client: Client| {
             let given = view.map_or(client.given, |view| view.assignment(&client));
             Client { given, cut_off_at: None, ..client }
         };
-        let clients: Vec<Client> = missing.filter_map(|(_, seat)| seat.client.clone().map(as_it_was)).collect();
+        let clients: Vec<Client> = missing.filter_map(|(_, member)| member.client.clone().map(as_it_was)).collect();
         if !clients.is_empty() && self.leased {
             events.push(Event::Rejoin { clients, held: None });
         }
@@ -196,28 +197,28 @@ impl Node {
     /// Reads a client's frame. `Some`: it is its driver's state, which passes at once.
     pub fn read(&mut self, connection: ConnectionId, name: &str, frame: Up, epoch: Option<Epoch>) -> Option<Epoch> {
         let driver = self.driver.filter(|driver| driver.connection == connection);
-        let viewed = self.view.as_ref().filter(|(view, _)| view.holds(connection)).map(|(view, _)| view.core.epoch);
-        let seat = self.seats.get_mut(&connection)?;
-        if seat.muted || (frame.is_gated() && seat.told.gate > 0) {
+        let viewed = self.view.as_ref().filter(|(view, _)| view.controls(connection)).map(|(view, _)| view.core.epoch);
+        let member = self.members.get_mut(&connection)?;
+        if member.superseded || (frame.awaits_ack() && member.client_view.acks > 0) {
             return None;
         }
         if frame == Up::Confirm {
-            seat.told.gate = seat.told.gate.saturating_sub(1);
-            if seat.spoke {
+            member.client_view.acks = member.client_view.acks.saturating_sub(1);
+            if member.spoke {
                 return None;
             }
         }
-        let answers = seat.open_sync && frame == Up::State { answer: true };
-        if let (Up::State { .. }, true, Some(driver)) = (&frame, seat.spoke, driver) {
-            let stale = seat.told.modern && epoch.is_some_and(|epoch| epoch < driver.epoch);
+        let answers = member.open_sync && frame == Up::State { answer: true };
+        if let (Up::State { .. }, true, Some(driver)) = (&frame, member.spoke, driver) {
+            let stale = member.client_view.modern && epoch.is_some_and(|epoch| epoch < driver.epoch);
             let entitled = self.leased && driver.term == self.term && !driver.suspended;
             if entitled && !stale && (!driver.provisional || answers) {
-                seat.open_sync = false;
+                member.open_sync = false;
                 return Some(driver.epoch);
             }
         }
-        let holds = viewed.is_some();
-        let intent = match intent(seat, &frame, holds, answers, name) {
+        let controls = viewed.is_some();
+        let intent = match intent(member, &frame, controls, answers, name) {
             Some(intent) => intent,
             None => {
                 let token = format!("token of {connection:?}");
@@ -234,42 +235,42 @@ impl Node {
 }
 
 /// What a frame wants, and what it says of its sender's belief; `None` for a handshake.
-fn intent(seat: &mut Seat, frame: &Up, holds: bool, answers: bool, name: &str) -> Option<Intent> {
+fn intent(member: &mut Member, frame: &Up, controls: bool, answers: bool, name: &str) -> Option<Intent> {
     Some(match frame {
         Up::Handshake => return None,
         Up::Speak | Up::Confirm => Intent::Speak,
         Up::Coordinate(Direction::Active) => {
-            seat.told.believes(Belief::Pull);
+            member.client_view.believes(Belief::Pull);
             Intent::Coordinate(Direction::Active)
         }
         Up::Coordinate(Direction::Passive) => {
-            seat.told.believes(Belief::Push);
-            seat.initial_push = true;
+            member.client_view.believes(Belief::Push);
+            member.initial_push = true;
             Intent::Coordinate(Direction::Passive)
         }
         Up::Request => Intent::Request,
         Up::Offer => {
-            if !holds && !seat.told.modern {
-                seat.told.believes(Belief::Drives);
+            if !controls && !member.client_view.modern {
+                member.client_view.believes(Belief::Drives);
             }
             Intent::Offer(ClientId::parse(name)?)
         }
         Up::Accept(from) => {
-            seat.told.believes(Belief::Drives);
+            member.client_view.believes(Belief::Drives);
             Intent::Accept(from.clone())
         }
         Up::Decline(from) => Intent::Decline(from.clone()),
         Up::Release => {
-            seat.told.believes(Belief::LetGo);
+            member.client_view.believes(Belief::LetGo);
             Intent::Release
         }
         Up::State { .. } if answers => Intent::State(StateClaim::Answer),
-        Up::State { .. } if seat.told.modern && std::mem::take(&mut seat.initial_push) => {
+        Up::State { .. } if member.client_view.modern && std::mem::take(&mut member.initial_push) => {
             Intent::State(StateClaim::InitialPush)
         }
         Up::State { .. } => {
-            if !holds && !seat.told.modern {
-                seat.told.believes(Belief::Drives);
+            if !controls && !member.client_view.modern {
+                member.client_view.believes(Belief::Drives);
             }
             Intent::State(StateClaim::Drive)
         }

@@ -96,7 +96,7 @@ fn do_step(world: &mut World, step: Step) {
 #[derive(Default)]
 struct Watch {
     epoch: Epoch,
-    holders: HashMap<Epoch, ConnectionId>,
+    controllers: HashMap<Epoch, ConnectionId>,
     passed: usize,
 }
 
@@ -107,9 +107,9 @@ impl Watch {
         let core = &world.store.session.core;
         assert!(core.epoch >= self.epoch, "the epoch fell");
         self.epoch = core.epoch;
-        if let Some(holder) = &core.holder {
-            let known = *self.holders.entry(core.epoch).or_insert(holder.place.connection);
-            assert_eq!(known, holder.place.connection, "an epoch was handed out twice");
+        if let Some(controller) = &core.controller {
+            let known = *self.controllers.entry(core.epoch).or_insert(controller.place.connection);
+            assert_eq!(known, controller.place.connection, "an epoch was handed out twice");
         }
         for index in self.passed.max(1)..world.passed.len() {
             let (before, now) = (world.passed[index - 1], world.passed[index]);
@@ -123,10 +123,10 @@ impl Watch {
         let (core, session) = (&world.store.session.core, &world.store.session);
         let sockets: usize = session.rosters.values().map(|roster| roster.clients.len()).sum();
         assert!(core.requests.len() <= world.rules.max_requests, "too many requests");
-        assert!(core.replaced.len() <= world.clients.len() * 4, "too many replaced sockets");
+        assert!(core.superseded.len() <= world.clients.len() * 4, "too many replaced sockets");
         let size = serde_json::to_vec(core).unwrap().len() + serde_json::to_vec(&session.rosters).unwrap().len();
-        assert!(size <= 2_000 + 400 * (sockets + core.replaced.len()), "the document has grown to {size} bytes");
-        assert!(core.transfer.is_none() || core.holder.is_some(), "nothing to transfer");
+        assert!(size <= 2_000 + 400 * (sockets + core.superseded.len()), "the document has grown to {size} bytes");
+        assert!(core.transfer.is_none() || core.controller.is_some(), "nothing to transfer");
     }
 }
 
@@ -144,12 +144,12 @@ fn run(strategy: Decides, nodes: usize, generations: &[Generation], steps: &[Ste
 
 fn look_at_rest(world: &World) {
     let session = &world.store.session;
-    for node in world.nodes.iter().filter(|node| node.alive && !node.seats.is_empty()) {
+    for node in world.nodes.iter().filter(|node| node.alive && !node.members.is_empty()) {
         let (view, version) = node.view.as_ref().unwrap();
         assert_eq!((&view.core, &view.rosters), (&session.core, &session.rosters), "{} sees another document", node.id);
         assert_eq!(*version, world.store.version);
-        for (connection, seat) in node.seats.iter().filter(|(_, seat)| !seat.muted) {
-            assert_eq!(seat.told.gate, 0, "{connection:?} has a frame to confirm");
+        for (connection, member) in node.members.iter().filter(|(_, member)| !member.superseded) {
+            assert_eq!(member.client_view.acks, 0, "{connection:?} has a frame to confirm");
         }
     }
     for client in &world.clients {
@@ -161,9 +161,9 @@ fn look_at_rest(world: &World) {
     let core = &session.core;
     assert!(core.transfer.is_none() && core.requests.is_empty() && core.offer.is_none(), "something is pending");
     let passing = world.nodes.iter().filter_map(|node| node.passing()).map(|driver| driver.connection).next();
-    let holder = core.holder.as_ref().map(|holder| holder.place.connection);
-    assert_eq!(passing, holder, "whoever is ACTIVE drives, and nobody else");
-    if holder.is_none() {
+    let controller = core.controller.as_ref().map(|controller| controller.place.connection);
+    assert_eq!(passing, controller, "whoever is ACTIVE drives, and nobody else");
+    if controller.is_none() {
         let passive = session.roles().values().filter(|role| **role == Role::Active).count();
         assert_eq!(passive, 0);
     }

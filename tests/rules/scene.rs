@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, StateClaim, apply};
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 use gitorial_relay::protocol::ErrorCode;
-use gitorial_relay::reconcile::{self, Diff, Tell, Told};
+use gitorial_relay::reconcile::{self, ClientView, Diff, Notice};
 use gitorial_relay::session::{Client, Info, Role, Session, Strategy};
 
 pub const ASK: Intent = Intent::Coordinate(Direction::Active);
@@ -93,9 +93,9 @@ impl Scene {
 
     /// All that the controller has sent is read; its node takes the next step.
     pub fn flush(&mut self) {
-        let holder = self.session.core.holder.clone().expect("somebody drives");
-        self.flushed = Some((holder.place.connection, self.epoch()));
-        self.apply(&holder.place.node, &Event::Tick);
+        let controller = self.session.core.controller.clone().expect("somebody drives");
+        self.flushed = Some((controller.place.connection, self.epoch()));
+        self.apply(&controller.place.node, &Event::Tick);
     }
 
     /// What is due happens, as this client's node sees it.
@@ -112,7 +112,7 @@ impl Scene {
     }
 
     pub fn drives(&self, number: u128) -> bool {
-        self.session.driver().is_some_and(|holder| holder.place.connection == socket(number))
+        self.session.driver().is_some_and(|controller| controller.place.connection == socket(number))
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -124,8 +124,8 @@ impl Scene {
     }
 
     /// What a client that was told `told` is told now, all else being as before.
-    pub fn tell(&self, number: u128, told: &mut Told) -> Vec<Tell> {
-        reconcile::tell(told, self.client(number), &Diff::default(), &self.session)
+    pub fn notices(&self, number: u128, told: &mut ClientView) -> Vec<Notice> {
+        reconcile::notices(told, self.client(number), &Diff::default(), &self.session)
     }
 }
 

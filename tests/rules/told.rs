@@ -2,11 +2,11 @@
 
 use gitorial_relay::control::Effect;
 use gitorial_relay::ids::ConnectionId;
-use gitorial_relay::reconcile::{self, Phase, Tell, is_replaced};
+use gitorial_relay::reconcile::{self, Notice, Phase, is_superseded};
 use gitorial_relay::session::Session;
 
 use super::client::{Down, Up};
-use super::node::Driver;
+use super::node::LocalController;
 use super::world::World;
 
 /// More rounds than any world needs to come to rest.
@@ -32,43 +32,47 @@ impl World {
         }
         let before = node.view.replace((session.clone(), version)).map(|(before, _)| before);
         // One with the handshake that control is leaving goes on until it has read that.
-        let leaving = session.core.transfer.as_ref().and(session.core.holder.as_ref()).filter(|holder| {
-            let client = session.client(holder.place.connection);
+        let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref()).filter(|controller| {
+            let client = session.client(controller.place.connection);
             client.is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
         });
-        let holder = session.driver().or(leaving).filter(|holder| node.seats.contains_key(&holder.place.connection));
-        node.driver = holder.map(|holder| Driver {
-            connection: holder.place.connection,
+        let controller =
+            session.driver().or(leaving).filter(|controller| node.members.contains_key(&controller.place.connection));
+        node.driver = controller.map(|controller| LocalController {
+            connection: controller.place.connection,
             epoch: session.core.epoch,
             term,
-            provisional: holder.provisional,
+            provisional: controller.provisional,
             suspended: false,
         });
         let diff = reconcile::diff(before.as_ref(), session);
         let mut news = Vec::new();
-        for (connection, seat) in &mut node.seats {
-            seat.muted |= is_replaced(session, *connection);
+        for (connection, member) in &mut node.members {
+            member.superseded |= is_superseded(session, *connection);
             let rosters = session.rosters.values().flat_map(|roster| &roster.clients);
-            let Some(me) = rosters.clone().find(|client| client.connection == *connection).filter(|_| !seat.muted)
+            let Some(me) =
+                rosters.clone().find(|client| client.connection == *connection).filter(|_| !member.superseded)
             else {
-                if seat.told.modern && seat.muted {
+                if member.client_view.modern && member.superseded {
                     news.push((*connection, Down::Closed));
                 }
                 continue;
             };
-            for tell in reconcile::tell(&mut seat.told, me, &diff, session) {
-                seat.open_sync |= tell == Tell::RequestSync;
-                news.push((*connection, Down::Tell(tell, session.core.epoch)));
+            for tell in reconcile::notices(&mut member.client_view, me, &diff, session) {
+                member.open_sync |= tell == Notice::RequestSync;
+                news.push((*connection, Down::Notice(tell, session.core.epoch)));
             }
-            seat.client = Some(me.clone());
-            seat.initial_push &= !session.holds(*connection);
+            member.client = Some(me.clone());
+            member.initial_push &= !session.controls(*connection);
         }
         for (connection, frame) in news {
             self.deliver(connection, frame);
         }
         self.pass_held(index, session);
         let ours = |place: &gitorial_relay::session::Place| place.node == self.nodes[index].id;
-        if session.core.transfer.is_some() && session.core.holder.as_ref().is_some_and(|holder| ours(&holder.place)) {
+        if session.core.transfer.is_some()
+            && session.core.controller.as_ref().is_some_and(|controller| ours(&controller.place))
+        {
             self.tick(index);
         }
     }
@@ -77,9 +81,9 @@ impl World {
         let node = &mut self.nodes[index];
         let driver = node.driver;
         let mut passed = None;
-        for (connection, seat) in node.seats.iter_mut().filter(|(_, seat)| seat.held) {
+        for (connection, member) in node.members.iter_mut().filter(|(_, member)| member.held) {
             let drives = driver.filter(|driver| driver.connection == *connection);
-            seat.held = session.core.transfer.is_some() && drives.is_none();
+            member.held = session.core.transfer.is_some() && drives.is_none();
             passed = drives.or(passed);
         }
         if let Some(driver) = passed.filter(|driver| node.leased && driver.term == node.term) {
@@ -91,21 +95,21 @@ impl World {
     pub fn perform(&mut self, node: usize, after: &Session, frame: Option<&(ConnectionId, Up)>, effect: &Effect) {
         match (effect, frame) {
             (Effect::Close(connection, _), _) => {
-                self.nodes[node].seats.remove(connection);
+                self.nodes[node].members.remove(connection);
                 self.deliver(*connection, Down::Closed);
             }
-            (Effect::AskHolder { holder, claimant }, _) => {
-                self.deliver(holder.connection, Down::Heard(claimant.as_str().to_owned()));
+            (Effect::AskController { controller, claimant }, _) => {
+                self.deliver(controller.connection, Down::Heard(claimant.as_str().to_owned()));
             }
             (Effect::PassState, Some((from, _)))
-                if after.holds(*from)
+                if after.controls(*from)
                     && self.nodes[node].passing().is_some_and(|driver| driver.connection == *from) =>
             {
                 self.pass(node, *from, after.core.epoch);
             }
             (Effect::HoldFrame, Some((from, Up::State { .. }))) => {
-                if let Some(seat) = self.nodes[node].seats.get_mut(from) {
-                    seat.held = true;
+                if let Some(member) = self.nodes[node].members.get_mut(from) {
+                    member.held = true;
                 }
             }
             (Effect::ForwardToOthers, Some((from, Up::Offer))) => {
@@ -120,10 +124,10 @@ impl World {
     }
 
     pub fn acknowledge(&mut self, node: usize, connection: ConnectionId, token: String, after: &Session) {
-        let Some(seat) = self.nodes[node].seats.get_mut(&connection) else { return };
-        (seat.told.modern, seat.told.gate) = (true, 0);
+        let Some(member) = self.nodes[node].members.get_mut(&connection) else { return };
+        (member.client_view.modern, member.client_view.acks) = (true, 0);
         let Some((_, client)) = after.client(connection) else { return };
-        let (id, epoch) = (client.id.as_str().to_owned(), seat.told.epoch);
+        let (id, epoch) = (client.id.as_str().to_owned(), member.client_view.epoch);
         self.deliver(connection, Down::Acknowledged { token, id, epoch });
     }
 
@@ -160,7 +164,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let node_rests = |node: &super::node::Node| {
             let version = node.view.as_ref().map_or(0, |(_, version)| *version);
-            let knows = node.seats.is_empty() || node.notified <= version;
+            let knows = node.members.is_empty() || node.notified <= version;
             !node.alive || !node.leased || (node.jobs.is_empty() && node.decision.is_none() && knows)
         };
         let sockets = self.clients.iter().filter_map(|client| client.socket.as_ref());

@@ -7,7 +7,7 @@ use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis};
 use gitorial_relay::session::{Info, Roster, Session, Strategy};
 
 use super::client::{Client, Generation};
-use super::node::{Decision, Node, Seat, Stored};
+use super::node::{Decision, Member, Node, Stored};
 
 /// Everything there is.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl World {
         }
         self.sockets += 1;
         let connection = ConnectionId::from_number(self.sockets << 96);
-        let ticket = self.clients[client].ticket.take();
-        let (wants, resume) = ticket.map(|(id, token)| (ClientId::parse(&id), Some(token))).unwrap_or_default();
+        let join_request = self.clients[client].join_request.take();
+        let (wants, resume) = join_request.map(|(id, token)| (ClientId::parse(&id), Some(token))).unwrap_or_default();
         let otherwise = ClientId::parse(&format!("socket_{}", self.sockets)).unwrap();
         let join = Join { connection, wants, otherwise, resume };
         self.nodes[node].submit(Event::Join(join), None);
@@ -62,7 +62,7 @@ impl World {
         let node = &mut self.nodes[socket.node];
         // A frame that is being decided does not hold up the news of the end; the place is given up behind it.
         node.submit(Event::Leave { connection: socket.connection, lost }, None);
-        node.seats.remove(&socket.connection);
+        node.members.remove(&socket.connection);
         if node.driver.is_some_and(|driver| driver.connection == socket.connection) {
             node.driver = None;
         }
@@ -120,8 +120,8 @@ impl World {
     /// A node hears that the document changed.
     pub fn hear(&mut self, node: usize) {
         let known = self.nodes[node].view.as_ref().map_or(0, |(_, version)| *version);
-        let seats = !self.nodes[node].seats.is_empty();
-        if seats && known < std::mem::take(&mut self.nodes[node].notified) {
+        let members = !self.nodes[node].members.is_empty();
+        if members && known < std::mem::take(&mut self.nodes[node].notified) {
             self.tick(node);
         }
     }
@@ -132,7 +132,7 @@ impl World {
         let Some(socket) = &mut self.clients[client].socket else { return };
         let (index, connection) = (socket.node, socket.connection);
         let node = &mut self.nodes[index];
-        if node.seats.get(&connection).is_none_or(|seat| seat.busy) {
+        if node.members.get(&connection).is_none_or(|member| member.busy) {
             return;
         }
         let Some((frame, epoch)) = socket.up.pop_front() else { return };
@@ -217,14 +217,14 @@ impl World {
                 && let Some((_, client)) = after.client(join.connection)
                 && self.socket_is_open(join.connection)
             {
-                let mut seat = Seat { client: Some(client.clone()), ..Seat::default() };
-                seat.told.modern = client.modern;
-                self.nodes[node].seats.insert(join.connection, seat);
+                let mut member = Member { client: Some(client.clone()), ..Member::default() };
+                member.client_view.modern = client.modern;
+                self.nodes[node].members.insert(join.connection, member);
             }
             if let (Event::Frame { .. } | Event::Handshake { .. }, Some((connection, _))) = (&job.event, &job.frame)
-                && let Some(seat) = self.nodes[node].seats.get_mut(connection)
+                && let Some(member) = self.nodes[node].members.get_mut(connection)
             {
-                (seat.spoke, seat.busy) = (true, false);
+                (member.spoke, member.busy) = (true, false);
             }
         }
         self.observe(node, &after, version, term);

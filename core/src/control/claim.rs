@@ -3,7 +3,7 @@
 use super::{Effect, Step, Transition, millis};
 use crate::ids::ConnectionId;
 use crate::protocol::ErrorCode;
-use crate::session::{Assignment, Client, End, Ended, Holder, Place, Request, Role, Strategy, Transfer};
+use crate::session::{Assignment, Client, Controller, Ended, EpochEnd, Place, Request, Role, Strategy, Transfer};
 
 /// How a client claims control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub(super) enum Verdict {
 impl Step<'_> {
     /// Decides a claim of a client of this node.
     pub(super) fn claim(&mut self, claimant: &Client, claim: Claim) -> Verdict {
-        let Some(holder) = self.session.core.holder.clone() else {
-            return self.grant_to(claimant, false, End::Taken);
+        let Some(controller) = self.session.core.controller.clone() else {
+            return self.grant_to(claimant, false, EpochEnd::Taken);
         };
-        if holder.place.connection == claimant.connection {
+        if controller.place.connection == claimant.connection {
             // Told ACTIVE once more, same epoch. It asked, so it is no longer there by chance.
             self.no_longer_provisional();
             return Verdict::Granted;
@@ -46,17 +46,17 @@ impl Step<'_> {
         if self.session.core.transfer.is_some() {
             return self.refuse(claimant, claim, ErrorCode::ControlPending);
         }
-        if self.yields(&holder, claim) {
-            return self.grant_to(claimant, false, End::Taken);
+        if self.yields(&controller, claim) {
+            return self.grant_to(claimant, false, EpochEnd::Taken);
         }
-        let cut_off = self.is_cut_off(holder.place.connection);
+        let cut_off = self.is_cut_off(controller.place.connection);
         match (self.session.info.strategy, claim) {
-            (Strategy::FirstComeFirstServed, Claim::Take) => self.grant_to(claimant, false, End::Taken),
+            (Strategy::FirstComeFirstServed, Claim::Take) => self.grant_to(claimant, false, EpochEnd::Taken),
             (Strategy::FirstComeFirstServed, Claim::Coordinate) if !cut_off => {
                 self.refuse(claimant, claim, ErrorCode::ControlHeld)
             }
             (Strategy::FirstComeFirstServed, Claim::Coordinate | Claim::Request) => self.wait(claimant, claim, 1),
-            (Strategy::UserChoice, Claim::Take) if cut_off => self.grant_to(claimant, false, End::Taken),
+            (Strategy::UserChoice, Claim::Take) if cut_off => self.grant_to(claimant, false, EpochEnd::Taken),
             (Strategy::UserChoice, _) => self.wait(claimant, claim, self.context.rules.max_requests),
             (Strategy::DenyBoth, _) => self.refuse(claimant, claim, ErrorCode::ControlDenied),
         }
@@ -64,12 +64,12 @@ impl Step<'_> {
 
     /// Whether the holder gives way to any claim (it never asked for the role) or to this ask (it may have let go
     /// without saying so, as clients without the handshake do).
-    fn yields(&self, holder: &Holder, claim: Claim) -> bool {
-        let modern = self.session.client(holder.place.connection).is_some_and(|(_, client)| client.modern);
-        let activity = self.session.activity.get(&holder.place.node).copied().unwrap_or_default();
-        let quiet_since = activity.drove_at.max(holder.since);
+    fn yields(&self, controller: &Controller, claim: Claim) -> bool {
+        let modern = self.session.client(controller.place.connection).is_some_and(|(_, client)| client.modern);
+        let activity = self.session.activity.get(&controller.place.node).copied().unwrap_or_default();
+        let quiet_since = activity.drove_at.max(controller.since);
         let quiet = self.context.now.saturating_sub(quiet_since) >= millis(self.context.rules.quiet);
-        holder.provisional || (claim != Claim::Take && !modern && quiet)
+        controller.provisional || (claim != Claim::Take && !modern && quiet)
     }
 
     pub(super) fn is_cut_off(&self, connection: ConnectionId) -> bool {
@@ -77,7 +77,7 @@ impl Step<'_> {
     }
 
     fn refuse(&mut self, claimant: &Client, claim: Claim, code: ErrorCode) -> Verdict {
-        self.settle(claimant, claim);
+        self.follow_instead(claimant, claim);
         self.reject(claimant.connection, code);
         self.emit(Effect::Count(Transition::Refused));
         Verdict::Refused
@@ -90,23 +90,23 @@ impl Step<'_> {
         if !known && core.requests.len() >= limit {
             return self.refuse(claimant, claim, ErrorCode::ControlPending);
         }
-        self.settle(claimant, claim);
+        self.follow_instead(claimant, claim);
         if known {
             return Verdict::Waiting;
         }
         let place = self.place_of(claimant);
         let request = Request { place, client: claimant.name().clone(), at: self.context.now };
         self.session.core.requests.push(request);
-        if let Some(holder) = &self.session.core.holder {
-            let holder = holder.place.clone();
-            self.emit(Effect::AskHolder { holder, claimant: claimant.name().clone() });
+        if let Some(controller) = &self.session.core.controller {
+            let controller = controller.place.clone();
+            self.emit(Effect::AskController { controller, claimant: claimant.name().clone() });
         }
         Verdict::Waiting
     }
 
     /// A claimant that does not get control follows: a coordinating one chose a role, and one without the handshake
     /// that takes control believes to have it and has to be told.
-    fn settle(&mut self, claimant: &Client, claim: Claim) {
+    fn follow_instead(&mut self, claimant: &Client, claim: Claim) {
         if claim == Claim::Coordinate || (claim == Claim::Take && !claimant.modern) {
             self.give(claimant.connection, Role::Passive);
         }
@@ -118,24 +118,25 @@ impl Step<'_> {
     }
 
     /// Control goes to `client`: now, or when the holder's node has stopped the holder.
-    pub(super) fn grant_to(&mut self, client: &Client, provisional: bool, how: End) -> Verdict {
+    pub(super) fn grant_to(&mut self, client: &Client, provisional: bool, how: EpochEnd) -> Verdict {
         let place = self.place_of(client);
-        let to = Holder { place, client: client.name().clone(), provisional, since: self.context.now };
+        let to = Controller { place, client: client.name().clone(), provisional, since: self.context.now };
         self.hand_over(Some(to), how)
     }
 
-    fn hand_over(&mut self, to: Option<Holder>, how: End) -> Verdict {
-        let Some(holder) = &self.session.core.holder else {
-            self.seat(to, how);
+    fn hand_over(&mut self, to: Option<Controller>, how: EpochEnd) -> Verdict {
+        let Some(controller) = &self.session.core.controller else {
+            self.begin_epoch(to, how);
             return Verdict::Granted;
         };
-        let stopped = holder.place.node == *self.context.here && (how == End::Resumed || self.is_flushed(holder))
-            || self.is_cut_off(holder.place.connection)
-            || self.session.client(holder.place.connection).is_none()
-                && !self.session.rosters.contains_key(&holder.place.node)
-            || self.context.lapsed.contains(&holder.place.node);
+        let stopped = controller.place.node == *self.context.here
+            && (how == EpochEnd::Resumed || self.is_flushed(controller))
+            || self.is_cut_off(controller.place.connection)
+            || self.session.client(controller.place.connection).is_none()
+                && !self.session.rosters.contains_key(&controller.place.node)
+            || self.context.lapsed.contains(&controller.place.node);
         if stopped {
-            self.unseat(to, how);
+            self.end_epoch(to, how);
             Verdict::Granted
         } else {
             self.session.core.transfer = Some(Transfer { to, how });
@@ -147,8 +148,8 @@ impl Step<'_> {
     /// Whether nothing that this controller of this node has sent is still on its way: what it sends before it can know of
     /// its loss is let through. One without the handshake is not waited for: its frames count no more until it has
     /// confirmed its loss.
-    pub(super) fn is_flushed(&self, holder: &Holder) -> bool {
-        let connection = holder.place.connection;
+    pub(super) fn is_flushed(&self, controller: &Controller) -> bool {
+        let connection = controller.place.connection;
         let modern = self.session.client(connection).is_some_and(|(_, client)| client.modern);
         // Who hands control over itself has sent all it had to send.
         let flushed = self.context.flushed == Some((connection, self.session.core.epoch));
@@ -161,37 +162,37 @@ impl Step<'_> {
         // Whoever was to have control may have left meanwhile.
         let present = |place: &Place| self.session.client(place.connection).is_some();
         match to {
-            Some(to) if present(&to.place) => self.unseat(Some(Holder { since: self.context.now, ..to }), how),
+            Some(to) if present(&to.place) => self.end_epoch(Some(Controller { since: self.context.now, ..to }), how),
             Some(_) => self.give_up(),
-            None => self.unseat(None, how),
+            None => self.end_epoch(None, how),
         }
     }
 
-    fn unseat(&mut self, to: Option<Holder>, how: End) {
-        if let Some(holder) = self.session.core.holder.take() {
-            let Holder { client, place, .. } = holder;
+    fn end_epoch(&mut self, to: Option<Controller>, how: EpochEnd) {
+        if let Some(controller) = self.session.core.controller.take() {
+            let Controller { client, place, .. } = controller;
             let (epoch, connection) = (self.session.core.epoch, place.connection);
             self.session.core.ended = Some(Ended { epoch, client, connection, how });
         }
-        if how == End::Released {
+        if how == EpochEnd::Released {
             self.emit(Effect::Count(Transition::Released));
         }
-        self.seat(to, how);
+        self.begin_epoch(to, how);
     }
 
-    fn seat(&mut self, to: Option<Holder>, how: End) {
+    fn begin_epoch(&mut self, to: Option<Controller>, how: EpochEnd) {
         let (now, core) = (self.context.now, &mut self.session.core);
         core.transfer = None;
         core.requests.clear();
         core.offer = None;
         core.changed_at = now;
         let granted = to.is_some();
-        core.holder = to;
+        core.controller = to;
         if granted {
             core.epoch = core.epoch.next(now);
         }
         // A client that comes back on another socket changes nothing for the others.
-        if how != End::Resumed {
+        if how != EpochEnd::Resumed {
             let role = if granted { Role::Passive } else { Role::Connected };
             core.everyone = Assignment { role, change: core.everyone.change + 1 };
         }
@@ -206,19 +207,19 @@ impl Step<'_> {
         let client = |request: &Request| self.session.client(request.place.connection);
         let here = |request: &&Request| client(request).is_some_and(|(_, client)| client.cut_off_at.is_none());
         let oldest = self.session.core.requests.iter().find(here).cloned();
-        let to = oldest.map(|Request { place, client, .. }| Holder {
+        let to = oldest.map(|Request { place, client, .. }| Controller {
             place,
             client,
             provisional: false,
             since: self.context.now,
         });
         self.session.core.transfer = None;
-        self.unseat(to, End::Released);
+        self.end_epoch(to, EpochEnd::Released);
     }
 
     pub(super) fn no_longer_provisional(&mut self) {
-        if let Some(holder) = &mut self.session.core.holder {
-            holder.provisional = false;
+        if let Some(controller) = &mut self.session.core.controller {
+            controller.provisional = false;
         }
     }
 }

@@ -2,7 +2,7 @@
 //! whoever loads a document first.
 
 use super::{Step, millis};
-use crate::session::{Client, Roster, Status};
+use crate::session::{Assignment, Client, Role, Roster, Status};
 
 impl Step<'_> {
     pub(super) fn due(&mut self) {
@@ -13,19 +13,31 @@ impl Step<'_> {
         self.reap_lapsed_nodes();
         self.end_grace_periods();
         self.acknowledge_transfer();
+        self.free_followers_of_nobody();
         self.drop_overdue_claims();
+    }
+
+    /// A document that was restored after the store had lost it may say that everybody follows a controller that nobody
+    /// has claimed: its node is gone, too. When no lease from before can last any more, the followers are free.
+    fn free_followers_of_nobody(&mut self) {
+        let now = self.context.now;
+        let core = &mut self.session.core;
+        if core.controller.is_none() && core.everyone.role == Role::Passive && now >= core.doubtful_until {
+            core.everyone = Assignment { role: Role::Connected, change: core.everyone.change + 1 };
+            core.changed_at = now;
+        }
     }
 
     /// A transfer away from a holder that this node has stopped, or whose socket or node is gone, is completed.
     fn acknowledge_transfer(&mut self) {
         let core = &self.session.core;
-        let Some(holder) = &core.holder else { return };
-        let place = holder.place.clone();
+        let Some(controller) = &core.controller else { return };
+        let place = controller.place.clone();
         let gone = self.session.client(place.connection).is_none();
         let lapsed = self.context.lapsed.contains(&place.node);
         let ours = place.node == *self.context.here || lapsed;
         if core.transfer.is_some() {
-            let stopped = lapsed || ours && self.is_flushed(holder);
+            let stopped = lapsed || ours && self.is_flushed(controller);
             if stopped || self.is_cut_off(place.connection) {
                 self.complete_transfer();
             }
@@ -68,9 +80,9 @@ impl Step<'_> {
         let all = |rosters: &std::collections::BTreeMap<_, Roster>| {
             rosters.values().flat_map(|roster| &roster.clients).map(|client| client.connection).collect::<Vec<_>>()
         };
-        if !self.session.core.replaced.is_empty() {
+        if !self.session.core.superseded.is_empty() {
             let known = all(rosters);
-            self.session.core.replaced.retain(|connection| known.contains(connection));
+            self.session.core.superseded.retain(|connection| known.contains(connection));
         }
     }
 

@@ -4,7 +4,7 @@ use super::claim::{Claim, Verdict};
 use super::{Direction, Effect, Intent, StateClaim, Step};
 use crate::ids::{ClientId, ConnectionId, Epoch};
 use crate::protocol::ErrorCode;
-use crate::session::{Client, End, Holder, Offer, Place, Role};
+use crate::session::{Client, Controller, EpochEnd, Offer, Place, Role};
 
 impl Step<'_> {
     pub(super) fn frame(
@@ -30,7 +30,7 @@ impl Step<'_> {
         }
         // A client without the handshake asks for a direction only when it knows that it has none.
         let never_under_way = matches!(intent, Intent::Speak | Intent::Coordinate(_));
-        if !sender.modern && epoch.is_some() && !self.session.holds(connection) && !never_under_way {
+        if !sender.modern && epoch.is_some() && !self.session.controls(connection) && !never_under_way {
             return self.emit(Effect::Drop);
         }
         match intent {
@@ -52,9 +52,9 @@ impl Step<'_> {
 
     /// The sender's standing: whether it drives, and whether control is just leaving it.
     fn drives(&self, sender: &Client) -> (bool, bool) {
-        let holds = self.session.holds(sender.connection);
-        let leaving = holds && self.session.core.transfer.is_some();
-        (holds && !leaving, leaving)
+        let controls = self.session.controls(sender.connection);
+        let leaving = controls && self.session.core.transfer.is_some();
+        (controls && !leaving, leaving)
     }
 
     /// A frame of a holder whose role is just moving on: under way, so it counts no more.
@@ -67,20 +67,20 @@ impl Step<'_> {
     }
 
     fn coordinate_passive(&mut self, sender: &Client) {
-        if self.session.holds(sender.connection) {
+        if self.session.controls(sender.connection) {
             self.give_up();
         }
         self.give(sender.connection, Role::Passive);
-        if self.session.core.holder.is_some() {
+        if self.session.core.controller.is_some() {
             return;
         }
-        let Some(candidate) = self.longest_connected_but(sender.connection) else { return };
-        self.grant_to(&candidate, true, End::Taken);
+        let Some(candidate) = self.longest_connected_except(sender.connection) else { return };
+        self.grant_to(&candidate, true, EpochEnd::Taken);
     }
 
     /// Who drives if somebody has to: of those that have ever sent a frame the one connected longest, rather one
     /// without a role than one that follows.
-    fn longest_connected_but(&self, except: ConnectionId) -> Option<Client> {
+    fn longest_connected_except(&self, except: ConnectionId) -> Option<Client> {
         let roles = self.session.roles();
         let willing = |client: &&Client| client.spoke && client.cut_off_at.is_none() && client.connection != except;
         let candidates = self.session.clients().map(|(_, client)| client).filter(willing);
@@ -118,7 +118,7 @@ impl Step<'_> {
         if drives {
             return self.accept_request(sender, from);
         }
-        let Some(holder) = self.session.core.holder.clone() else {
+        let Some(controller) = self.session.core.controller.clone() else {
             // Nobody drives: whatever this was an answer to, it says "I will".
             self.claim(sender, Claim::Take);
             return;
@@ -127,21 +127,21 @@ impl Step<'_> {
             return;
         }
         if self.session.core.transfer.is_none() && self.offer_is_open_to(sender, from) {
-            if self.grant_to(sender, false, End::Taken) != Verdict::Refused {
-                self.emit(Effect::ForwardToLoser(holder.place));
+            if self.grant_to(sender, false, EpochEnd::Taken) != Verdict::Refused {
+                self.emit(Effect::ForwardToLoser(controller.place));
             }
             return;
         }
-        let names_holder = from.is_some_and(|name| self.is_called(&holder, name));
+        let names_controller = from.is_some_and(|name| self.is_called(&controller, name));
         let names_epoch = sender.modern && epoch == Some(self.session.core.epoch);
-        if self.session.core.transfer.is_some() || !(names_holder || names_epoch) {
+        if self.session.core.transfer.is_some() || !(names_controller || names_epoch) {
             if !sender.modern {
                 self.give(sender.connection, Role::Passive);
             }
             return self.reject(sender.connection, ErrorCode::StaleEpoch);
         }
         if matches!(self.claim(sender, Claim::Take), Verdict::Granted | Verdict::Moving) {
-            self.emit(Effect::ForwardToLoser(holder.place));
+            self.emit(Effect::ForwardToLoser(controller.place));
         }
     }
 
@@ -153,7 +153,7 @@ impl Step<'_> {
             clients.find(|(_, client)| client.is_called(name)).map(|(_, client)| client.clone())
         };
         if let Some(requester) = from.and_then(named) {
-            self.grant_to(&requester, false, End::Taken);
+            self.grant_to(&requester, false, EpochEnd::Taken);
         } else if from.is_none_or(|name| sender.is_called(name)) {
             self.claim(sender, Claim::Take);
         } else {
@@ -163,14 +163,15 @@ impl Step<'_> {
 
     fn offer_is_open_to(&self, sender: &Client, from: Option<&str>) -> bool {
         let (Some(offer), Some(name)) = (&self.session.core.offer, from) else { return false };
-        let holder = self.session.core.holder.as_ref();
-        let named = offer.client.as_str() == name || holder.is_some_and(|holder| self.is_called(holder, name));
+        let controller = self.session.core.controller.as_ref();
+        let named =
+            offer.client.as_str() == name || controller.is_some_and(|controller| self.is_called(controller, name));
         named && !offer.declined.contains(&sender.connection)
     }
 
-    fn is_called(&self, holder: &Holder, name: &str) -> bool {
-        let client = self.session.client(holder.place.connection);
-        holder.client.as_str() == name || client.is_some_and(|(_, client)| client.is_called(name))
+    fn is_called(&self, controller: &Controller, name: &str) -> bool {
+        let client = self.session.client(controller.place.connection);
+        controller.client.as_str() == name || client.is_some_and(|(_, client)| client.is_called(name))
     }
 
     fn decline(&mut self, sender: &Client, from: Option<&str>) {

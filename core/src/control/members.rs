@@ -3,7 +3,7 @@
 use super::{Effect, Step};
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::CloseReason;
-use crate::session::{Assignment, Client, Core, End, Place, Role, Status};
+use crate::session::{Assignment, Client, Core, EpochEnd, Place, Role, Status};
 
 /// A socket that wants into a session.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Step<'_> {
             && let Some((_, client)) = self.session.client(new)
         {
             let client = client.clone();
-            self.grant_to(&client, false, End::Resumed);
+            self.grant_to(&client, false, EpochEnd::Resumed);
         }
         let own = self.own_client(old.connection).is_some();
         if old.modern {
@@ -90,7 +90,7 @@ impl Step<'_> {
         if own && old.modern {
             self.remove(old.connection);
         } else {
-            self.session.core.replaced.push(old.connection);
+            self.session.core.superseded.push(old.connection);
         }
     }
 
@@ -105,19 +105,19 @@ impl Step<'_> {
 
     pub(super) fn leave(&mut self, connection: ConnectionId, lost: bool) {
         let now = self.context.now;
-        let replaced = self.session.core.replaced.contains(&connection);
+        let superseded = self.session.core.superseded.contains(&connection);
         let Some(client) = self.own_client(connection) else { return };
-        if lost && client.may_return() && !replaced {
+        if lost && client.may_return() && !superseded {
             client.cut_off_at.get_or_insert(now);
             // A transfer that waited for this socket to stop need not wait any more.
-            if self.session.holds(connection) {
+            if self.session.controls(connection) {
                 self.complete_transfer();
             }
             return;
         }
         self.remove(connection);
         self.session.core.requests.retain(|request| request.place.connection != connection);
-        if self.session.holds(connection) {
+        if self.session.controls(connection) {
             if self.session.core.transfer.is_some() {
                 self.complete_transfer();
             } else {
@@ -127,7 +127,7 @@ impl Step<'_> {
     }
 
     fn remove(&mut self, connection: ConnectionId) {
-        self.session.core.replaced.retain(|replaced| *replaced != connection);
+        self.session.core.superseded.retain(|superseded| *superseded != connection);
         let here = self.context.here;
         let Some(roster) = self.session.rosters.get_mut(here) else { return };
         roster.clients.retain(|client| client.connection != connection);
@@ -142,17 +142,17 @@ impl Step<'_> {
             return;
         }
         for client in clients {
-            if !self.session.core.replaced.contains(&client.connection) {
+            if !self.session.core.superseded.contains(&client.connection) {
                 self.rejoin_one(client);
             }
         }
         // Others may be taking control from it without waiting for its node, so it goes on in a new epoch only.
-        let still = self.session.core.holder.as_ref().map(|holder| holder.place.connection);
-        let still = still.filter(|holder| clients.iter().any(|client| client.connection == *holder));
-        let held = still.or(held.filter(|_| self.session.core.holder.is_none()));
+        let still = self.session.core.controller.as_ref().map(|controller| controller.place.connection);
+        let still = still.filter(|controller| clients.iter().any(|client| client.connection == *controller));
+        let held = still.or(held.filter(|_| self.session.core.controller.is_none()));
         let held = held.and_then(|held| self.session.client(held)).map(|(_, client)| client.clone());
         if let Some(client) = held {
-            self.grant_to(&client, false, End::Resumed);
+            self.grant_to(&client, false, EpochEnd::Resumed);
         }
     }
 
@@ -171,8 +171,8 @@ impl Step<'_> {
             let newer = |client: &Client| (client.cut_off_at.is_none(), client.joined_at);
             match (newer(&other) > newer(&back), back.cut_off_at) {
                 (true, Some(_)) => return,
-                (true, None) => self.session.core.replaced.push(back.connection),
-                (false, _) => self.session.core.replaced.push(other.connection),
+                (true, None) => self.session.core.superseded.push(back.connection),
+                (false, _) => self.session.core.superseded.push(other.connection),
             }
         }
         let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
@@ -186,8 +186,8 @@ impl Step<'_> {
     pub(super) fn remember(&mut self, core: &Core) {
         let age = |core: &Core| (core.epoch, core.changed_at);
         let known = &self.session.core;
-        let ours = core.holder.as_ref().is_some_and(|holder| holder.place.node == *self.context.here);
-        let lacks_ours = ours && age(core) == age(known) && known.holder.is_none();
+        let ours = core.controller.as_ref().is_some_and(|controller| controller.place.node == *self.context.here);
+        let lacks_ours = ours && age(core) == age(known) && known.controller.is_none();
         if (age(core) > age(known) || lacks_ours) && known.status == Status::Active {
             let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
             self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };
@@ -210,7 +210,7 @@ impl Step<'_> {
         let Some(alias) = alias.filter(|_| client.alias.is_none()) else { return };
         client.alias = Some(alias.clone());
         let (modern, joined_at) = (client.modern, client.joined_at);
-        if modern || self.session.core.replaced.contains(&connection) {
+        if modern || self.session.core.superseded.contains(&connection) {
             return;
         }
         let older = |client: &&Client| {

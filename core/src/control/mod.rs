@@ -86,7 +86,7 @@ pub enum Event {
         held: Option<ConnectionId>,
     },
     /// The store may have forgotten what it last confirmed, and this is the core as this node last saw it.
-    Remember(Box<Core>),
+    RestoreCore(Box<Core>),
     /// A client did the handshake; it may resume with the token of this digest.
     Handshake {
         /// Which.
@@ -118,7 +118,7 @@ impl Event {
     #[must_use]
     pub const fn reads_whole_document(&self) -> bool {
         match self {
-            Self::Join(_) | Self::Rejoin { .. } | Self::Remember(_) | Self::Frame { .. } | Self::Delete => true,
+            Self::Join(_) | Self::Rejoin { .. } | Self::RestoreCore(_) | Self::Frame { .. } | Self::Delete => true,
             Self::Leave { .. } | Self::Handshake { .. } | Self::Tick => false,
         }
     }
@@ -177,9 +177,9 @@ pub enum Effect {
     /// The frame goes to the client that loses control by it, with the news of its loss.
     ForwardToLoser(Place),
     /// A claim is put before the holder: the frame itself if it is a `request_control`, else one made for it.
-    AskHolder {
+    AskController {
         /// The holder.
-        holder: Place,
+        controller: Place,
         /// Who claims, by name.
         claimant: ClientId,
     },
@@ -255,7 +255,7 @@ impl Step<'_> {
             Event::Join(join) => self.join(join),
             Event::Leave { connection, lost } => self.leave(*connection, *lost),
             Event::Rejoin { clients, held } => self.rejoin(clients, *held),
-            Event::Remember(core) => self.remember(core),
+            Event::RestoreCore(core) => self.remember(core),
             Event::Handshake { connection, resume } => self.handshake(*connection, resume),
             Event::Frame { connection, alias, epoch, intent } => {
                 self.frame(*connection, alias.as_ref(), *epoch, intent);

@@ -22,14 +22,14 @@ const MAX_DEPTH: usize = 128;
 
 /// Which way a frame goes, seen from the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub enum Flow {
     /// From a client.
     In,
     /// To a client.
     Out,
 }
 
-impl Direction {
+impl Flow {
     /// The value of the `direction` label in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {

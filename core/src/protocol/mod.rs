@@ -7,5 +7,5 @@ mod session_data;
 
 pub use close::CloseReason;
 pub use error_code::ErrorCode;
-pub use frame::{Direction, Frame, FrameType, Malformed, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
+pub use frame::{Flow, Frame, FrameType, Malformed, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
 pub use session_data::SessionData;

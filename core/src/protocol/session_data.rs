@@ -40,7 +40,7 @@ impl SessionData {
             expires_at: rfc3339(session.expires_at()),
             last_activity: rfc3339(session.last_activity()),
             client_count: session.live_clients(),
-            active_client_id: session.core.holder.as_ref().map(|holder| holder.client.clone()),
+            active_client_id: session.core.controller.as_ref().map(|controller| controller.client.clone()),
             status: session.status_at(now),
             metadata: session.info.metadata.clone(),
             session: id,

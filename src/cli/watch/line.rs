@@ -154,7 +154,7 @@ fn role(name: &str) -> Option<&'static str> {
 /// The step that a state names, if it names one in a way that is known here.
 fn step(state: &Value) -> Option<Number> {
     let state = state.as_object()?;
-    let inside = |holder: &&str| number(member(state, holder)?.as_object()?, "index");
+    let inside = |controller: &&str| number(member(state, controller)?.as_object()?, "index");
     STEPS.iter().find_map(|name| number(state, name)).or_else(|| STEP_HOLDERS.iter().find_map(inside))
 }
 

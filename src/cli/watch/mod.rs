@@ -68,7 +68,7 @@ impl Watch {
     pub(super) async fn run(self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolError> {
         let session = session_id(&self.id)?;
         let addresses = match self.url.is_empty() {
-            true => vec![Address::or_of_settings(None, Port::Clients, env)?],
+            true => vec![Address::resolve(None, Port::Clients, env)?],
             false => self.url,
         };
         let stop = on_signals()?;

@@ -111,7 +111,7 @@ impl OldClient {
             changes: watch::Sender::default(),
         });
         let (orders, inbox) = mpsc::unbounded_channel();
-        let driver = Driver {
+        let driver = LocalController {
             url: format!("ws://{address}/?session={session}"),
             check: (generation == Generation::Second).then(|| format!("http://{address}/api/sessions/{session}")),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
@@ -258,12 +258,12 @@ impl OldClient {
         assert!(clean, "{} ({:?}): {faults}; {}", self.id, self.generation, self.transcript());
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut(&mut Script) -> bool) {
+    async fn until(&self, what: &str, mut controls: impl FnMut(&mut Script) -> bool) {
         let mut changes = self.shared.changes.subscribe();
         let deadline = Instant::now() + PATIENCE;
         loop {
             changes.borrow_and_update();
-            if holds(&mut self.shared.script.lock()) {
+            if controls(&mut self.shared.script.lock()) {
                 return;
             }
             let over = timeout_at(deadline, changes.changed()).await.is_err();
@@ -285,7 +285,7 @@ impl Drop for OldClient {
 }
 
 /// The client's task.
-struct Driver {
+struct LocalController {
     url: String,
     check: Option<String>,
     http: reqwest::Client,
@@ -294,7 +294,7 @@ struct Driver {
     shared: Arc<Shared>,
 }
 
-impl Driver {
+impl LocalController {
     async fn run(mut self) {
         let mut failures = 0;
         while failures < MAX_ATTEMPTS {

@@ -9,20 +9,20 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::outbound::{Item, Outbound, Pushed, QueueLimits};
-use super::room::{Passed, Room};
+use super::room::{RecentStates, Room};
 use crate::ids::{ClientId, ConnectionId, Epoch, Seq};
 use crate::protocol::{Frame, FrameType, outgoing};
-use crate::reconcile::Told;
+use crate::reconcile::ClientView;
 use crate::session::{Client, Place};
 
 /// How long a client has for its answer to a `request_sync`.
 const ANSWER_WINDOW: Duration = Duration::from_secs(5);
 
 /// How long a client's confirmation that it does not drive is waited for.
-const GATE_TIMEOUT: Duration = Duration::from_secs(10);
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many confirmations a client may owe.
-const MAX_GATES: usize = 32;
+const MAX_PENDING_ACKS: usize = 32;
 
 /// How many states may cross an answer on the way.
 const MAX_KNOWN: usize = 32;
@@ -32,28 +32,28 @@ const MAX_ASKERS: usize = 64;
 
 /// One socket in a session.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Member {
     /// The socket.
     pub connection: ConnectionId,
     /// Its session.
     pub room: Arc<Room>,
     /// The frames on their way to it.
     pub outbound: Outbound,
-    state: Mutex<SeatState>,
+    state: Mutex<MemberState>,
     refused: AtomicU64,
 }
 
 /// What changes about a seat.
 #[derive(Debug, Default)]
-pub struct SeatState {
+pub struct MemberState {
     /// What the client was last told.
-    pub told: Told,
+    pub client_view: ClientView,
     /// Its place as last seen in the document, to restore it by; `None` before it has joined.
     pub client: Option<Client>,
     /// It has sent a frame that the document knows of, with its own id in it.
     pub spoke: bool,
     /// A newer socket of the same client has its place: it is ignored and gets nothing.
-    pub muted: bool,
+    pub superseded: bool,
     /// The hash of the last state that passed to or from it.
     pub last_state: Option<u64>,
     /// The hash of the last state that it sent and that did not pass to all: it repeats it when it is asked, even if it was
@@ -68,9 +68,9 @@ pub struct SeatState {
     /// The number of its last frame.
     pub seq: Seq,
     /// When it was sent each thing that it has yet to confirm, oldest first.
-    pub gates: VecDeque<Instant>,
+    pub pending_acks: VecDeque<Instant>,
     /// When its client was last sent such a thing on an older socket, and may have it.
-    pub inherited_gate: Option<Instant>,
+    pub inherited_ack: Option<Instant>,
     /// It has confirmed something: its client knows that it did not drive then, whatever its older socket was sent.
     pub confirmed: bool,
     /// A frame that follows when control comes.
@@ -130,7 +130,7 @@ impl Parcel {
     }
 }
 
-impl Seat {
+impl Member {
     /// A seat for a socket that has just opened.
     #[must_use]
     pub fn new(connection: ConnectionId, room: Arc<Room>) -> Self {
@@ -138,7 +138,7 @@ impl Seat {
     }
 
     /// Its state.
-    pub fn lock(&self) -> MutexGuard<'_, SeatState> {
+    pub fn lock(&self) -> MutexGuard<'_, MemberState> {
         self.state.lock()
     }
 
@@ -158,72 +158,72 @@ impl Seat {
         let mut state = self.state.lock();
         // Whoever waits for control with a state of its own is past those of the one it takes control from.
         let overtaken = parcel.state_of.is_some() && state.held.is_some();
-        if state.muted || overtaken {
+        if state.superseded || overtaken {
             return 0;
         }
         if let Some(hash) = parcel.state_hash {
             state.note_state(hash);
             state.updated |= parcel.state_of.is_some();
         }
-        let text = parcel.for_seat(state.told.modern);
+        let text = parcel.for_seat(state.client_view.modern);
         drop(state);
         let state_of = parcel.state_of.map(|source| (source, parcel.epoch));
         match self.outbound.push(Item { text, kind: parcel.kind, state_of }, limits) {
-            Pushed::Queued(replaced) => replaced,
+            Pushed::Queued(superseded) => superseded,
             Pushed::Refused => 0,
         }
     }
 
     /// Puts a frame of the relay's own into the queue.
-    pub fn tell(&self, text: Bytes, kind: FrameType, limits: &QueueLimits) {
+    pub fn send(&self, text: Bytes, kind: FrameType, limits: &QueueLimits) {
         self.outbound.push(Item { text, kind, state_of: None }, limits);
     }
 }
 
-impl SeatState {
+impl MemberState {
     /// Whether its role frames and states were under way when it was told that it does not drive. A confirmation that
     /// went astray with another socket of the same client is not waited for for ever.
     #[must_use]
-    pub fn is_gated(&self, now: Instant) -> bool {
-        self.last_gate().is_some_and(|sent| now.saturating_duration_since(sent) < GATE_TIMEOUT)
+    pub fn awaits_ack(&self, now: Instant) -> bool {
+        self.last_pending_ack().is_some_and(|sent| now.saturating_duration_since(sent) < ACK_TIMEOUT)
     }
 
     /// When it was last sent something that it has yet to confirm.
     #[must_use]
-    pub fn last_gate(&self) -> Option<Instant> {
-        self.gates.back().copied().max(self.inherited_gate)
+    pub fn last_pending_ack(&self) -> Option<Instant> {
+        self.pending_acks.back().copied().max(self.inherited_ack)
     }
 
     /// Notes how much of what it was just told it has to confirm.
-    pub fn shut_gates(&mut self, now: Instant) {
-        self.gates.retain(|sent| now.saturating_duration_since(*sent) < GATE_TIMEOUT);
-        for _ in 0..std::mem::take(&mut self.told.gate) {
-            if self.gates.len() == MAX_GATES {
-                self.gates.pop_front();
+    pub fn expect_acks(&mut self, now: Instant) {
+        self.pending_acks.retain(|sent| now.saturating_duration_since(*sent) < ACK_TIMEOUT);
+        for _ in 0..std::mem::take(&mut self.client_view.acks) {
+            if self.pending_acks.len() == MAX_PENDING_ACKS {
+                self.pending_acks.pop_front();
             }
-            self.gates.push_back(now);
+            self.pending_acks.push_back(now);
         }
     }
 
     /// Notes a confirmation. Those that never come are the oldest. What an older socket was sent need not be confirmed
     /// besides: it may have died before that arrived.
-    pub fn open_gate(&mut self) {
-        self.gates.pop_back();
+    pub fn acknowledge_loss(&mut self) {
+        self.pending_acks.pop_back();
         self.confirmed = true;
-        if self.gates.is_empty() {
-            self.inherited_gate = None;
+        if self.pending_acks.is_empty() {
+            self.inherited_ack = None;
         }
     }
 
     /// Notes that so many of the things that it was to confirm were taken back before it got them.
-    pub fn withdraw_gates(&mut self, withdrawn: usize) {
-        self.gates.truncate(self.gates.len().saturating_sub(withdrawn));
+    pub fn withdraw_acks(&mut self, withdrawn: usize) {
+        self.pending_acks.truncate(self.pending_acks.len().saturating_sub(withdrawn));
     }
 
     /// Takes over what the client was sent on an older socket, and has not confirmed there.
-    pub fn inherit_gate(&mut self, gate: Option<Instant>) {
+    pub fn inherit_ack(&mut self, acks: Option<Instant>) {
         if !self.confirmed {
-            self.inherited_gate = gate;
+            self.inherited_ack = acks;
         }
     }
 
@@ -296,7 +296,7 @@ impl SeatState {
 
     /// Notes that it has lost control. What it answers to what it was asked as the driver is for nobody any more; but it
     /// may be under way, and is still an answer and nothing new.
-    pub fn drove_no_more(&mut self) {
+    pub fn on_control_lost(&mut self) {
         self.open_sync.take_if(|open| open.known.is_empty());
         self.open_sync.iter_mut().for_each(|open| open.outlived = true);
         self.answered();
@@ -311,13 +311,13 @@ impl SeatState {
     /// Whether a state of this hash would answer an open `request_sync`. `numbered`: it carries an epoch; `passed`: the
     /// states that passed in its session lately.
     #[must_use]
-    pub fn answers(&self, hash: u64, numbered: bool, passed: &Passed, now: Instant) -> bool {
+    pub fn answers(&self, hash: u64, numbered: bool, passed: &RecentStates, now: Instant) -> bool {
         let open = self.open_sync.as_ref().filter(|open| open.until > now);
         open.is_some_and(|open| {
             let known = open.known.contains(&hash) || [self.last_state, self.sent].contains(&Some(hash));
             let any = open.known.is_empty() && self.last_state.is_none();
             let from_before = open.newcomer && passed.contains(hash);
-            known || any || from_before || (open.outlived && self.told.modern && !numbered)
+            known || any || from_before || (open.outlived && self.client_view.modern && !numbered)
         })
     }
 }
