@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the table of values in the chart's README from the comments in values.yaml.
 
-A comment that begins with "--" describes the key below it and all that is under it. `--check` writes nothing and fails
-if the README says something else, or if a value has no description.
+A comment that begins with "--" describes the key below it and all keys under that. `--check` writes nothing; it fails if
+the README's table differs or if a value has no description.
 """
 
 import json
@@ -39,7 +39,7 @@ def described(text):
 
 
 def leaves(values, path=()):
-    """The paths of all values that are no non-empty map."""
+    """The paths of all values except non-empty maps."""
     if isinstance(values, dict) and values:
         for key, value in values.items():
             yield from leaves(value, path + (key,))
@@ -55,11 +55,11 @@ def at(values, path):
 
 
 def table(text):
-    """The table, and the paths of values that have no description."""
+    """The table, and the paths of values without a description."""
     values, rows = yaml.safe_load(text), described(text)
     known = {path for path, _ in rows}
     bare = [path for path in leaves(values) if not any(path[:end] in known for end in range(1, len(path) + 1))]
-    lines = ["| value | default | what |", "| --- | --- | --- |"]
+    lines = ["| value | default | description |", "| --- | --- | --- |"]
     for path, what in rows:
         default = json.dumps(at(values, path), ensure_ascii=False)
         cell = f"`{default}`" if len(default) <= 60 else "see values.yaml"
@@ -68,7 +68,7 @@ def table(text):
 
 
 def page(readme, text):
-    """The README with the table of today, and the paths of values that have no description."""
+    """The README with the current table, and the paths of values without a description."""
     rows, bare = table(text)
     before, rest = readme.split(BEGIN)
     return before + BEGIN + "\n" + rows + "\n" + END + rest.split(END)[1], bare
@@ -82,7 +82,7 @@ def main():
     if bare:
         sys.exit("no description in values.yaml: " + ", ".join(".".join(path) for path in bare))
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if now == wanted else "the README's table is not that of values.yaml; run helm/values_table.py")
+        sys.exit(0 if now == wanted else "the README's table differs from values.yaml; run helm/values_table.py")
     readme.write_text(wanted, encoding="utf-8")
 
 

@@ -4,8 +4,8 @@ const common: Options = {
   target: 'es2022',
   sourcemap: true,
   esbuildOptions(options) {
-    // That sources are ES modules, as src/package.json says, keeps esbuild from wrapping each of them.
-    // Private members begin with an underscore: their names need not travel.
+    // src/package.json declares the sources as ES modules, so esbuild does not wrap each of them.
+    // Private members begin with an underscore, so their names can be shortened.
     options.mangleProps = /^_[a-z]/;
   },
 };

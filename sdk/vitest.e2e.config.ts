@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
-// What is tested is the package as it is published, on real nodes, Redis and browsers: one file after the other.
+// These tests use the published form of the package on real nodes, Redis and browsers. The files run one after another.
 export default defineConfig({
   resolve: { alias: { '@gitorial/sync': fileURLToPath(new URL('dist/index.mjs', import.meta.url)) } },
   test: {

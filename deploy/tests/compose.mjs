@@ -1,5 +1,6 @@
-// compose.yaml itself, run in containers. The relay's image is the one of image.mjs; those of Redis, HAProxy and
-// Prometheus are made of this machine's programs, since no registry is asked. Grafana is left out: Debian has none.
+// Tests compose.yaml in containers. The relay's image is the one of image.mjs. The images of Redis, HAProxy and
+// Prometheus are built from this machine's programs, without a registry. Grafana is not tested, because Debian has no
+// package for it.
 import { docker, relayImage, run } from './containers.mjs';
 import { at, Checks, equal, Pair, until } from './support.mjs';
 
@@ -30,13 +31,13 @@ const environment = {
   ),
   RELAY_PORT: '127.0.0.1:0',
   PROMETHEUS_PORT: '0',
-  // A machine for tests allows few open files.
+  // A test machine has a low limit of open files.
   OPEN_FILES: '20000',
   BALANCER_MAXCONN: '4000',
 };
 
 const program = run('docker', ['compose', 'version']).status === 0 ? ['docker', 'compose'] : ['docker-compose'];
-/** What compose does with these settings. */
+/** Runs compose with these settings. */
 const composeWith = (settings, ...args) =>
   run(program[0], [...program.slice(1), '-f', FILE, '-p', PROJECT, ...args], { env: { ...process.env, ...settings } });
 
@@ -62,25 +63,25 @@ async function ask(query) {
   return Number((await response.json()).data.result[0]?.value[1]);
 }
 
-async function goesOn(pair) {
+async function sendsStep(pair) {
   pair.go();
   const wanted = pair.sent;
   await until(`step ${wanted}`, () => pair.seen === wanted);
 }
 
-await checks.check('without a password nothing starts, and it is said what to do', () => {
+await checks.check('a missing setting is an error that names .env.example', () => {
   for (const name of ['REDIS_PASSWORD', 'GRAFANA_PASSWORD', 'RELAY_ALLOWED_ORIGINS']) {
     const { status, stderr } = composeWith({ ...environment, [name]: '' }, 'config');
     equal([status === 0, stderr.includes('.env.example')], [false, true], `${name}: ${stderr}`);
   }
 });
 
-await checks.check('everything starts and is healthy', async () => {
+await checks.check('all services start and are healthy', async () => {
   compose('up', '--detach', '--no-build', ...SERVICES);
   await healthy(...SERVICES);
 });
 
-await checks.check('nothing runs as root, with a capability or on a file system that can be written', () => {
+await checks.check('no service has root, a capability or a writable root file system', () => {
   for (const service of SERVICES) {
     const { HostConfig, Id } = inspect(service);
     const held = [HostConfig.ReadonlyRootfs, HostConfig.CapDrop, HostConfig.SecurityOpt];
@@ -103,39 +104,39 @@ const pair = await Pair.start({
   wsUrl: `${url.replace('http', 'ws')}/ws`,
   sessionEndpoint: '/api/sessions',
 });
-const session = `${url}/api/sessions/${pair.driver.getCurrentSessionId()}`;
+const session = `${url}/api/sessions/${pair.controller.getCurrentSessionId()}`;
 
-await checks.check('a session is served through the balancer', () => goesOn(pair));
+await checks.check('a session is served through the balancer', () => sendsStep(pair));
 
 await checks.check('Prometheus reads the nodes and the balancer', async () => {
   await until('four targets that are up', async () => (await ask('sum(up)')) === 4);
 });
 
 await checks.check(
-  'a node that is made anew, with another address, is found by the balancer, and the session goes on',
+  'the balancer finds a recreated node with another address',
   async () => {
     const before = container('relay-2');
     compose('up', '--detach', '--no-build', '--no-deps', '--force-recreate', 'relay-2');
     await healthy('relay-2');
-    equal(container('relay-2') === before, false, 'that it is the same');
-    await goesOn(pair);
-    await until('three nodes that the balancer gives clients to', async () => {
+    equal(container('relay-2') === before, false, 'the same container');
+    await sendsStep(pair);
+    await until('three nodes in the balancer', async () => {
       return (await ask('sum(haproxy_server_status{proxy="relays", state="UP"})')) === 3;
     });
   },
 );
 
-await checks.check('sessions outlive a restart of Redis', async () => {
+await checks.check('sessions survive a restart of Redis', async () => {
   compose('restart', 'redis');
   await healthy('redis');
   await until('the session', async () => (await fetch(session)).status === 200);
-  await until('that it is driven again', () => goesOn(pair).then(() => true));
+  await until('a new step in the session', () => sendsStep(pair).then(() => true));
 });
 
-await checks.check('a node that is stopped ends in good order, within its time', async () => {
+await checks.check('a stopped node exits cleanly within its time', async () => {
   compose('stop', 'relay-1');
   equal(inspect('relay-1').State.ExitCode, 0, 'the exit code');
-  await goesOn(pair);
+  await sendsStep(pair);
 });
 
 pair.stop();

@@ -1,4 +1,4 @@
-/** Docker, and the images that the tests run. */
+/** Docker and the images of the tests. */
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,17 +20,17 @@ export function docker(...args) {
   return stdout.trim();
 }
 
-/** A docker that can build with BuildKit: newer ones need a plugin for that, older ones bring it. */
+/** Finds a docker program with BuildKit. Newer versions need a plugin for it; older ones include it. */
 function builder() {
   const able = (program) =>
     run(program, ['buildx', 'version']).status === 0 || /version (19|20|22)\./.test(run(program, ['--version']).stdout);
   const found = ['docker', '/usr/bin/docker'].find(able);
   if (found === undefined)
-    throw new Error("no docker here can build with BuildKit: install docker-buildx, or Debian's docker.io");
+    throw new Error("no docker program with BuildKit found: install docker-buildx or Debian's docker.io");
   return found;
 }
 
-/** The image that IMAGE names, or one made of the program that RELAY_BIN names by the last stage of the Dockerfile. */
+/** The image that IMAGE names, or a build of the Dockerfile's last stage with the program that RELAY_BIN names. */
 export function relayImage() {
   const { status, stderr } = run(at('tests/support/docker.sh'), []);
   if (status !== 0) throw new Error(stderr.trim());
@@ -39,7 +39,7 @@ export function relayImage() {
 
 function build() {
   const program = process.env.RELAY_BIN;
-  if (program === undefined) throw new Error('set IMAGE to an image of the relay, or RELAY_BIN to a static program');
+  if (program === undefined) throw new Error('set IMAGE to an image of the relay or RELAY_BIN to a static program');
   const folder = mkdtempSync(join(tmpdir(), 'gitorial-image-'));
   mkdirSync(join(folder, 'out/etc/ssl/certs'), { recursive: true });
   cpSync(program, join(folder, 'out/gitorial-relay'));

@@ -1,5 +1,5 @@
-// The image, tried out in containers. IMAGE names one that has been built. Without it the last stage of the Dockerfile
-// alone is built, around the program that RELAY_BIN names, which has to be a static one: no registry is asked for it.
+// Tests the image in containers. IMAGE names an existing image. By default the tests build only the last stage of the
+// Dockerfile, with the static program that RELAY_BIN names; this needs no registry.
 import { readFileSync } from 'node:fs';
 import { docker, relayImage, run } from './containers.mjs';
 import { at, Checks, equal, Pair, until } from './support.mjs';
@@ -11,7 +11,7 @@ const QUICK = ['--health-interval', '1s'];
 
 const image = relayImage();
 const started = [];
-/** Starts a container that is gone when the tests are over. */
+/** Starts a container, which is removed after the tests. */
 function start(...args) {
   const id = docker('run', '--detach', ...args);
   started.push(id);
@@ -20,7 +20,7 @@ function start(...args) {
 const portOf = (id, port) => docker('port', id, String(port)).split('\n')[0].split(':').at(-1);
 const state = (id) => JSON.parse(docker('inspect', id, '--format', '{{json .State}}'));
 
-await checks.check("the image says what it is, and is nobody's", () => {
+await checks.check('the image has its labels and an unprivileged user', () => {
   const { Config } = JSON.parse(docker('inspect', image))[0];
   const label = (name) => Config.Labels[`org.opencontainers.image.${name}`];
   equal([label('title'), label('version'), label('licenses')], ['gitorial-relay', VERSION, 'MIT'], 'the labels');
@@ -29,11 +29,11 @@ await checks.check("the image says what it is, and is nobody's", () => {
   equal(Object.keys(Config.ExposedPorts).toSorted(), ['8080/tcp', '9090/tcp'], 'the ports');
 });
 
-await checks.check('there is nothing in it but the program, its licence and the certificate authorities', () => {
+await checks.check('it has only the program, its licence and the authorities', () => {
   const id = docker('create', image);
   const tar = run('sh', ['-c', `docker export ${id} | tar -t`]).stdout;
   docker('rm', id);
-  // What Docker itself lays into every container.
+  // The files that Docker adds to every container.
   const own = /\/$|^(\.dockerenv|dev\/console|etc\/(hostname|hosts|mtab|resolv\.conf))$/;
   const files = tar
     .trim()
@@ -42,14 +42,14 @@ await checks.check('there is nothing in it but the program, its licence and the 
   equal(files.toSorted(), ['LICENSE', 'etc/ssl/certs/ca-certificates.crt', 'gitorial-relay'], 'the files');
 });
 
-await checks.check('a wrong setting is exit code 2', () => {
+await checks.check('an invalid setting leads to exit code 2', () => {
   const { status: code, stderr: said } = run('docker', ['run', '--rm', image, 'serve', '--listen', 'nowhere']);
   equal(code, 2, said);
 });
 
 const relay = start(...HARDENED, ...QUICK, '-p', '127.0.0.1::8080', '-p', '127.0.0.1::9090', image);
 
-await checks.check('read-only and without capabilities it becomes healthy', async () => {
+await checks.check('it is healthy read-only and without capabilities', async () => {
   await until('a healthy container', () => {
     const { Health } = state(relay);
     if (Health.Status !== 'healthy') throw new Error(JSON.stringify(Health));
@@ -57,12 +57,12 @@ await checks.check('read-only and without capabilities it becomes healthy', asyn
   });
 });
 
-await checks.check('its process is that of user 65532', () => {
+await checks.check('its process runs as user 65532', () => {
   const [, process] = docker('top', relay, '-o', 'pid,uid,comm').split('\n');
   equal(process.trim().split(/\s+/).slice(1), ['65532', 'gitorial-relay'], 'the process');
 });
 
-await checks.check('it serves a session, and what is for operators on the other port alone', async () => {
+await checks.check('it serves sessions, and metrics only on the ops port', async () => {
   const host = `127.0.0.1:${portOf(relay, 8080)}`;
   const pair = await Pair.start({
     baseUrl: `http://${host}`,
@@ -76,7 +76,7 @@ await checks.check('it serves a session, and what is for operators on the other 
   equal((await fetch(`http://${host}/metrics`)).status, 404, 'the port for clients');
 });
 
-await checks.check('it finds Redis by a name in /etc/hosts, and by one that a name server knows', async () => {
+await checks.check('it finds Redis by /etc/hosts and by DNS', async () => {
   const redis = run(at('tests/support/redis-image.sh'), []).stdout.trim();
   const network = `relay-test-${process.pid}`;
   docker('network', 'create', network);
@@ -96,7 +96,7 @@ await checks.check('it finds Redis by a name in /etc/hosts, and by one that a na
   }
 });
 
-await checks.check('SIGTERM ends it in good order', () => {
+await checks.check('it exits cleanly on SIGTERM', () => {
   docker('stop', relay);
   equal(state(relay).ExitCode, 0, 'the exit code');
 });

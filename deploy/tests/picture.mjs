@@ -1,11 +1,11 @@
-// Draws docs/images/dashboard.png: the panels of the dashboard, filled by what a real Prometheus has measured of three
-// nodes under load while one of them was replaced. It is no picture of Grafana, which is not run here; the places,
-// titles, queries and units are the dashboard's. Needs Chromium (CHROMIUM names another than Debian's).
+// Draws docs/images/dashboard.png: the panels of the dashboard with the data of a real Prometheus, from three nodes
+// under load while one of them is replaced. The picture does not come from Grafana, which is not run here; the positions,
+// titles, queries and units are the dashboard's. Needs Chromium (CHROMIUM names its path; the default is Debian's).
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { at, Deployment, drive, RelayClient, startPairs, step, until } from './support.mjs';
+import { at, Deployment, sendSteps, RelayClient, startPairs, step, until } from './support.mjs';
 
 const COLUMN = 60;
 const LINE = 26;
@@ -26,32 +26,32 @@ const LENGTH = 80;
 const { panels } = JSON.parse(readFileSync(at('deploy/grafana/dashboard.json'), 'utf8'));
 const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
-/** Lets clients come, drive, take control from one another, misbehave and go, and replaces a node meanwhile. */
+/** Runs clients that join, take control from each other, cause refusals and leave, and replaces a node during that. */
 async function measure() {
   const deployment = await Deployment.start();
   const pairs = await startPairs(deployment.address, 150);
-  const halt = drive(pairs, 300);
+  const halt = sendSteps(pairs, 300);
   const began = Date.now() / 1000;
   let turn = 0;
   const guests = setInterval(async () => {
     const guest = new RelayClient(deployment.address);
     guest.on('error', () => {});
-    // Always of the same few, so that the others go on undisturbed.
-    const { driver } = pairs[turn++ % 10];
+    // Always the same few sessions, so that the others are not disturbed.
+    const { controller } = pairs[turn++ % 10];
     try {
-      await guest.connectToSession(driver.getCurrentSessionId());
+      await guest.connectToSession(controller.getCurrentSessionId());
       await guest.acceptControlTransfer();
       guest.sendTutorialState(step(1));
-      await driver.acceptControlTransfer();
+      await controller.acceptControlTransfer();
     } catch {
-      // Refused, or too late: that is counted too.
+      // A refused or late call is counted, too.
     }
     setTimeout(() => guest.disconnect(), 500 * (turn % 8));
   }, 250);
   await pause(LENGTH * 350);
   await deployment.nodes[1].program.stop('SIGTERM');
   await deployment.startNode(deployment.nodes[1]);
-  await until('the end of what is drawn', () => Date.now() / 1000 > began + LENGTH, 2 * LENGTH * 1000);
+  await until('the end of the measurement', () => Date.now() / 1000 > began + LENGTH, 2 * LENGTH * 1000);
   const drawn = await Promise.all(panels.map((panel) => fill(deployment, panel, began)));
   halt();
   clearInterval(guests);
@@ -172,7 +172,7 @@ function draw({ panel, results }) {
     timeseries: () =>
       results.length
         ? lines(results, unit, custom.stacking !== undefined, width, height - 62)
-        : '<em>nothing, as it should be</em>',
+        : '<em>none, as expected</em>',
   }[panel.type]();
   return `<section style="${place}"><h3>${escape(panel.title)}</h3>${inner}</section>`;
 }

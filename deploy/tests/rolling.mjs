@@ -1,24 +1,24 @@
-// Every node is replaced, one after the other, while 500 sessions are driven: as Kubernetes does it with the times of
-// the chart (`kubernetes`: no new sockets first, then 5 s, then SIGTERM), or as compose does it (`compose`: SIGTERM, and
-// the balancer has to notice). Without an argument: both.
+// Replaces every node, one after another, while the controllers of 500 sessions send steps. `kubernetes` uses the times
+// of the chart: no new sockets, then 5 s, then SIGTERM. `compose` sends SIGTERM, and the balancer has to detect it. The
+// default is both.
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect } from 'node:net';
-import { Checks, Deployment, drive, equal, startPairs, until } from './support.mjs';
+import { Checks, Deployment, sendSteps, equal, startPairs, until } from './support.mjs';
 
 const PAIRS = 500;
-/** How often each session goes a step on, ms. */
+/** The interval between two steps of a session, ms. */
 const INTERVAL = 2000;
-/** What the chart waits before SIGTERM, ms. */
+/** The chart's wait before SIGTERM, ms. */
 const PRE_STOP = 5000;
-/** What a node may take for all of it, s: the wait, the drain, the start. */
+/** The time limit for the replacement of a node, s: the wait, the drain and the start. */
 const LIMIT = 35;
-/** At most two waves of a drain, and what their clients try in vain, are in one second. */
+/** The limit of lost connections in one second: two waves of a drain and the failed attempts of their clients. */
 const MOST_PER_SECOND = 200;
 
 const checks = new Checks();
 
-/** Tells the balancer something, by its socket for commands. */
-function tell(deployment, command) {
+/** Sends a command to the balancer. */
+function sendCommand(deployment, command) {
   return new Promise((resolve, reject) => {
     let answer = '';
     const socket = connect(deployment.socket, () => socket.end(`${command}\n`));
@@ -30,13 +30,13 @@ function tell(deployment, command) {
 async function replace(deployment, node, kind) {
   const began = Date.now();
   if (kind === 'kubernetes') {
-    await tell(deployment, `set server relays/${node.name} state drain`);
+    await sendCommand(deployment, `set server relays/${node.name} state drain`);
     await pause(PRE_STOP);
   }
   await node.program.stop('SIGTERM');
   equal(node.program.child.exitCode, 0, `the exit code of ${node.name}`);
   await deployment.startNode(node);
-  if (kind === 'kubernetes') await tell(deployment, `set server relays/${node.name} state ready`);
+  if (kind === 'kubernetes') await sendCommand(deployment, `set server relays/${node.name} state ready`);
   await until(`${node.name} in the balancer`, async () => (await deployment.serversUp()) === 3);
   return (Date.now() - began) / 1000;
 }
@@ -47,7 +47,7 @@ const quantile = (values, share) =>
 async function roll(kind) {
   const deployment = await Deployment.start({ prometheus: false });
   const pairs = await startPairs(deployment.address, PAIRS);
-  const halt = drive(pairs, INTERVAL);
+  const halt = sendSteps(pairs, INTERVAL);
   await until('a step in every session', () => pairs.every(({ seen }) => seen > 0));
   const seconds = [];
   for (const node of deployment.nodes) seconds.push(await replace(deployment, node, kind));
@@ -56,19 +56,19 @@ async function roll(kind) {
     const before = pairs.map(({ sent }) => sent);
     await until('a new step in every session', () => pairs.every(({ seen }, index) => seen > before[index]));
     equal(pairs.filter(({ ended }) => ended > 0).length, 0, 'sessions that ended');
-    equal(pairs.filter(({ disordered }) => disordered > 0).length, 0, 'sessions with steps in disorder');
+    equal(pairs.filter(({ disordered }) => disordered > 0).length, 0, 'sessions with steps in the wrong order');
   });
-  await checks.check(`${kind}: no client loses its role or its place`, () => {
-    equal(pairs.filter(({ rolesLost }) => rolesLost > 0).length, 0, 'drivers that lost their role');
+  await checks.check(`${kind}: no client loses its role or its identity`, () => {
+    equal(pairs.filter(({ rolesLost }) => rolesLost > 0).length, 0, 'controllers that lost their role');
     equal(
       pairs.reduce((sum, { notResumed }) => sum + notResumed, 0),
       0,
-      'clients that came back as strangers',
+      'clients that were not resumed',
     );
     equal(
-      pairs.every(({ driver, follower }) => driver.isActive() && follower.isPassive()),
+      pairs.every(({ controller, follower }) => controller.isActive() && follower.isPassive()),
       true,
-      'that all have their roles',
+      'all roles kept',
     );
   });
 
@@ -77,12 +77,12 @@ async function roll(kind) {
   const perSecond = new Map();
   for (const time of lost) perSecond.set(Math.floor(time / 1000), (perSecond.get(Math.floor(time / 1000)) ?? 0) + 1);
   const most = Math.max(...perSecond.values());
-  await checks.check(`${kind}: clients come back in waves, and no node takes longer than it may`, () => {
-    equal(most <= MOST_PER_SECOND, true, `that ${most} is at most ${MOST_PER_SECOND} connections lost in one second`);
+  await checks.check(`${kind}: clients reconnect in waves, within the time limit`, () => {
+    equal(most <= MOST_PER_SECOND, true, `at most ${MOST_PER_SECOND} connections lost in one second, with ${most}`);
     equal(
       seconds.every((time) => time <= LIMIT),
       true,
-      `that ${seconds} are at most ${LIMIT} s`,
+      `at most ${LIMIT} s for each node, with ${seconds}`,
     );
   });
   const silences = pairs.map(({ longestSilence }) => longestSilence);
@@ -91,7 +91,7 @@ async function roll(kind) {
   const [half, nearly, all] = [0.5, 0.99, 1].map((share) => `${(quantile(silences, share) / 1000).toFixed(2)} s`);
   console.log(`      a step each ${INTERVAL / 1000} s; longest time between two: p50 ${half}, p99 ${nearly}, all ${all}`);
   const sum = (what) => pairs.reduce((total, pair) => total + pair[what], 0);
-  console.log(`      steps sent ${sum('sent')}, seen ${sum('steps')} with those that drivers repeat when they are back`);
+  console.log(`      steps sent ${sum('sent')}, seen ${sum('steps')} with those that controllers repeat after a reconnect`);
   for (const pair of pairs) pair.stop();
   await deployment.stop();
 }

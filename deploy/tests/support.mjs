@@ -1,4 +1,4 @@
-/** Programs that the tests start, the deployment's own files filled in for one machine, and clients. */
+/** The programs and clients of the tests, and the deployment's files adapted to one machine. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,19 +9,19 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-/** How long anything may take before a test fails, ms. */
+/** The time limit for every wait, ms. */
 const PATIENCE = 30_000;
 
 /** A path in the repository. */
 export const at = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 const read = (path) => readFileSync(at(path), 'utf8');
 
-// The client's package has both: itself, and a WebSocket for Node.js.
+// The client's package has the client and a WebSocket for Node.js.
 const require = createRequire(at('sdk/package.json'));
 export const WebSocket = require('ws');
 export const { RelayClient } = require(at('sdk/dist/index.js'));
 
-/** Waits until `look` returns something that counts as true, and returns it. What it throws counts as "not yet". */
+/** Waits until `look` returns a truthy value, and returns it. An error of `look` counts as "not yet". */
 export async function until(what, look, patience = PATIENCE) {
   const end = Date.now() + patience;
   let last = '';
@@ -30,12 +30,12 @@ export async function until(what, look, patience = PATIENCE) {
       .then(look)
       .catch((error) => void (last = error.message));
     if (found) return found;
-    if (Date.now() > end) throw new Error(`not seen in ${patience / 1000} s: ${what} ${last}`);
+    if (Date.now() > end) throw new Error(`timed out after ${patience / 1000} s waiting for ${what} ${last}`);
     await pause(20);
   }
 }
 
-/** Runs the checks that follow one another, each even if one before it failed, and says how it went. */
+/** Runs checks in sequence, also after a failed one, and reports the results. */
 export class Checks {
   passed = 0;
   failed = 0;
@@ -52,7 +52,7 @@ export class Checks {
     }
   }
 
-  /** Prints the closing line, and ends the process. */
+  /** Prints the totals and ends the process. */
   end() {
     console.log(`${this.passed} passed, ${this.failed} failed`);
     process.exit(this.failed > 0 || this.passed === 0 ? 1 : 0);
@@ -61,13 +61,13 @@ export class Checks {
 
 export function equal(actual, expected, what) {
   const [left, right] = [JSON.stringify(actual), JSON.stringify(expected)];
-  if (left !== right) throw new Error(`${what}: ${left}, and not ${right}`);
+  if (left !== right) throw new Error(`${what}: got ${left}, want ${right}`);
 }
 
 const children = new Set();
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
 
-/** A program, with what it has written. It does not outlive the test. */
+/** A running program with its output. It ends with the test. */
 export class Program {
   output = '';
 
@@ -93,7 +93,7 @@ export class Program {
 
 const given = new Set();
 
-/** A port below those that the system gives to outgoing connections: one of them might take it before it is bound. */
+/** A free port below the range of outgoing connections, because such a connection could take it before it is bound. */
 async function freePort() {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 10_000);
@@ -110,11 +110,11 @@ async function freePort() {
 
 const status = async (url) => (await fetch(url, { signal: AbortSignal.timeout(2000) })).status;
 
-/** The relay's program: RELAY_BIN, or what cargo has built last. */
+/** The relay's program: RELAY_BIN, or a build of cargo. */
 function relayProgram() {
   const built = ['release', 'debug'].map((profile) => at(`target/${profile}/gitorial-relay`)).find(existsSync);
   const program = process.env.RELAY_BIN ?? built;
-  if (program === undefined) throw new Error('there is no relay to test with: run `cargo build`, or set RELAY_BIN');
+  if (program === undefined) throw new Error('no relay program found: run `cargo build` or set RELAY_BIN');
   return program;
 }
 
@@ -127,7 +127,7 @@ function listInCompose(service, key) {
   return [...list.matchAll(/^ {6}- "?([^"\n]*)"?$/gm)].map(([, item]) => item);
 }
 
-/** Three nodes over a Redis behind a load balancer, all of them processes of this machine. */
+/** Three nodes over a Redis behind a load balancer, all as processes of this machine. */
 export class Deployment {
   folder = mkdtempSync(join(tmpdir(), 'gitorial-deploy-'));
   password = 'only-for-this-test';
@@ -172,7 +172,7 @@ export class Deployment {
     if (!answers || !program.running) throw new Error(`${name} does not answer. It says:\n${program.output}`);
   }
 
-  /** With the command of compose.yaml, at a port and in a folder of its own. */
+  /** Starts Redis with the command of compose.yaml, with its own port and folder. */
   async startRedis() {
     const command = listInCompose('redis', 'command').map((word) =>
       word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password),
@@ -183,7 +183,7 @@ export class Deployment {
     await this.#answers('redis', this.redis, () => this.redis.output.includes('Ready to accept connections'));
   }
 
-  /** With the settings of compose.yaml and the image. */
+  /** Starts a node with the settings of compose.yaml and of the image. */
   async startNode(node) {
     node.program = this.run(relayProgram(), ['serve'], {
       RELAY_LISTEN: `127.0.0.1:${node.port}`,
@@ -201,10 +201,10 @@ export class Deployment {
     return `http://127.0.0.1:${node.ops}/${path}`;
   }
 
-  /** haproxy.cfg as it is: its addresses come from the environment. */
+  /** Starts the balancer with the unchanged haproxy.cfg, whose addresses come from the environment. */
   async #startBalancer() {
     const env = {
-      // Each needs two open files, and a machine for tests allows few.
+      // A client needs two open files, and a test machine has a low limit.
       BALANCER_MAXCONN: '4000',
       BALANCER_LISTEN: `127.0.0.1:${this.ports.clients}`,
       BALANCER_OPS_LISTEN: `127.0.0.1:${this.ports.balancer}`,
@@ -214,22 +214,22 @@ export class Deployment {
       env[`RELAY_${index + 1}_OPS`] = String(ops);
     }
     this.socket = join(this.folder, 'balancer.sock');
-    // A second file only adds a socket for commands.
+    // The second file only adds a socket for commands.
     const extra = join(this.folder, 'commands.cfg');
     writeFileSync(extra, `global\n    stats socket ${this.socket} level admin\n`);
     this.balancer = this.run('haproxy', ['-db', '-f', at('deploy/haproxy.cfg'), '-f', extra], env);
     await this.#answers('the balancer', this.balancer, async () => (await this.serversUp()) === 3);
   }
 
-  /** How many nodes the balancer gives clients to. */
+  /** The number of nodes to which the balancer sends clients. */
   async serversUp() {
     const text = await (await fetch(`http://127.0.0.1:${this.ports.balancer}/metrics`)).text();
     return [...text.matchAll(/^haproxy_server_status\{proxy="relays",server="[^"]+",state="UP"\} 1$/gm)].length;
   }
 
   /**
-   * prometheus.yaml and rules.yaml with other addresses, and in quick motion so that a test need not last an hour:
-   * looks every second, all ranges of time 10 s, all waits 2 s.
+   * Starts Prometheus with prometheus.yaml and rules.yaml, with other addresses and shorter times: scrapes every second,
+   * all ranges 10 s, all `for` times 2 s. Otherwise a test would last an hour.
    */
   async #startPrometheus() {
     let config = read('deploy/prometheus/prometheus.yaml').replaceAll(/(_interval|_timeout): \d+s/g, '$1: 1s');
@@ -249,7 +249,7 @@ export class Deployment {
     await this.#answers('prometheus', this.prometheus, async () => (await status(ready)) === 200);
   }
 
-  /** What Prometheus answers at this path of its API. */
+  /** The answer of Prometheus at this path of its API. */
   async ask(path, query = {}) {
     const url = `http://127.0.0.1:${this.ports.prometheus}/api/v1/${path}?${new URLSearchParams(query)}`;
     const { status: outcome, data, error } = await (await fetch(url)).json();
@@ -267,7 +267,7 @@ export class Deployment {
     return [...new Set(alerts.filter(({ state }) => state === 'firing').map(({ labels }) => labels.alertname))];
   }
 
-  /** The sum of a metric over all its labels, as a node shows it. */
+  /** The sum of a node's metric over all its labels. */
   async metric(node, name) {
     const text = await (await fetch(this.ops(node, 'metrics'))).text();
     const values = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, value]) =>
@@ -277,7 +277,7 @@ export class Deployment {
     return values.reduce((sum, value) => sum + value, 0);
   }
 
-  /** Where clients find the relay. */
+  /** The addresses of the relay for clients. */
   get address() {
     const host = `127.0.0.1:${this.ports.clients}`;
     return { baseUrl: `http://${host}`, wsUrl: `ws://${host}/ws`, sessionEndpoint: '/api/sessions' };
@@ -289,31 +289,31 @@ export class Deployment {
   }
 }
 
-/** A state that stands at this step. */
+/** A state at this step. */
 export function step(index) {
   const stepContent = { id: `step-${index}`, title: `Step ${index}`, commitHash: 'abc123', type: 'action', index };
   return { tutorialId: 'tour', tutorialTitle: 'A tour', totalSteps: 1_000_000, isShowingSolution: false, stepContent };
 }
 
-/** One session with a client that drives it, and one that follows. */
+/** One session with a controller and a follower. */
 export class Pair {
   sent = 0;
   seen = 0;
-  /** How many steps the follower saw, how many after a later one, and the longest time between two, ms. */
+  /** The follower's number of steps, of steps after a later one, and its longest time between two steps, ms. */
   steps = 0;
   disordered = 0;
   longestSilence = 0;
-  /** How often either lost its connection, and how often one came back without its place. */
+  /** The times of lost connections, and the number of reconnects without a resume. */
   lost = [];
   notResumed = 0;
-  /** Changes of the driver's phase to one in which it does not drive, other than `connecting`. */
+  /** The number of the controller's phase changes to `passive` or `connected_idle`. */
   rolesLost = 0;
   ended = 0;
 
   static async start(address) {
     const pair = new Pair();
-    [pair.driver, pair.follower] = [0, 1].map(() => new RelayClient({ ...address, reconnectDelay: 200 }));
-    for (const client of [pair.driver, pair.follower]) {
+    [pair.controller, pair.follower] = [0, 1].map(() => new RelayClient({ ...address, reconnectDelay: 200 }));
+    for (const client of [pair.controller, pair.follower]) {
       client.on('error', () => {});
       client.on('disconnected', ({ willReconnect }) => {
         pair.lost.push(Date.now());
@@ -323,8 +323,8 @@ export class Pair {
         if (reconnected && !resumed) pair.notResumed += 1;
       });
     }
-    const session = await pair.driver.createSessionAndConnect({ tutorial: 'tour' });
-    await pair.driver.pullStateFromPeer();
+    const session = await pair.controller.createSessionAndConnect({ tutorial: 'tour' });
+    await pair.controller.pullStateFromPeer();
     await pair.follower.connectToSession(session.id);
     await pair.follower.pushStateToPeer();
     let last = 0;
@@ -336,20 +336,20 @@ export class Pair {
       if (index < pair.seen) pair.disordered += 1;
       pair.seen = Math.max(pair.seen, index);
     });
-    pair.driver.on('syncPhaseChanged', ({ newPhase }) => {
+    pair.controller.on('syncPhaseChanged', ({ newPhase }) => {
       if (newPhase === 'passive' || newPhase === 'connected_idle') pair.rolesLost += 1;
     });
     return pair;
   }
 
-  /** The driver goes one step on. */
+  /** The controller sends the next step. */
   go() {
-    this.driver.sendTutorialState(step(this.sent + 1));
+    this.controller.sendTutorialState(step(this.sent + 1));
     this.sent += 1;
   }
 
   stop() {
-    this.driver.disconnect();
+    this.controller.disconnect();
     this.follower.disconnect();
   }
 }
@@ -363,8 +363,8 @@ export async function startPairs(address, count) {
   return pairs;
 }
 
-/** Lets every pair go a step each `interval` ms, spread evenly over it, until it is stopped. */
-export function drive(pairs, interval) {
+/** Sends a step of every pair each `interval` ms, spread evenly, until the returned function is called. */
+export function sendSteps(pairs, interval) {
   let next = 0;
   let owed = 0;
   let last = performance.now();
@@ -378,7 +378,7 @@ export function drive(pairs, interval) {
       try {
         pair.go();
       } catch {
-        // Without a role for the moment: counted by its phase.
+        // The controller has no role now; its phase change is counted.
       }
     }
   }, 10);

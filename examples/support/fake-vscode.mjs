@@ -1,4 +1,4 @@
-/** As much of the `vscode` module as the example needs, and a record of what it did with it. */
+/** The part of the `vscode` module that the example needs, with a record of its calls. */
 import { readFile } from 'node:fs/promises';
 import Module, { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -12,10 +12,10 @@ class Range {
   }
 }
 
-/** Uris are objects with a `path`, here. */
+/** A Uri is an object with a `path` here. */
 const Uri = { joinPath: ({ path }, ...parts) => ({ path: join(path, ...parts) }) };
 
-/** Loads a bundled extension with a fake editor that has `folder` open, and activates it. */
+/** Loads and activates a bundled extension in a fake editor that has `folder` open. */
 export function activateIn(extensionFolder, folder, settings) {
   const editor = new FakeEditor(folder, settings);
   const load = Module._load;
@@ -33,13 +33,13 @@ class FakeEditor {
   errors = [];
   clipboard = '';
   statusItem = { text: '', tooltip: '', show() {}, dispose() {} };
-  /** The file that was opened last, and its line from 1. */
+  /** The last opened file and its line, from 1. */
   shown = undefined;
-  /** What the user types into the next input box. */
+  /** The text that the user types into the next input box. */
   typed = undefined;
-  /** What the user is offered in the last quick pick. */
+  /** The items of the last quick pick. */
   offered = [];
-  /** The questions that were asked, and the button that answers the next one. */
+  /** The questions of the extension, and the button that answers the next one. */
   questions = [];
   button = undefined;
 

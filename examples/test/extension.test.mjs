@@ -1,4 +1,4 @@
-/** The built extension in a fake editor, over a real relay, with a second client as the website. */
+/** The built extension in a fake editor over a real relay, with a second client as the website. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -29,18 +29,18 @@ test('activation registers every command that package.json contributes', () => {
   assert.deepEqual([...editor.commands.keys()].sort(), contributed.sort());
 });
 
-test('the website joins by the copied link and follows', async () => {
+test('the website follows after it joins by the copied link', async () => {
   const client = await createAndFollow();
   await until('the first step', () => client.getLastTutorialState()?.stepContent.index === 0);
   await editor.run('nextStep');
   await until('the second step', () => client.getLastTutorialState()?.stepContent.index === 1);
-  assert.equal(editor.statusItem.text, '$(broadcast) Driving 2/5');
+  assert.equal(editor.statusItem.text, '$(broadcast) In control 2/5');
   await until('the file', () => editor.shown?.file === `${sample}/store.mjs` && editor.shown.line === 6);
   await editor.run('previousStep');
   await until('the first step again', () => client.getLastTutorialState()?.stepContent.index === 0);
 });
 
-test('the website takes control and the editor follows', async () => {
+test('the editor follows after the website takes control', async () => {
   const client = await createAndFollow();
   const state = await until('a state', () => client.getLastTutorialState());
   await client.acceptControlTransfer();
@@ -53,10 +53,10 @@ test('the website takes control and the editor follows', async () => {
   assert.deepEqual(editor.offered, ['Take Control', 'Copy Session Link', 'Leave Session']);
   await editor.run('takeControl');
   await phase('active');
-  assert.equal(editor.statusItem.text, '$(broadcast) Driving 4/5');
+  assert.equal(editor.statusItem.text, '$(broadcast) In control 4/5');
 });
 
-test('a request is accepted, an offer is answered, control is released', async () => {
+test('control moves by a request, an offer, a take and a release', async () => {
   const client = await createAndFollow();
   editor.button = 'Accept';
   await client.requestControl();
@@ -72,17 +72,17 @@ test('a request is accepted, an offer is answered, control is released', async (
   await editor.run('takeControl');
   await phase('active');
   await editor.run('releaseControl');
-  await until('nobody drives', () => client.isConnectedIdle());
+  await until('no controller', () => client.isConnectedIdle());
 });
 
-test('a declined request leaves control where it is', async () => {
+test('a declined request does not move control', async () => {
   const client = await createAndFollow();
   editor.button = 'Decline';
   await assert.rejects(client.requestControl(), { type: 'control_refused' });
   assert.equal(editor.contexts['gitorialSync.phase'], 'active');
 });
 
-test('a deep link joins, and so does a link or an id that is typed', async () => {
+test('a session is joined by a deep link, a link or an id', async () => {
   const client = newClient();
   const { id } = await client.createSessionAndConnect();
   await client.pullStateFromPeer();
@@ -102,18 +102,18 @@ test('a deep link joins, and so does a link or an id that is typed', async () =>
   assert.equal(editor.statusItem.text, '$(plug) Gitorial');
 });
 
-test('what cannot be joined is told in words, without the id', async () => {
+test('an invalid link or id leads to a message without the id', async () => {
   editor.typed = 'not a link';
   await editor.run('joinSession');
   assert.match(editor.errors.pop(), /neither a link nor an id/);
   await editor.uriHandler.handleUri({ path: '/join', query: 'session=11111111-2222&relay=file:///etc' });
-  assert.match(editor.errors.pop(), /leads to no session/);
+  assert.match(editor.errors.pop(), /does not lead to a session/);
   editor.typed = '11111111-2222-4333-8444-555555555555';
   await editor.run('joinSession');
-  assert.match(editor.errors.pop(), /does not exist or is over/);
+  assert.match(editor.errors.pop(), /does not exist or has ended/);
 });
 
-test('the package has the bundle and nothing that it is made from', () => {
+test('the package has the bundle and no sources', () => {
   const list = "import sys, zipfile; print('\\n'.join(zipfile.ZipFile(sys.argv[1]).namelist()))";
   const names = execFileSync('python3', ['-c', list, `${folder}/dist/gitorial-sync-example.vsix`], { encoding: 'utf8' });
   const files = names.trim().split('\n').filter((name) => name.startsWith('extension/'));
@@ -126,7 +126,7 @@ function newClient() {
   return client.on('error', () => {});
 }
 
-/** The editor drives a session of its own, and a client follows that came in by the link that the editor copies. */
+/** Creates a session with the editor as controller and a client as follower, which joins by the editor's copied link. */
 async function createAndFollow() {
   await editor.run('createSession');
   await phase('active');

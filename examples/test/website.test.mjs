@@ -1,4 +1,4 @@
-/** The built website in a real browser, over a real relay: two windows that share a session. */
+/** The built website in a real browser over a real relay: two windows share a session. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,80 +28,80 @@ after(async () => {
 });
 afterEach(() => Promise.all(browser.contexts().map((context) => context.close())));
 
-test('a second window joins by the link and follows each step', async () => {
-  const { driver, follower } = await twoWindows();
-  await driver.click('#next');
+test('a second window follows after it joins by the link', async () => {
+  const { controller, follower } = await twoWindows();
+  await controller.click('#next');
   await sees(follower, '#title', 'Keep the list in a file');
   assert.equal(await follower.isDisabled('#next'), true);
-  await driver.click('#next');
-  await driver.click('#next');
-  await driver.click('#solution');
+  await controller.click('#next');
+  await controller.click('#next');
+  await controller.click('#solution');
   await sees(follower, '#code', 'save(tasks.map');
 });
 
-test('control is asked for and handed over', async () => {
-  const { driver, follower } = await twoWindows();
+test('an accepted request moves control', async () => {
+  const { controller, follower } = await twoWindows();
   await follower.click('#ask');
-  await sees(driver, '#question', 'asks for control');
-  await driver.click('#accept');
-  await sees(follower, '#role', 'You drive');
-  await sees(driver, '#role', 'Another participant drives');
+  await sees(controller, '#question', 'asks for control');
+  await controller.click('#accept');
+  await sees(follower, '#role', 'You are in control');
+  await sees(controller, '#role', 'Another participant is in control');
   await follower.click('#next');
-  await sees(driver, '#number', 'Step 2 of 5');
+  await sees(controller, '#number', 'Step 2 of 5');
 });
 
-test('a request is declined, an offer is taken, control is released', async () => {
-  const { driver, follower } = await twoWindows();
+test('control moves by an offer, a release and a take', async () => {
+  const { controller, follower } = await twoWindows();
   await follower.click('#ask');
-  await driver.click('#decline');
+  await controller.click('#decline');
   await sees(follower, '#notice', /declined|not given control/);
-  await driver.click('#offer');
+  await controller.click('#offer');
   await follower.click('#accept');
-  await sees(follower, '#role', 'You drive');
+  await sees(follower, '#role', 'You are in control');
   await follower.click('#release');
-  await sees(follower, '#role', 'Nobody drives');
-  await sees(driver, '#role', 'Nobody drives');
-  await driver.click('#take');
-  await sees(driver, '#role', 'You drive');
-  await sees(follower, '#role', 'Another participant drives');
+  await sees(follower, '#role', 'Nobody is in control');
+  await sees(controller, '#role', 'Nobody is in control');
+  await controller.click('#take');
+  await sees(controller, '#role', 'You are in control');
+  await sees(follower, '#role', 'Another participant is in control');
 });
 
-test('the editor is opened by a deep link; a reload comes back; leaving forgets the session', async () => {
-  const { driver, follower } = await twoWindows();
-  const link = new URL(await driver.getAttribute('#open-editor', 'href'));
+test('links, a reload and a leave handle the session in the address', async () => {
+  const { controller, follower } = await twoWindows();
+  const link = new URL(await controller.getAttribute('#open-editor', 'href'));
   assert.equal(`${link.protocol}//${link.host}${link.pathname}`, 'vscode://gitorial.gitorial-sync-example/join');
   assert.equal(link.searchParams.get('relay'), relay);
-  assert.equal(new URL(driver.url()).hash, `#session=${link.searchParams.get('session')}`);
-  assert.equal(new URL(driver.url()).search.includes('session'), false);
-  await driver.click('#next');
+  assert.equal(new URL(controller.url()).hash, `#session=${link.searchParams.get('session')}`);
+  assert.equal(new URL(controller.url()).search.includes('session'), false);
+  await controller.click('#next');
   await follower.reload();
   await sees(follower, '#number', 'Step 2 of 5');
   await follower.click('#leave');
   await sees(follower, '#role', 'You read alone');
   assert.equal(new URL(follower.url()).hash, '');
-  await sees(driver, '#peers', '0 other');
+  await sees(controller, '#peers', '0 other');
 });
 
-test('what goes wrong is told in words', async () => {
+test('an error leads to a message', async () => {
   const page = await open(`${address}?relay=http://127.0.0.1:9`);
   await page.click('#create');
   await sees(page, '#notice', 'relay cannot be reached');
   await page.goto(`${address}?relay=${relay}#session=11111111-2222-4333-8444-555555555555`);
-  await sees(page, '#notice', 'does not exist or is over');
+  await sees(page, '#notice', 'does not exist or has ended');
 });
 
-/** A window that has created a session and drives, and one that was opened by its link and follows. */
+/** Opens two windows: the first creates a session and is the controller, the second joins by its link as follower. */
 async function twoWindows() {
-  const driver = await open(`${address}?relay=${relay}`);
-  await driver.click('#create');
-  await sees(driver, '#role', 'You drive');
-  const follower = await open(await driver.getAttribute('#open-window', 'href'));
-  await sees(follower, '#role', 'Another participant drives');
-  await sees(driver, '#peers', '1 other');
-  return { driver, follower };
+  const controller = await open(`${address}?relay=${relay}`);
+  await controller.click('#create');
+  await sees(controller, '#role', 'You are in control');
+  const follower = await open(await controller.getAttribute('#open-window', 'href'));
+  await sees(follower, '#role', 'Another participant is in control');
+  await sees(controller, '#peers', '1 other');
+  return { controller, follower };
 }
 
-/** A window of its own: a browser draws only the tab in front, and clicks wait for that. */
+/** Opens a page in its own window, because a browser draws only the front tab and a click waits for the drawing. */
 async function open(url) {
   const page = await browser.newPage();
   page.setDefaultTimeout(20_000);

@@ -1,4 +1,4 @@
-/** Builds the page: one script, and the HTML beside it. */
+/** Builds the page: one script and the HTML. */
 import { copyFile } from 'node:fs/promises';
 import { build } from 'esbuild';
 
@@ -9,7 +9,7 @@ await build({
   minify: true,
   format: 'esm',
   target: 'es2022',
-  // The client has a build for browsers, without the WebSocket of Node.js.
+  // Selects the client's build for browsers, which has no WebSocket for Node.js.
   conditions: ['browser'],
 });
 await copyFile('src/index.html', 'dist/index.html');

@@ -1,4 +1,4 @@
-/** Serves the built page on this machine, and nothing else. */
+/** Serves only the built page, and only on this machine. */
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 

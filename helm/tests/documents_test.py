@@ -1,4 +1,4 @@
-"""The documents say what the chart does."""
+"""The documents describe the chart correctly."""
 
 import json
 import os
@@ -26,11 +26,11 @@ SCHEMA = json.loads((chart.CHART / "values.schema.json").read_text(encoding="utf
 def the_readme_has_every_value_with_its_default():
     wanted, bare = values_table.page(README, VALUES)
     same(bare, [], "values without a description")
-    assert README == wanted, "the README's table is not that of values.yaml; run helm/values_table.py"
+    assert README == wanted, "the README's table differs from values.yaml; run helm/values_table.py"
 
 
 @rule
-def a_value_without_a_description_is_noticed():
+def a_value_without_a_description_is_detected():
     _, bare = values_table.table("# -- This one.\na:\n  b: 1\nc:\n  # -- And this one.\n  d: 2\n  e: 3\n")
     same(bare, [("c", "e")])
 
@@ -70,7 +70,7 @@ def the_readme_s_commands_run_as_printed():
             [*(str(chart.TOOLS / "helm4" / tool) for tool in ("helm", "kubectl")), os.environ["PATH"]]
         )
         for command in commands:
-            # No cluster is here: what would be sent to one is printed.
+            # There is no cluster here: a dry run prints the objects.
             dry = " --dry-run=client" + (" --output=yaml" if command.startswith("kubectl") else "")
             done = subprocess.run(
                 ["bash", "-c", command.split("   #")[0] + dry],
@@ -97,7 +97,7 @@ def the_package_is_the_chart():
 
 
 @rule
-def the_readme_s_timetable_is_that_of_the_defaults():
+def the_readme_s_timetable_matches_the_defaults():
     values = yaml.safe_load(VALUES)
     wait, drain = values["shutdown"]["preStopSeconds"], int(values["config"]["drain-timeout"].rstrip("s"))
     seconds = [int(row) for row in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
@@ -111,14 +111,14 @@ def every_relative_link_leads_to_a_file():
 
 
 def shape(schema):
-    """The keys that a schema knows, as a tree; None where it is open or a leaf."""
+    """The keys of a schema as a tree; None for an open schema or a leaf."""
     schema = SCHEMA["definitions"][schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
     properties = schema.get("properties")
     return {key: shape(inner) for key, inner in properties.items()} if properties else None
 
 
 def compare(schema, values, path=""):
-    """Keys that only one of both has."""
+    """The keys that only one of the two has."""
     if schema is None or not isinstance(values, dict):
         return []
     found = [f"{path}{key}" for key in schema.keys() ^ values.keys()]
@@ -128,19 +128,19 @@ def compare(schema, values, path=""):
 
 
 @rule
-def the_schema_knows_the_values_and_no_others():
+def the_schema_has_exactly_the_values():
     differ = set(compare(shape(SCHEMA), yaml.safe_load(VALUES)))
     optional = {f"config.{name}" for name in SCHEMA["properties"]["config"]["properties"]}
     optional |= {f"probes.{probe}.initialDelaySeconds" for probe in ("startup", "liveness", "readiness")}
-    # Helm puts "global" there for every subchart, and a parent its condition.
+    # Helm adds "global" for every subchart, and a parent chart adds its condition.
     same(differ - optional - {"global", "enabled"}, set())
 
 
 @rule
-def the_schema_is_closed_wherever_the_chart_reads_keys():
+def the_schema_refuses_unknown_keys():
     def check(schema, path):
         if "properties" in schema:
-            assert schema.get("additionalProperties") is False, f"{path} takes anything"
+            assert schema.get("additionalProperties") is False, f"{path} accepts any key"
         for key, inner in schema.get("properties", {}).items():
             check(inner, f"{path}.{key}")
         if "items" in schema:
@@ -152,7 +152,7 @@ def the_schema_is_closed_wherever_the_chart_reads_keys():
 
 
 @rule
-def the_chart_is_of_the_relay_s_version():
+def the_chart_has_the_version_of_the_relay():
     meta = yaml.safe_load((chart.CHART / "Chart.yaml").read_text(encoding="utf-8"))
     cargo = (chart.ROOT / "Cargo.toml").read_text(encoding="utf-8")
     same(str(meta["appVersion"]), re.search(r'^version = "(.*)"', cargo, re.MULTILINE)[1])
@@ -161,13 +161,13 @@ def the_chart_is_of_the_relay_s_version():
 @for_each(
     [("rules.yaml", "deploy/prometheus/rules.yaml"), ("dashboard.json", "deploy/grafana/dashboard.json")], say=max
 )
-def the_chart_carries_the_files_of_deploy(case):
+def the_chart_has_copies_of_the_files_of_deploy(case):
     copy, original = case
     assert (chart.CHART / "files" / copy).read_bytes() == (chart.ROOT / original).read_bytes(), f"copy {original} again"
 
 
 @rule
-def alerts_and_dashboard_arrive_as_they_were_written():
+def alerts_and_dashboard_are_rendered_unchanged():
     documents = chart.render("production")
     rules = yaml.safe_load((chart.ROOT / "deploy/prometheus/rules.yaml").read_text(encoding="utf-8"))
     same(chart.only(documents, "PrometheusRule")["spec"], rules)
@@ -193,12 +193,12 @@ NOTES = {
         "rollout restart deployment/demo-gitorial-relay",
     ],
     "gateway": ["through the Gateway public, at relay.example.org"],
-    "sentinel": ["two nodes relay a frame"],
+    "sentinel": ["Send a frame from one node to another"],
 }
 
 
 @for_each(NOTES)
-def the_notes_say_how_to_reach_it_and_what_to_beware_of(name):
+def the_notes_have_the_address_and_the_warnings(name):
     said = chart.notes(name)
     for words in NOTES[name]:
         assert words in said, f"{words!r} is not in:\n{said}"

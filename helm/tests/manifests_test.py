@@ -1,4 +1,4 @@
-"""What is true of all manifests, whatever the values."""
+"""Properties of all manifests, for all values."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ CUSTOM = ("monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")
 
 @functools.lru_cache(maxsize=None)
 def definitions(kubernetes):
-    """The types of a version of Kubernetes that others refer to: large, so read once."""
+    """The shared types of a version of Kubernetes. They are large, so they are read once."""
     folder = f"kubernetes-json-schema/v{kubernetes}.0-local-strict"
     return folder, Resource.from_contents(utils.schema_contents(f"{folder}/_definitions.json", kubernetes))
 
@@ -34,7 +34,7 @@ def validator(kubernetes, kind, api):
 
 
 def problems(documents, kubernetes):
-    """What is wrong with manifests by the types of a version of Kubernetes."""
+    """The problems of manifests by the types of a version of Kubernetes."""
     found = []
     for one in documents:
         if one["apiVersion"] in CUSTOM:
@@ -45,7 +45,7 @@ def problems(documents, kubernetes):
 
 
 def custom_problems(documents):
-    """What is wrong with custom resources by the types of their operators."""
+    """The problems of custom resources by the types of their operators."""
     custom = [one for one in documents if one["apiVersion"] in CUSTOM]
     done = subprocess.run(
         ["node", "custom_resources.mjs"],
@@ -65,13 +65,13 @@ def helm_lint_finds_nothing(name):
 
 
 @for_each(list(itertools.product(chart.MATRIX, chart.KUBERNETES)), say=" on ".join)
-def manifests_are_what_kubernetes_knows(case):
+def manifests_match_the_types_of_kubernetes(case):
     name, kubernetes = case
     same(problems(chart.render(name, kubernetes=kubernetes), kubernetes), [])
 
 
 @rule
-def a_field_that_kubernetes_does_not_know_is_noticed():
+def a_field_unknown_to_kubernetes_is_detected():
     for kubernetes in chart.KUBERNETES:
         documents = json.loads(json.dumps(chart.render("defaults", kubernetes=kubernetes)))
         chart.container(documents)["readinesProbe"] = {}
@@ -81,7 +81,7 @@ def a_field_that_kubernetes_does_not_know_is_noticed():
 
 
 @rule
-def custom_resources_are_what_their_operators_know():
+def custom_resources_match_the_types_of_their_operators():
     documents = [one for name in chart.MATRIX for one in chart.render(name)]
     seen, wrong = custom_problems(documents)
     same(wrong, [])
@@ -91,7 +91,7 @@ def custom_resources_are_what_their_operators_know():
 
 
 @rule
-def a_wrong_type_in_a_custom_resource_is_noticed():
+def a_wrong_type_in_a_custom_resource_is_detected():
     documents = json.loads(json.dumps(chart.render("everything-on")))
     chart.only(documents, "PodMonitor")["spec"]["podMetricsEndpoints"] = "ops"
     chart.only(documents, "HTTPRoute")["spec"]["rules"][0]["timeouts"]["request"] = 5
@@ -104,15 +104,15 @@ def helm_3_and_helm_4_render_the_same(name):
 
 
 @rule
-def the_same_values_are_the_same_manifests():
+def the_same_values_give_the_same_manifests():
     for name in chart.MATRIX:
         first = chart.template(name)
         chart._template.cache_clear()
-        assert chart.template(name) == first, f"{name} is rendered in two ways"
+        assert chart.template(name) == first, f"{name} is rendered differently"
 
 
 @for_each(chart.MATRIX)
-def every_object_says_what_it_belongs_to(name):
+def every_object_has_the_standard_labels(name):
     for one in chart.render(name):
         labels = one["metadata"]["labels"]
         same(labels["app.kubernetes.io/instance"], chart.RELEASE)
@@ -121,7 +121,7 @@ def every_object_says_what_it_belongs_to(name):
 
 
 @rule
-def names_are_distinct_and_never_too_long():
+def names_are_unique_and_at_most_63_letters_long():
     longest = "a" * 53
     for name in chart.MATRIX:
         documents = chart.render(name, release=longest)
@@ -135,13 +135,13 @@ def names_are_distinct_and_never_too_long():
 
 
 @for_each(chart.MATRIX)
-def whatever_an_object_names_is_there(name):
+def every_reference_of_an_object_exists(name):
     documents = chart.render(name)
     theirs = yaml.safe_dump(chart.read_values(name))
 
     def there(kind, wanted):
         own = any(one["kind"] == kind and one["metadata"]["name"] == wanted for one in documents)
-        assert own or wanted in theirs, f"{kind} {wanted} is named and not there"
+        assert own or wanted in theirs, f"{kind} {wanted} does not exist"
 
     for one in documents:
         spec = chart.pod_of(one)
@@ -171,7 +171,7 @@ def selects(selector, labels):
 
 
 @for_each(chart.MATRIX)
-def every_selector_finds_the_pods_that_it_means_and_no_others(name):
+def every_selector_finds_exactly_its_pods(name):
     documents = chart.render(name)
     pods = {}
     for one in documents:
@@ -194,4 +194,4 @@ def every_selector_finds_the_pods_that_it_means_and_no_others(name):
             meant = f"{node}-redis" if one["metadata"]["name"].endswith("-redis") else node
             same(found, [meant], f"{one['kind']} {one['metadata']['name']}")
     for spread in chart.pod_of(chart.relay(documents)).get("topologySpreadConstraints", []):
-        assert selects(spread["labelSelector"]["matchLabels"], pods[node]), "the spread is of other pods"
+        assert selects(spread["labelSelector"]["matchLabels"], pods[node]), "the spread selects other pods"

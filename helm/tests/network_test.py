@@ -1,4 +1,4 @@
-"""Who reaches what."""
+"""The allowed connections between clients, nodes and Redis."""
 
 from support import chart
 from support.chart import only, relay, render
@@ -16,7 +16,7 @@ def ports(rules):
 
 
 @rule
-def clients_reach_the_port_for_clients_and_never_the_one_for_operators():
+def services_for_clients_do_not_expose_the_ops_port():
     for name in chart.MATRIX:
         public = [one for one in render(name) if one["kind"] == "Service" and one["spec"].get("clusterIP") != "None"]
         for service in public:
@@ -25,7 +25,7 @@ def clients_reach_the_port_for_clients_and_never_the_one_for_operators():
 
 
 @rule
-def an_ingress_leads_to_the_relay_and_leaves_sockets_open_for_an_hour():
+def an_ingress_keeps_sockets_open_for_an_hour():
     documents = render("production")
     ingress, service = only(documents, "Ingress"), only(documents, "Service", "gitorial-relay")
     same(ingress["spec"]["ingressClassName"], "nginx")
@@ -51,7 +51,7 @@ def an_ingress_leads_to_the_relay_and_leaves_sockets_open_for_an_hour():
 
 
 @rule
-def a_route_leads_to_the_relay_and_ends_no_socket():
+def a_route_has_no_time_limits():
     documents = render("gateway")
     spec = only(documents, "HTTPRoute")["spec"]
     same(spec["parentRefs"], [{"name": "public", "namespace": "gateways", "sectionName": "https"}])
@@ -67,18 +67,18 @@ def a_route_leads_to_the_relay_and_ends_no_socket():
 
 
 @rule
-def only_named_clients_and_scrapers_get_in():
+def only_configured_clients_and_scrapers_have_access():
     values, ingress = chart.read_values("production")["networkPolicy"], policy("production")["ingress"]
     same(ports(ingress), ["http", "ops"])
     same(ingress[0]["from"][0], values["clients"][0])
     test = only(render("production"), "Pod")["metadata"]["labels"]
-    assert ingress[0]["from"][1]["podSelector"]["matchLabels"].items() <= test.items(), "helm test is shut out"
+    assert ingress[0]["from"][1]["podSelector"]["matchLabels"].items() <= test.items(), "helm test has no access"
     same(ingress[1]["from"], values["scraping"])
-    same(policy("tls-acl")["ingress"], [{"ports": [{"port": "http"}]}], "anybody is a client, nobody scrapes")
+    same(policy("tls-acl")["ingress"], [{"ports": [{"port": "http"}]}], "clients without a list, scrapers without a list")
 
 
 @rule
-def nodes_reach_names_and_redis_and_nothing_else():
+def nodes_may_connect_only_to_dns_and_redis():
     same(ports(policy("production")["egress"]), [53, 53, 6380])
     same(policy("production")["egress"][1]["to"], [{"ipBlock": {"cidr": "10.1.0.0/16"}}])
     same(ports(policy("tls-acl")["egress"]), [53, 53, 6380])
@@ -86,11 +86,11 @@ def nodes_reach_names_and_redis_and_nothing_else():
     same(ports(policy("cluster")["egress"]), [53, 53, 6379, 7001])
     same(ports(policy("everything-on", "demo-gr")["egress"]), [53, 53, 6379, 4318])
     off = policy("everything-off")
-    same((off["egress"], off["policyTypes"]), (None, ["Ingress", "Egress"]), "the embedded store needs nobody")
+    same((off["egress"], off["policyTypes"]), (None, ["Ingress", "Egress"]), "the embedded store needs no connection")
 
 
 @rule
-def the_bundled_redis_speaks_with_nodes_alone():
+def the_bundled_redis_accepts_only_nodes():
     documents = render("bundled")
     spec = policy("bundled", "-redis")
     same(spec["egress"], [])
@@ -103,7 +103,7 @@ def the_bundled_redis_speaks_with_nodes_alone():
 
 
 @rule
-def every_node_is_scraped_once_under_the_name_that_the_alerts_know():
+def every_node_is_scraped_once_with_the_alerts_job_name():
     monitor = only(render("production"), "PodMonitor")
     same(monitor["metadata"]["labels"]["release"], "prometheus")
     endpoint = monitor["spec"]["podMetricsEndpoints"][0]

@@ -1,4 +1,4 @@
-"""All pods may run where Pod Security is enforced at its strictest."""
+"""All pods pass Pod Security at level "restricted"."""
 
 import copy
 
@@ -19,7 +19,7 @@ def every_pod_is_restricted(name):
 
 
 @rule
-def whatever_restricted_forbids_is_noticed():
+def every_violation_of_restricted_is_detected():
     breaches = {
         "hostNetwork": lambda pod, box: pod.update(hostNetwork=True),
         "volume host": lambda pod, box: pod.update(volumes=[{"name": "host", "hostPath": {"path": "/"}}]),
@@ -40,7 +40,7 @@ def whatever_restricted_forbids_is_noticed():
 
 
 @for_each(chart.MATRIX)
-def no_container_writes_to_its_image_or_holds_a_token_of_the_cluster(name):
+def containers_are_read_only_and_have_no_cluster_token(name):
     for pod, spec in pods(name).items():
         same(spec["automountServiceAccountToken"], False, pod)
         same(spec["enableServiceLinks"], False, pod)

@@ -1,5 +1,5 @@
-"""What the chart renders, run as processes on this machine: the relay with the environment of its pods, and Redis with
-the file of its own."""
+"""Runs the rendered chart as processes on this machine: the relay with the environment of its pods, and Redis with its
+configuration file."""
 
 import contextlib
 import hashlib
@@ -25,14 +25,14 @@ PATIENCE = 20
 
 
 def until(check, what):
-    """Waits for what a check returns, and not forever."""
+    """Waits until a check returns a value, up to a deadline."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         found = check()
         if found is not None:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"not in {PATIENCE} s: {what}")
+    raise AssertionError(f"timed out after {PATIENCE} s waiting for {what}")
 
 
 def get(url, method="GET", body=None):
@@ -46,7 +46,7 @@ def get(url, method="GET", body=None):
 
 
 def free_port():
-    """A port that nobody has now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -54,7 +54,7 @@ def free_port():
 
 @contextlib.contextmanager
 def process(command, env):
-    """A program with this environment alone, killed at the end. Lines of its standard output go into a queue."""
+    """A program with only this environment, killed at the end. The lines of its standard output go into a queue."""
     program = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     program.lines, program.said = queue.Queue(), []
 
@@ -93,16 +93,16 @@ def node(env):
 
 
 def end(program):
-    """Tells a program to go, and waits for it."""
+    """Sends SIGTERM to a program and waits for its exit."""
     program.send_signal(signal.SIGTERM)
     try:
         same(program.wait(timeout=PATIENCE), 0, "exit code")
     except subprocess.TimeoutExpired:
-        raise AssertionError(f"the relay does not go: {program.said}") from None
+        raise AssertionError(f"the relay does not exit: {program.said}") from None
 
 
 def usable(env):
-    """A pod's environment where what comes from elsewhere is filled in, and Redis is one that nobody serves."""
+    """A pod's environment with placeholders for external values and an unreachable Redis."""
     filled = {name: re.sub("<.*?>", "filled-in-elsewhere", value) for name, value in env.items()}
     if env.get("RELAY_REDIS_URL", "").startswith("<"):
         filled["RELAY_REDIS_URL"] = "redis://127.0.0.1:1"
@@ -113,7 +113,7 @@ def usable(env):
 
 
 @for_each(chart.MATRIX)
-def the_relay_takes_the_environment_of_its_pods(name):
+def the_relay_accepts_the_environment_of_its_pods(name):
     env = usable(chart.environment(chart.render(name)))
     with node(env) as (program, _, ops):
         same(get(f"{ops}/healthz")[0], 200)
@@ -121,14 +121,14 @@ def the_relay_takes_the_environment_of_its_pods(name):
 
 
 @rule
-def the_relay_refuses_an_environment_that_is_wrong():
+def the_relay_refuses_an_invalid_environment():
     env = {**chart.environment(chart.render("defaults")), "RELAY_DRAIN_TIMEOUT": "25"}
     with process([RELAY, "serve"], env) as program:
         same(program.wait(timeout=PATIENCE), 2, "exit code")
 
 
 @rule
-def a_pod_answers_its_probes_and_says_what_it_is_scaled_by():
+def a_pod_answers_its_probes_and_has_the_scaling_metric():
     documents = chart.render("defaults")
     box = chart.container(documents)
     env = chart.environment(documents)
@@ -142,19 +142,19 @@ def a_pod_answers_its_probes_and_says_what_it_is_scaled_by():
             "metric"
         ]
         lines = get(ops + endpoint["path"])[1].splitlines()
-        assert f"{metric['name']} 0" in lines, "the autoscaler's metric is not there"
+        assert f"{metric['name']} 0" in lines, "the autoscaler's metric is missing"
         end(program)
 
 
 @contextlib.contextmanager
 def redis(folder, conf, *arguments):
-    """A Redis server with this file in this folder, up when it answers. Yields how to ask it something."""
+    """A Redis server with this configuration in this folder. Yields its process when it accepts connections."""
     path = pathlib.Path(folder) / f"{free_port()}.conf"
     path.write_text(conf, encoding="utf-8")
     with process(["redis-server", str(path), *arguments], {"PATH": os.environ["PATH"]}) as program:
 
         def answers():
-            assert program.poll() is None, "redis-server has ended: " + " ".join(list(program.lines.queue))
+            assert program.poll() is None, "redis-server has exited: " + " ".join(list(program.lines.queue))
             return (
                 any("accept connections" in line or "Sentinel ID" in line for line in list(program.lines.queue)) or None
             )
@@ -164,7 +164,7 @@ def redis(folder, conf, *arguments):
 
 
 def ask(*words):
-    """What redis-cli prints."""
+    """The output of redis-cli."""
     done = subprocess.run(
         ["redis-cli", "--no-auth-warning", *words], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
@@ -172,12 +172,12 @@ def ask(*words):
 
 
 def hashed(password):
-    """A password as access lists of Redis have it, whatever its characters."""
+    """The hash of a password for an access list of Redis. A hash allows any characters in the password."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 
 def certificates(folder):
-    """An authority and a certificate for this machine. The lines that make Redis use them."""
+    """Creates an authority and a certificate for this machine. Returns the authority and Redis's settings for them."""
     name = ["-subj", "/CN=localhost", "-days", "2", "-newkey", "rsa:2048", "-nodes"]
     extension = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     files = {part: f"{folder}/{part}.pem" for part in ("ca", "ca-key", "key", "request", "own", "san")}
@@ -195,20 +195,20 @@ def certificates(folder):
 
 
 def ready(env):
-    """Whether a node with this environment becomes ready; it is told to go then."""
+    """Whether a node with this environment becomes ready. Stops the node."""
     with node(env) as (program, _, ops):
 
         def answer():
             status, text = get(f"{ops}/readyz")
             return True if status == 200 else None if json.loads(text)["reason"] == "starting" else False
 
-        found = until(answer, "the node knows whether it is ready")
+        found = until(answer, "the readiness of the node")
         end(program)
         return found
 
 
 @rule
-def a_node_reaches_a_redis_with_tls_and_access_lists_as_the_chart_says():
+def a_node_reaches_a_redis_with_tls_and_access_lists():
     password = chart.read_values("tls-acl")["redis"]["external"]["password"]
     env = chart.environment(chart.render("tls-acl"))
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +226,7 @@ def a_node_reaches_a_redis_with_tls_and_access_lists_as_the_chart_says():
 
 
 @rule
-def a_node_finds_its_redis_through_sentinels_as_the_chart_says():
+def a_node_finds_its_redis_through_sentinels():
     env = chart.environment(chart.render("sentinel"))
     with tempfile.TemporaryDirectory() as folder:
         server, sentinel = free_port(), free_port()
@@ -239,7 +239,7 @@ def a_node_finds_its_redis_through_sentinels_as_the_chart_says():
         with redis(folder, conf), redis(folder, watch, "--sentinel"):
             url = env["RELAY_REDIS_URL"].replace("<redis/redis-password>", "of-the-server")
             url = url.replace("<redis/sentinel-password>", "of-the-sentinels")
-            # One of the three lives, and it is not the first.
+            # Only the last of the three Sentinels runs.
             url = url.replace("sentinel-0.redis:26379", "127.0.0.1:1").replace("sentinel-1.redis:26379", "127.0.0.1:2")
             env["RELAY_REDIS_URL"] = url.replace("sentinel-2.redis:26380", f"127.0.0.1:{sentinel}")
             same(ready(env), True, "ready")
@@ -248,7 +248,7 @@ def a_node_finds_its_redis_through_sentinels_as_the_chart_says():
 
 
 @rule
-def a_node_reaches_a_cluster_as_the_chart_says():
+def a_node_reaches_a_redis_cluster():
     env = chart.environment(chart.render("cluster"))
     with tempfile.TemporaryDirectory() as folder:
         authority, tls = certificates(folder)

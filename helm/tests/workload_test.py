@@ -1,4 +1,4 @@
-"""How nodes start, are watched, multiply and go."""
+"""Start, probes, scaling and termination of the nodes."""
 
 from support import chart
 from support.chart import container, merged, only, pod_of, relay, render
@@ -8,7 +8,7 @@ SEVERAL = {"replicaCount": 2, "redis": {"mode": "external", "external": {"url": 
 
 
 @rule
-def a_pod_is_ready_by_readyz_and_lives_by_healthz_on_the_port_for_operators():
+def the_probes_use_readyz_and_healthz_on_the_ops_port():
     box = container(render("defaults"))
     ports = {port["name"]: port["containerPort"] for port in box["ports"]}
     same(ports, {"http": 8080, "ops": 9090})
@@ -23,7 +23,7 @@ def a_pod_is_ready_by_readyz_and_lives_by_healthz_on_the_port_for_operators():
 
 
 @rule
-def probes_are_as_the_values_say():
+def the_values_configure_the_probes():
     values = {
         "probes": {"readiness": {"periodSeconds": 7, "initialDelaySeconds": 3}, "liveness": {"failureThreshold": 9}}
     }
@@ -34,7 +34,7 @@ def probes_are_as_the_values_say():
 
 
 @rule
-def a_rollout_never_has_fewer_nodes_than_asked_for():
+def a_rollout_never_has_fewer_nodes_than_configured():
     same(
         relay(render(SEVERAL))["spec"]["strategy"],
         {
@@ -51,7 +51,7 @@ def two_nodes_without_redis_never_run_at_once():
 
 
 @rule
-def the_time_to_go_is_that_of_its_parts():
+def the_termination_time_is_the_sum_of_its_parts():
     cases = {"25s": 35, "0s": 10, "1500ms": 12, "1m": 70, "1h 30m": 5410, "1h30m": 5410, "2m 500ms": 131}
     for drain, seconds in cases.items():
         documents = render({"config": {"drain-timeout": drain}})
@@ -64,26 +64,26 @@ def the_time_to_go_is_that_of_its_parts():
 
 
 @rule
-def a_pod_that_goes_is_served_until_nobody_is_sent_to_it():
+def a_terminating_pod_waits_until_services_remove_it():
     same(container(render("defaults"))["lifecycle"], {"preStop": {"sleep": {"seconds": 5}}})
-    assert "lifecycle" not in container(render("defaults", kubernetes="1.29")), "1.29 knows no sleep"
+    assert "lifecycle" not in container(render("defaults", kubernetes="1.29")), "1.29 has no sleep action"
     same(container(render("defaults", kubernetes="1.30"))["lifecycle"], {"preStop": {"sleep": {"seconds": 5}}})
-    # Clouds write versions with an ending, which semantic versioning takes for a pre-release.
+    # Clouds add a suffix to versions, which semantic versioning treats as a pre-release.
     assert "lifecycle" in container(render("defaults", kubernetes="v1.31.4-gke.100"))
-    assert "lifecycle" not in container(render({"shutdown": {"preStopSeconds": 0}})), "0 is no wait"
+    assert "lifecycle" not in container(render({"shutdown": {"preStopSeconds": 0}})), "0 disables the wait"
 
 
 @rule
-def evictions_go_one_by_one_and_empty_a_host_even_while_redis_is_away():
+def evictions_are_one_by_one_and_possible_without_redis():
     spec = only(render(SEVERAL), "PodDisruptionBudget")["spec"]
     same((spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]), (1, "AlwaysAllow"))
-    assert "PodDisruptionBudget" not in chart.kinds(render("defaults")), "the only pod of the embedded store may go"
+    assert "PodDisruptionBudget" not in chart.kinds(render("defaults")), "the only pod of the embedded store may be evicted"
     share = merged(SEVERAL, {"podDisruptionBudget": {"maxUnavailable": "25%"}})
     same(only(render(share), "PodDisruptionBudget")["spec"]["maxUnavailable"], "25%")
 
 
 @rule
-def nodes_follow_cpu_and_sockets():
+def the_number_of_nodes_depends_on_cpu_and_sockets():
     documents = render("everything-on")
     spec = only(documents, "HorizontalPodAutoscaler")["spec"]
     same(spec["scaleTargetRef"]["name"], relay(documents)["metadata"]["name"])
@@ -104,11 +104,11 @@ def nodes_follow_cpu_and_sockets():
         ],
     )
     same(spec["behavior"]["scaleDown"]["policies"], [{"type": "Pods", "value": 1, "periodSeconds": 120}])
-    assert "replicas" not in relay(documents)["spec"], "an upgrade would undo the autoscaler's work"
+    assert "replicas" not in relay(documents)["spec"], "an upgrade would override the autoscaler"
 
 
 @rule
-def sockets_alone_can_be_followed():
+def the_number_of_nodes_can_depend_on_sockets_only():
     scaling = {"enabled": True, "targetCPUUtilizationPercentage": None, "connections": {"enabled": True}}
     documents = render(merged(SEVERAL, {"autoscaling": scaling, "resources": {"requests": {"cpu": None}}}))
     same([one["type"] for one in only(documents, "HorizontalPodAutoscaler")["spec"]["metrics"]], ["Pods"])
@@ -123,7 +123,7 @@ def nodes_are_spread_over_zones_and_hosts_by_revision():
 
 
 @rule
-def pods_carry_what_a_cluster_asks_for():
+def pods_have_the_scheduling_values():
     spec, values = pod_of(relay(render("everything-on"))), chart.read_values("everything-on")
     for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
         same(spec[field], values[field])
@@ -137,7 +137,7 @@ def pods_carry_what_a_cluster_asks_for():
 
 
 @rule
-def two_nodes_relay_a_frame_in_helm_test():
+def helm_test_sends_a_frame_between_two_nodes():
     for name, nodes in (("defaults", "1"), ("sentinel", "2"), ("production", "2")):
         pod = only(render(name), "Pod")
         same(pod["metadata"]["annotations"]["helm.sh/hook"], "test")

@@ -1,14 +1,14 @@
-/** A WebSocket that shows what goes through it. */
+/** A WebSocket that reports its frames. */
 
-/** A frame that came or went. */
-export interface Seen {
+/** A sent or received frame. */
+export interface ObservedFrame {
   sent: boolean;
   type: string;
   text: string;
 }
 
-/** The platform's WebSocket, watched. What proves who a client is, is not shown. */
-export function watched(see: (frame: Seen) => void): typeof WebSocket {
+/** The platform's WebSocket, with a callback for each frame. The resume token, which is a secret, is masked. */
+export function observed(see: (frame: ObservedFrame) => void): typeof WebSocket {
   const note = (sent: boolean, data: unknown): void => {
     const frame = JSON.parse(String(data)) as { type: string; resume?: string };
     if (frame.resume !== undefined) frame.resume = '(secret)';

@@ -1,8 +1,8 @@
-/** What a link to this page says. It stands behind the `#`: a session's id is a secret, and that part goes to no server. */
+/** The content of a link to this page, in the fragment: no server gets it, and a session's id is a secret. */
 
 export type SideName = 'website' | 'editor';
 
-/** One side of a session that somebody else has begun. */
+/** One side of a session that already exists. */
 export interface Invitation {
   session: string;
   side: SideName;
@@ -10,7 +10,7 @@ export interface Invitation {
   node: string;
 }
 
-/** Reads the part behind the `#`. */
+/** Reads the fragment of a URL. */
 export function read(fragment: string): Invitation | undefined {
   const given = new URLSearchParams(fragment.replace(/^#/, ''));
   const session = given.get('session');
@@ -24,7 +24,7 @@ export function write(invitation: Invitation): string {
   return `${location.origin}${location.pathname}#${new URLSearchParams({ ...invitation })}`;
 }
 
-/** Whether an address means only this machine. */
+/** Whether an address is reachable only from this machine. */
 export function isLocal(address: string): boolean {
   return ['localhost', '127.0.0.1', '[::1]'].includes(new URL(address).hostname);
 }

@@ -1,4 +1,4 @@
-/** The page: two sides, or one of them if it was opened by a link. */
+/** The page: two sides, or one side if a link opened it. */
 import { isLocal, read, type SideName, write } from './link';
 import { stateAt } from './tutorial';
 import { View } from './view';
@@ -14,7 +14,7 @@ function id<T extends HTMLElement>(name: string): T {
   return document.querySelector<T>(`[data-testid="${name}"]`)!;
 }
 
-/** Brings one side into the session, to follow whoever drives. */
+/** Joins one side to the session as a follower. */
 async function join(name: SideName): Promise<void> {
   const view = views.find(({ side }) => side.name === name)!;
   await view.side.attempt('connectToSession()', async () => {
@@ -25,7 +25,7 @@ async function join(name: SideName): Promise<void> {
   drawLinks();
 }
 
-/** One click shows it at work: a new session, the website drives, the editor follows. */
+/** Starts a session with one click: the website is the controller, the editor is a follower. */
 async function start(): Promise<void> {
   const [website, editor] = views;
   await first.side.attempt('createSession()', async () => {
@@ -51,7 +51,7 @@ function drawLinks(): void {
   id('both').hidden = invitation === undefined;
   const hint = id('hint');
   hint.hidden = session === undefined || !isLocal(first.node);
-  hint.textContent = 'This address is this machine alone: for a phone, open this page by an address that the phone can reach.';
+  hint.textContent = 'This address works only on this machine. For a phone, open this page by an address that the phone can reach.';
 }
 
 id('start').addEventListener('click', () => void start());
@@ -59,8 +59,8 @@ id('copy-link').addEventListener('click', () => {
   const link = id<HTMLAnchorElement>('open-other').href;
   const copied = navigator.clipboard?.writeText(link) ?? Promise.reject(new Error('no clipboard here'));
   copied.then(
-    () => first.say('The link is in the clipboard. Whoever has it is in the session.'),
-    () => first.say(`Copying is not allowed here; the link is that of "${id('open-other').textContent}".`, true),
+    () => first.say('The link is in the clipboard. Anyone who has it can join the session.'),
+    () => first.say(`The browser does not allow copying here. Use the link "${id('open-other').textContent}".`, true),
   );
 });
 id('theme').addEventListener('click', () => {

@@ -1,4 +1,4 @@
-/** What the two sides show of a step: an article in a browser window, and a file in an editor. */
+/** The screens of the two sides: an article in a browser window and a file in an editor. */
 import type { Side } from './side';
 import { linesOf, stepAt, STEPS } from './tutorial';
 
@@ -35,7 +35,7 @@ function file({ index, solved, phase }: Side): HTMLElement[] {
     line.append(element('code', '', text === '' ? ' ' : text));
     code.append(line);
   }
-  const role = phase === 'active' ? 'Driving' : phase === 'passive' ? 'Following' : 'Gitorial';
+  const role = phase === 'active' ? 'In control' : phase === 'passive' ? 'Following' : 'Gitorial';
   return [
     element('p', 'tab', 'main.rs'),
     code,

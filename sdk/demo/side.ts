@@ -1,20 +1,20 @@
-/** One side: a client of its own, and where its tutorial stands. No page in here. */
+/** One side: its client and its place in the tutorial. It does not touch the page. */
 import { RelayClient, SyncPhase, type ControlOfferEvent, type ControlRequestEvent } from '../src/browser';
-import { type Seen, watched } from './frames';
+import { type ObservedFrame, observed } from './frames';
 import type { SideName } from './link';
 import { STEPS, stateAt } from './tutorial';
 
-/** An offer or a request of the other side, to be answered. */
+/** An offer or a request of the other side that waits for an answer. */
 export interface Question {
   text: string;
   accept(): Promise<void>;
   decline(): void;
 }
 
-/** What a side tells its view. */
+/** The callbacks of a side's view. */
 export interface SideEvents {
   changed(): void;
-  frame(frame: Seen): void;
+  frame(frame: ObservedFrame): void;
   message(text: string, bad: boolean): void;
 }
 
@@ -34,7 +34,7 @@ export class Side {
     return this.client?.getCurrentSyncPhase() ?? SyncPhase.DISCONNECTED;
   }
 
-  /** Enters a session through a node. */
+  /** Joins a session through a node. */
   async connect(node: string, session: string): Promise<void> {
     this.client?.disconnect();
     this.client = this._clientOf(node);
@@ -42,7 +42,7 @@ export class Side {
     this._events.changed();
   }
 
-  /** Creates a session through a node, without entering it. */
+  /** Creates a session through a node without joining it. */
   async create(node: string): Promise<string> {
     const { id } = await this._clientOf(node).createSession({ tutorial: 'count-words' });
     return id;
@@ -54,12 +54,12 @@ export class Side {
     this._events.changed();
   }
 
-  /** Whether a step of this side's own goes anywhere. */
-  get drives(): boolean {
+  /** Whether this side is the controller. */
+  get isController(): boolean {
     return this.phase === SyncPhase.ACTIVE;
   }
 
-  /** Goes to this step, and takes the others along. */
+  /** Moves to this step and sends it to the other side. */
   show(index: number, solved: boolean): void {
     if (index < 0 || index >= STEPS.length) return;
     this.client?.sendTutorialState(stateAt(index, solved));
@@ -67,13 +67,13 @@ export class Side {
     this._events.changed();
   }
 
-  /** Calls the client, and says how it went. */
+  /** Calls the client and reports the result. */
   async call(what: string, call: (client: RelayClient) => unknown): Promise<void> {
     const { client } = this;
     if (client) await this.attempt(what, () => call(client));
   }
 
-  /** Does something, and says how it went; what came of it, if it is words. */
+  /** Runs an action and reports its text result, `done` or its error. */
   async attempt(what: string, action: () => unknown): Promise<void> {
     try {
       const result = await action();
@@ -93,7 +93,7 @@ export class Side {
   private _clientOf(node: string): RelayClient {
     const baseUrl = node.replace(/\/+$/, '');
     const wsUrl = `${baseUrl.replace(/^http/, 'ws')}/ws`;
-    const WebSocket = watched((frame) => this._events.frame(frame));
+    const WebSocket = observed((frame) => this._events.frame(frame));
     const client = new RelayClient({ baseUrl, wsUrl, sessionEndpoint: '/api/sessions', WebSocket });
     client.on('syncPhaseChanged', ({ newPhase }) => {
       if (newPhase === SyncPhase.ACTIVE) this.question = undefined;

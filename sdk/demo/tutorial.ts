@@ -1,23 +1,23 @@
-/** The tutorial that the two sides go through: a small one, made up. */
+/** The tutorial of the demo: a small invented one. */
 import type { TutorialSyncState } from '../src/protocol';
 
-/** One step: what the website tells, and the file as the editor shows it. */
+/** One step: the text of the website and the file of the editor. */
 export interface Step {
   title: string;
   text: string;
   /** The file before the solution is shown, line by line. */
   code: string[];
-  /** The lines that the solution adds, by the index at which they stand in it. */
+  /** The lines that the solution adds, by their index in the solved file. */
   solution: Record<number, string>;
 }
 
 const head = ['use std::collections::HashMap;', ''];
 
-/** The steps, in their order. */
+/** The steps, in order. */
 export const STEPS: readonly Step[] = [
   {
     title: 'Say hello',
-    text: 'Every Rust program starts in main. Let it greet whoever runs it, so that you see it work.',
+    text: 'Every Rust program starts in main. Let it print a greeting, so that you see it work.',
     code: ['fn main() {', '}'],
     solution: { 1: '    println!("Hello, words!");' },
   },
@@ -29,13 +29,13 @@ export const STEPS: readonly Step[] = [
   },
   {
     title: 'Split it into words',
-    text: 'Words end where white space begins. The iterator is lazy: nothing is copied.',
+    text: 'White space separates words. The iterator is lazy: nothing is copied.',
     code: ['fn main() {', '    let text = std::io::read_to_string(std::io::stdin()).unwrap();', '}'],
     solution: { 2: '    let words = text.split_whitespace();' },
   },
   {
     title: 'Count each of them',
-    text: 'A hash map from word to count. entry() finds a place for a word, new or not, in one look.',
+    text: 'A hash map from word to count. entry() finds or inserts a word with one lookup.',
     code: [
       ...head,
       'fn main() {',
@@ -70,7 +70,7 @@ export const STEPS: readonly Step[] = [
   },
 ];
 
-/** The lines of a step, each with whether the solution has added it. */
+/** The lines of a step. `added` marks the lines of the solution. */
 export function linesOf(index: number, solved: boolean): { text: string; added: boolean }[] {
   const { code, solution } = stepAt(index);
   const lines = code.map((text) => ({ text, added: false }));
@@ -78,12 +78,12 @@ export function linesOf(index: number, solved: boolean): { text: string; added: 
   return lines;
 }
 
-/** The step at this index, or the nearest one: a peer may be at any. */
+/** The step at this index, or the nearest one, because a peer may send any index. */
 export function stepAt(index: number): Step {
   return STEPS[Math.min(Math.max(index, 0), STEPS.length - 1)]!;
 }
 
-/** Where the tutorial stands, as the client sends it. */
+/** The state of the tutorial, as the client sends it. */
 export function stateAt(index: number, isShowingSolution: boolean): TutorialSyncState {
   const stepContent = {
     id: `step-${index + 1}`,

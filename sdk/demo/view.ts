@@ -1,11 +1,11 @@
-/** How a side looks. It is drawn anew from the side whenever something has changed. */
+/** The view of a side. Every change of the side redraws all of it. */
 import { type RelayClient, SyncPhase } from '../src/browser';
-import type { Seen } from './frames';
+import type { ObservedFrame } from './frames';
 import { Side, type SideEvents } from './side';
 import { drawScreen } from './screen';
 import { STEPS } from './tutorial';
 
-/** How many frames are kept to be looked at. */
+/** The number of frames that the log keeps. */
 const KEPT_FRAMES = 200;
 
 const { CONNECTED_IDLE, ACTIVE, PASSIVE } = SyncPhase;
@@ -25,22 +25,22 @@ const CALLS: readonly [id: string, call: string, phases: readonly SyncPhase[], r
 
 async function describe(client: RelayClient): Promise<string> {
   const session = await client.getSession();
-  if (!session) return 'it is over';
+  if (!session) return 'the session has ended';
   const { clientCount, activeClientId, expiresAt } = session;
-  return `${clientCount} clients, ${activeClientId ? 'one drives' : 'nobody drives'}, until ${expiresAt.slice(11, 16)} UTC without activity`;
+  return `${clientCount} clients, ${activeClientId ? 'one in control' : 'none in control'}, until ${expiresAt.slice(11, 16)} UTC without activity`;
 }
 
 const ROLES: Readonly<Record<SyncPhase, string>> = {
   disconnected: 'Not connected',
   connecting: 'Connecting…',
-  connected_idle: 'Nobody drives',
-  active: 'You drive',
+  connected_idle: 'No controller',
+  active: 'In control',
   passive: 'Following',
 };
 
-/** What the page wants to know of a side's view. */
-export interface Wishes {
-  /** Somebody wants this side connected. */
+/** The callbacks of the page. */
+export interface PageEvents {
+  /** The user asks for a connection of this side. */
   connect(): void;
 }
 
@@ -49,7 +49,7 @@ export class View {
   readonly side: Side;
   readonly root: HTMLElement;
 
-  constructor(name: Side['name'], node: string, wishes: Wishes) {
+  constructor(name: Side['name'], node: string, page: PageEvents) {
     const template = document.querySelector<HTMLTemplateElement>('#side')!;
     this.root = template.content.firstElementChild!.cloneNode(true) as HTMLElement;
     this.root.dataset['testid'] = `side-${name}`;
@@ -58,7 +58,7 @@ export class View {
     this._part('title').textContent = name === 'website' ? 'Website' : 'Editor';
     this._input('node').value = node;
     this.side = new Side(name, this._events());
-    this._wire(wishes);
+    this._wire(page);
     this.draw();
   }
 
@@ -66,7 +66,7 @@ export class View {
     return this._input('node').value.trim();
   }
 
-  /** Draws what is. */
+  /** Draws the current state. */
   draw(): void {
     const { side, root } = this;
     const { phase, question } = side;
@@ -78,20 +78,20 @@ export class View {
     this._id('banner').hidden = question === undefined;
     this._part('question').textContent = question?.text ?? '';
     this._input('solution').checked = side.solved;
-    const why = side.drives ? '' : 'Only the side that drives can move: take control first.';
+    const why = side.isController ? '' : 'Only the side in control can move: take control first.';
     const possible = { previous: side.index > 0, next: side.index < STEPS.length - 1, solution: true };
-    for (const [id, can] of Object.entries(possible)) this._allow(id, side.drives && can, why);
+    for (const [id, can] of Object.entries(possible)) this._allow(id, side.isController && can, why);
     for (const [id, , phases] of CALLS) {
       const answers = question !== undefined && (id === 'accept' || id === 'decline');
       this._allow(id, phases.includes(phase) || answers, `Not possible when ${phase}.`);
     }
-    this._id('take').textContent = side.drives ? 'Offer control' : 'Take control';
+    this._id('take').textContent = side.isController ? 'Offer control' : 'Take control';
     this._allow('take', [CONNECTED_IDLE, ACTIVE, PASSIVE].some((one) => one === phase), 'Start a session first.');
     this._allow('disconnect', phase !== SyncPhase.DISCONNECTED, 'Not connected.');
     drawScreen(this._part('screen'), side);
   }
 
-  /** Says something about the side. */
+  /** Shows a message about the side. */
   say(text: string, bad = false): void {
     const message = this._id('message');
     message.textContent = text;
@@ -106,7 +106,7 @@ export class View {
     };
   }
 
-  private _wire(wishes: Wishes): void {
+  private _wire(page: PageEvents): void {
     const { side } = this;
     const calls = this._part('calls');
     for (const [id, call, , run] of CALLS) {
@@ -120,22 +120,22 @@ export class View {
     this._click('next', step(1));
     this._click('solution', () => void side.call('sendTutorialState()', () => side.show(side.index, !side.solved)));
     this._click('take', () =>
-      void (side.drives
+      void (side.isController
         ? side.call('offerControlToPeer()', (client) => client.offerControlToPeer())
         : side.call('acceptControlTransfer()', (client) => client.acceptControlTransfer())),
     );
     this._click('banner-accept', () => void side.answer(true));
     this._click('banner-decline', () => void side.answer(false));
-    this._click('connect', () => wishes.connect());
+    this._click('connect', () => page.connect());
     this._click('disconnect', () => side.leave());
     this.root.addEventListener('keydown', (event) => {
-      if (!side.drives || event.target instanceof HTMLInputElement) return;
+      if (!side.isController || event.target instanceof HTMLInputElement) return;
       if (event.key === 'ArrowRight') step(1)();
       if (event.key === 'ArrowLeft') step(-1)();
     });
   }
 
-  private _log({ sent, type, text }: Seen): void {
+  private _log({ sent, type, text }: ObservedFrame): void {
     const [item, fold, summary, json] = ['li', 'details', 'summary', 'pre'].map((tag) => document.createElement(tag));
     const time = new Date().toISOString().slice(11, 23);
     summary!.textContent = `${time} ${sent ? '→' : '←'} ${type}`;

@@ -1,4 +1,4 @@
-/** The one file for a `<script>`, in a real Chromium, across two nodes, with an editor in Node on the other side. */
+/** The file for a `<script>` in a real Chromium, across two nodes, with an editor in Node.js on the other side. */
 import type { RelayClient } from '@gitorial/sync';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -22,7 +22,7 @@ afterAll(async () => {
   await site.stop();
 });
 
-/** The page is behind the balancer, which prefers the first node; the editor is on the second and drives. */
+/** The page is behind the balancer, which prefers the first node; the editor is on the second and is the controller. */
 beforeEach(async () => {
   cluster = await Cluster.start();
   cluster.balancer.use(cluster.near, cluster.far);
@@ -40,13 +40,13 @@ afterEach(async () => {
   await cluster.stop();
 });
 
-async function drives(): Promise<void> {
+async function takesControl(): Promise<void> {
   await page.evaluate(() => window.client.acceptControlTransfer());
   await until('the loss of control', () => editor.isPassive());
 }
 
 describe('a page in Chromium', () => {
-  it('follows and drives, by offer, request, take and release', async () => {
+  it('gets control by offer, request and take, and releases it', async () => {
     editor.sendTutorialState(step(1));
     await shows(page, 1);
 
@@ -67,7 +67,7 @@ describe('a page in Chromium', () => {
     await declined;
     expect(await refused).toBe('control_refused');
 
-    await drives();
+    await takesControl();
     await send(page, step(4));
     await isAt(editor, 4);
 
@@ -79,8 +79,8 @@ describe('a page in Chromium', () => {
   });
 
   for (const end of ['kill', 'drain'] as const) {
-    it(`drives on when its node is ${end}ed, with nothing lost`, async () => {
-      await drives();
+    it(`keeps control and its states when its node is ${end}ed`, async () => {
+      await takesControl();
       await send(page, step(6));
       void cluster.near[end]();
       await until('the loss', () => page.evaluate(() => window.seen.at(-1) === 'connecting'));
@@ -92,7 +92,7 @@ describe('a page in Chromium', () => {
     });
   }
 
-  it('that is offline says so soon, and is up to date as soon as it is online', async () => {
+  it('detects a lost network and catches up when it is back', async () => {
     cluster.balancer.freeze();
     await page.context().setOffline(true);
     await until('the loss', () => page.evaluate(() => window.client.getConnectionStatus() === 'reconnecting'));

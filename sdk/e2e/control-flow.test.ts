@@ -1,4 +1,4 @@
-/** The whole control flow between two clients in Node, each on a node of its own. */
+/** The whole control flow between two clients in Node.js, each on its own node. */
 import type { RelayClient } from '@gitorial/sync';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster } from './support/cluster';
@@ -22,7 +22,7 @@ beforeEach(async () => {
   await isAt(extension, 0);
 });
 
-/** Who drives sends this step, and the other follows. */
+/** The controller sends this step, and the follower gets it. */
 async function moves(from: RelayClient, to: RelayClient, index: number): Promise<void> {
   from.sendTutorialState(step(index));
   await isAt(to, index);
@@ -30,7 +30,7 @@ async function moves(from: RelayClient, to: RelayClient, index: number): Promise
 }
 
 describe('two clients on two nodes', () => {
-  it('see each other, and stay on the same step', async () => {
+  it('see each other and stay on the same step', async () => {
     expect(extension.getPeers()).toEqual([website.getClientId()]);
     expect(website.getPeers()).toEqual([extension.getClientId()]);
     for (let index = 1; index <= 50; index += 1) extension.sendTutorialState(step(index));
@@ -45,7 +45,7 @@ describe('two clients on two nodes', () => {
     await moves(website, extension, 1);
   });
 
-  it('keep it where it is when an offer is declined', async () => {
+  it('keep control in place when an offer is declined', async () => {
     const offered = next(website, 'controlOffered');
     const declined = next(extension, 'controlDeclined');
     extension.offerControlToPeer();
@@ -54,7 +54,7 @@ describe('two clients on two nodes', () => {
     await moves(extension, website, 1);
   });
 
-  it('pass control by a request, whose await ends when it was granted', async () => {
+  it('pass control by a request that settles when granted', async () => {
     const requested = next(extension, 'controlRequested');
     const request = website.requestControl('my turn');
     const { clientId, reason, accept } = await requested;
@@ -64,7 +64,7 @@ describe('two clients on two nodes', () => {
     await moves(website, extension, 2);
   });
 
-  it('are told when a request is declined', async () => {
+  it('report a declined request', async () => {
     const requested = next(extension, 'controlRequested');
     const request = website.requestControl().catch((error: unknown) => error);
     (await requested).decline();
@@ -72,7 +72,7 @@ describe('two clients on two nodes', () => {
     await moves(extension, website, 3);
   });
 
-  it('pass control by a take, with a state in the next line, and back', async () => {
+  it('pass control by a take that is not awaited, and back', async () => {
     void website.acceptControlTransfer();
     website.sendTutorialState(step(4));
     await isAt(extension, 4);
@@ -83,24 +83,24 @@ describe('two clients on two nodes', () => {
     await moves(extension, website, 6);
   });
 
-  it('of two that take at once, one drives', async () => {
+  it('have one controller after two simultaneous takes', async () => {
     await extension.releaseControl();
-    await until('nobody drives', async () => (await extension.getSession())?.activeClientId === null);
+    await until('no controller', async () => (await extension.getSession())?.activeClientId === null);
     await Promise.allSettled([extension.acceptControlTransfer(), website.acceptControlTransfer()]);
-    const driver = await until('a driver', async () => (await extension.getSession())?.activeClientId);
-    const [from, to] = driver === extension.getClientId() ? [extension, website] : [website, extension];
+    const controller = await until('a controller', async () => (await extension.getSession())?.activeClientId);
+    const [from, to] = controller === extension.getClientId() ? [extension, website] : [website, extension];
     await until('one each', () => from.isActive() && to.isPassive());
     await moves(from, to, 7);
   });
 
-  it('find the session without a driver after a release, and either takes it', async () => {
+  it('have no controller after a release until one takes control', async () => {
     await extension.releaseControl();
     expect(extension.isPassive()).toBe(true);
     await website.acceptControlTransfer();
     await moves(website, extension, 8);
   });
 
-  it('answer for each other: the ACTIVE client asks, the follower has the state', async () => {
+  it('answer a controller that asks a follower for its state', async () => {
     extension.sendTutorialState(step(9));
     await isAt(website, 9);
     const answer = next(extension, 'tutorialStateUpdated');
@@ -108,7 +108,7 @@ describe('two clients on two nodes', () => {
     expect(await answer).toMatchObject({ stepContent: { index: 9 } });
   });
 
-  it('are told when the other leaves, and when the session ends', async () => {
+  it('report the leave of a peer and the end of the session', async () => {
     const left = next(extension, 'clientDisconnected');
     const name = website.getClientId();
     website.disconnect();

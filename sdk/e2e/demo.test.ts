@@ -1,4 +1,4 @@
-/** The demo page, driven by clicks: it is served by one node, and its two sides are on two. */
+/** The demo page, used by clicks: one node serves it, and its two sides are on two nodes. */
 import { mkdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { Browser, Locator, Page } from 'playwright-core';
@@ -7,7 +7,7 @@ import { launch } from './support/browser';
 import { Cluster } from './support/cluster';
 import { until } from './support/process';
 
-/** Where screenshots go, for the documents: SCREENSHOTS=../docs/images. */
+/** The folder for the screenshots of the documents: SCREENSHOTS=../docs/images. */
 const folder = process.env['SCREENSHOTS'];
 
 let browser: Browser;
@@ -15,7 +15,7 @@ let cluster: Cluster;
 let page: Page;
 let website: Locator;
 let editor: Locator;
-const complaints: string[] = [];
+const consoleMessages: string[] = [];
 
 beforeAll(async () => {
   browser = await launch();
@@ -42,8 +42,8 @@ async function open(url: string, dark = false): Promise<Page> {
   const viewport = { width: 1280, height: 860 };
   const context = await browser.newContext({ viewport, colorScheme: dark ? 'dark' : 'light' });
   const opened = await context.newPage();
-  opened.on('console', (message) => complaints.push(message.text()));
-  opened.on('pageerror', (error) => complaints.push(error.message));
+  opened.on('console', (message) => consoleMessages.push(message.text()));
+  opened.on('pageerror', (error) => consoleMessages.push(error.message));
   await opened.goto(url);
   return opened;
 }
@@ -70,7 +70,7 @@ async function screenshot(name: string): Promise<void> {
 }
 
 describe('the demo page', () => {
-  it('keeps its two sides, on two nodes, on the same step', async () => {
+  it('keeps two sides on two nodes on the same step', async () => {
     await website.getByTestId('next').click();
     await isAt(editor, 2);
     await website.getByTestId('solution').check();
@@ -107,21 +107,21 @@ describe('the demo page', () => {
     await is(website, 'active');
   });
 
-  it('offers only the calls that are possible', async () => {
+  it('enables only the calls that are possible', async () => {
     const disabled = (side: Locator) =>
       side.locator('[data-part="calls"] button:disabled').evaluateAll((all) => all.map((one) => (one as HTMLElement).dataset['testid']));
     expect(await disabled(website)).toEqual(['pull', 'push', 'request-control', 'accept', 'decline']);
     expect(await disabled(editor)).toEqual(['pull', 'push', 'request-state', 'offer', 'decline', 'release']);
   });
 
-  it('shows the frames, without what proves who a client is', async () => {
+  it('shows the frames without the resume token', async () => {
     await editor.getByText('Frames').click();
     await editor.getByTestId('log').locator('summary', { hasText: 'protocol_ack' }).click();
     const json = await editor.getByTestId('log').locator('details[open] pre').textContent();
     expect(JSON.parse(json!)).toMatchObject({ type: 'protocol_ack', accepted: true, resume: '(secret)' });
   });
 
-  it('is used by keyboard', async () => {
+  it('works by keyboard', async () => {
     await website.getByTestId('next').focus();
     await page.keyboard.press('ArrowRight');
     await isAt(editor, 2);
@@ -131,7 +131,7 @@ describe('the demo page', () => {
     await isAt(editor, 2);
   });
 
-  it('opens the other side by a link, whose secret no server sees', async () => {
+  it('opens the other side by a link with a secret fragment', async () => {
     await website.getByTestId('next').click();
     const link = await page.getByTestId('open-other').getAttribute('href');
     expect(new URL(link!).search).toBe('');
@@ -147,7 +147,7 @@ describe('the demo page', () => {
     await isAt(editor, 3);
   });
 
-  it('leaves and comes back', async () => {
+  it('leaves and joins again', async () => {
     await editor.getByText('Connection:').click();
     await editor.getByTestId('disconnect').click();
     await is(editor, 'disconnected');
@@ -157,7 +157,7 @@ describe('the demo page', () => {
     await isAt(editor, 2);
   });
 
-  it('looks as the documents show it, in the light and in the dark', async () => {
+  it('has a light and a dark theme', async () => {
     for (let step = 2; step <= 4; step += 1) {
       await website.getByTestId('next').click();
       await isAt(editor, step);
@@ -171,7 +171,7 @@ describe('the demo page', () => {
     expect(await page.evaluate(() => getComputedStyle(document.body).backgroundColor)).not.toBe(light);
   });
 
-  it('has nothing to complain about: no error, and nothing that its policy forbids', () => {
-    expect(complaints).toEqual([]);
+  it('causes no error and no violation of its policy', () => {
+    expect(consoleMessages).toEqual([]);
   });
 });

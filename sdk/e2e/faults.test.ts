@@ -1,4 +1,4 @@
-/** What happens to a session when a node, or the network to it, goes away in the middle: nothing that its users see. */
+/** A node or its network fails during a session, and the users of the session notice nothing. */
 import type { RelayClient } from '@gitorial/sync';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster } from './support/cluster';
@@ -20,16 +20,16 @@ beforeEach(async () => {
   await moving.connectToSession(id);
 });
 afterEach(() => cluster.stop());
-afterAll(() => console.info(['how long it took:', ...timings].join('\n  ')));
+afterAll(() => console.info(['durations:', ...timings].join('\n  ')));
 
-async function driver(active: RelayClient, passive: RelayClient): Promise<void> {
+async function assignRoles(active: RelayClient, passive: RelayClient): Promise<void> {
   await active.pullStateFromPeer();
   await passive.pushStateToPeer();
   active.sendTutorialState(step(1));
   await isAt(passive, 1);
 }
 
-/** Notes how long it is from now until `done`. */
+/** Records the time from now until `done`. */
 async function measure(what: string, done: Promise<unknown>): Promise<void> {
   const began = performance.now();
   await done;
@@ -43,14 +43,14 @@ const incidents = {
 
 for (const [incident, strike] of Object.entries(incidents)) {
   describe(`when its node is ${incident}`, () => {
-    it('the driver comes back on the other node, still drives, and what it sent meanwhile arrives', async () => {
-      await driver(moving, staying);
+    it('the controller moves to the other node with its states', async () => {
+      await assignRoles(moving, staying);
       const [phases, left] = [record(staying, 'syncPhaseChanged'), record(staying, 'clientDisconnected')];
       const back = next(moving, 'connected');
       const name = moving.getClientId();
       strike();
-      const isBack = measure(`driver, node ${incident}, until it is connected`, back);
-      const isSeen = measure(`driver, node ${incident}, until the follower has its next state`, isAt(staying, 2));
+      const isBack = measure(`controller, node ${incident}, until it is connected`, back);
+      const isSeen = measure(`controller, node ${incident}, until the follower has its next state`, isAt(staying, 2));
       await next(moving, 'disconnected');
       moving.sendTutorialState(step(2));
       await Promise.all([isBack, isSeen]);
@@ -62,11 +62,11 @@ for (const [incident, strike] of Object.entries(incidents)) {
       await isAt(staying, 3);
     });
 
-    it('the follower comes back on the other node, still follows, and is brought up to date', async () => {
-      await driver(staying, moving);
+    it('the follower moves to the other node and catches up', async () => {
+      await assignRoles(staying, moving);
       const back = next(moving, 'connected');
       strike();
-      const isSeen = measure(`follower, node ${incident}, until it has the state of now`, isAt(moving, 2));
+      const isSeen = measure(`follower, node ${incident}, until it has the current state`, isAt(moving, 2));
       await next(moving, 'disconnected');
       staying.sendTutorialState(step(2));
       await isSeen;
@@ -75,13 +75,13 @@ for (const [incident, strike] of Object.entries(incidents)) {
       expect(cluster.balancer.at).toBe(cluster.far.port);
     });
 
-    it('control can be passed to it and from it afterwards', async () => {
-      await driver(moving, staying);
+    it('control can then be passed to it and from it', async () => {
+      await assignRoles(moving, staying);
       const roles = record(staying, 'roleChanged');
       strike();
-      // Whoever takes control has to know who has it.
+      // A client that takes control must know the controller.
       const known = { clientId: moving.getClientId(), role: 'active' };
-      await until('news of the driver', () => JSON.stringify(roles.at(-1)) === JSON.stringify(known));
+      await until('news of the controller', () => JSON.stringify(roles.at(-1)) === JSON.stringify(known));
       await staying.acceptControlTransfer();
       await until('the loss of control', () => moving.isPassive());
       await moving.acceptControlTransfer();
@@ -91,13 +91,13 @@ for (const [incident, strike] of Object.entries(incidents)) {
   });
 }
 
-describe('when the network is away', () => {
-  it('a link that died without a word is noticed, and the newest state goes out over the next one', async () => {
-    await driver(moving, staying);
+describe('when the network is lost', () => {
+  it('a dead link is detected and the newest state is sent later', async () => {
+    await assignRoles(moving, staying);
     cluster.balancer.freeze();
     moving.sendTutorialState(step(2));
     const gone = next(moving, 'disconnected');
-    await measure('a dead link, until it is noticed', gone);
+    await measure('a dead link, until it is detected', gone);
     expect(await gone).toMatchObject({ code: 1006, willReconnect: true });
     moving.sendTutorialState(step(3));
     moving.sendTutorialState(step(4));
@@ -106,8 +106,8 @@ describe('when the network is away', () => {
     expect(moving.isActive()).toBe(true);
   });
 
-  it('a connection that breaks at once comes back at once, again and again', async () => {
-    await driver(moving, staying);
+  it('a connection that breaks repeatedly reconnects each time', async () => {
+    await assignRoles(moving, staying);
     for (let index = 2; index < 7; index += 1) {
       const back = next(moving, 'connected');
       cluster.balancer.cut();
@@ -118,8 +118,8 @@ describe('when the network is away', () => {
     }
   });
 
-  it('a relay that is away for a while is waited for, and its session goes on', async () => {
-    await driver(moving, staying);
+  it('the session continues after a temporary loss of the relay', async () => {
+    await assignRoles(moving, staying);
     await cluster.near.kill();
     cluster.balancer.use();
     moving.sendTutorialState(step(5));

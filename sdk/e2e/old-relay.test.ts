@@ -1,4 +1,4 @@
-/** The same client on a relay that knows nothing of what ours adds. */
+/** The same client on an old relay, without this relay's additions. */
 import type { RelayClient } from '@gitorial/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OldRelay } from './support/old-relay';
@@ -21,7 +21,7 @@ beforeEach(async () => {
 });
 afterEach(() => relay.stop());
 
-describe('on a relay of before, two clients', () => {
+describe('two clients on an old relay', () => {
   it('stay on the same step', async () => {
     extension.sendTutorialState(step(1));
     await isAt(website, 1);
@@ -49,12 +49,12 @@ describe('on a relay of before, two clients', () => {
     await until('the change of control', () => website.isActive() && extension.isPassive());
   });
 
-  it('come back after a loss, and the driver drives again', async () => {
+  it('reconnect after a loss and get their roles again', async () => {
     const back = [next(extension, 'connected'), next(website, 'connected')];
     relay.cut();
     extension.sendTutorialState(step(5));
     expect(await Promise.all(back)).toMatchObject([{ reconnected: true, resumed: false }, { reconnected: true }]);
-    await until('the roles of before', () => extension.isActive() && website.isPassive());
+    await until('the previous roles', () => extension.isActive() && website.isPassive());
     extension.sendTutorialState(step(6));
     await isAt(website, 6);
   });

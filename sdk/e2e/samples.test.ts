@@ -1,4 +1,4 @@
-/** The code samples that people have started from, unchanged but for addresses, with each side on its own node. */
+/** The published code samples, unchanged except for addresses, with each side on its own node. */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { RelayClient, type SessionData } from '@gitorial/sync';
@@ -28,7 +28,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** Runs a sample as a program of its own would run, and gets hold of the clients that it makes. */
+/** Runs a sample as its own program and returns the clients that it creates. */
 async function run(sample: string, at: RelayNode, ...names: string[]): Promise<Record<string, RelayClient>> {
   const text = await readFile(here(`samples/${sample}.ts`), 'utf8');
   const addressed = text.replaceAll('localhost:8080', `127.0.0.1:${at.port}`);
@@ -41,7 +41,7 @@ async function run(sample: string, at: RelayNode, ...names: string[]): Promise<R
 }
 
 describe('the sample', () => {
-  it('for extensions creates a session, drives, and sends where it is', async () => {
+  it('for extensions creates a session and sends its state', async () => {
     const log = vi.spyOn(console, 'log').mockImplementation(() => {});
     const { client, session } = (await run('extension', cluster.near, 'client', 'session')) as unknown as {
       client: RelayClient;
@@ -56,7 +56,7 @@ describe('the sample', () => {
     expect(peer.getLastTutorialState()).toMatchObject({ tutorialTitle: 'React Fundamentals' });
   });
 
-  it('for websites, which listens only after it has connected, sees its phase and sends its first state', async () => {
+  it('for websites sees its phase and sends its initial state', async () => {
     const extension = clientAt(cluster.near.address);
     const session = await extension.createSessionAndConnect();
     await extension.pullStateFromPeer();
@@ -71,7 +71,7 @@ describe('the sample', () => {
     await until('the step on the website', () => shown.mock.lastCall?.[0] === 8);
   });
 
-  it('of the website survives the loss of control, when it may not send', async () => {
+  it('for websites survives the loss of control', async () => {
     const extension = clientAt(cluster.near.address);
     const session = await extension.createSessionAndConnect();
     await extension.pullStateFromPeer();
@@ -90,11 +90,11 @@ describe('the sample', () => {
     await isAt(client, 9);
   });
 
-  it('of the control flow sends a state in the line after it takes control', async () => {
+  it('for the control flow sends a state right after its take', async () => {
     const update = vi.fn();
     const addresses = [cluster.near.address, cluster.far.address];
     vi.stubGlobal('RelayClient', RelayClient);
-    // Each client that the sample makes has another node.
+    // Each client of the sample uses another node.
     Object.defineProperty(globalThis, 'config', { configurable: true, get: () => addresses.shift() });
     vi.stubGlobal('currentState', step(1));
     vi.stubGlobal('newState', step(2));

@@ -1,4 +1,4 @@
-/** Control is taken while a state of the one that drives is under way: it arrives, and nobody gets an error. */
+/** A take crosses a state of the controller: the state arrives, and no client gets an error. */
 import type { RelayClient } from '@gitorial/sync';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Cluster } from './support/cluster';
@@ -7,9 +7,9 @@ import { clientAt, isAt, step } from './support/tutorial';
 
 /** Milliseconds between the state and the take. */
 const GAPS = [0, 1, 2, 5, 20];
-/** How often it is tried at each gap. */
+/** The number of repetitions for each gap. */
 const REPETITIONS = 200;
-/** How many sessions at once. */
+/** The number of concurrent sessions. */
 const AT_ONCE = 10;
 
 let cluster: Cluster;
@@ -41,10 +41,10 @@ async function pair(far: boolean): Promise<Pair> {
 
 const pause = (ms: number) => new Promise((resolve) => (ms > 0 ? setTimeout(resolve, ms) : resolve(undefined)));
 
-/** What the two do, in the same tick or so. */
+/** The crossing calls of the two clients, at almost the same time. */
 type Crossing = (pair: Pair) => Promise<void>;
 
-/** The extension moves on, the website takes control a moment later, and goes on at once. */
+/** The extension sends a state; after the gap the website takes control and sends the next one. */
 const stateFirst = (gap: number): Crossing => async ({ extension, website }) => {
   extension.sendTutorialState(step(1));
   await pause(gap);
@@ -53,7 +53,7 @@ const stateFirst = (gap: number): Crossing => async ({ extension, website }) => 
   return taken;
 };
 
-/** The website takes control and goes on; the extension, which cannot know, moves on. */
+/** The website takes control and sends a state; the extension, which does not know this yet, sends one, too. */
 const takeFirst: Crossing = async ({ extension, website }) => {
   const taken = website.acceptControlTransfer();
   website.sendTutorialState(step(2));
@@ -67,7 +67,7 @@ async function once(far: boolean, cross: Crossing): Promise<void> {
   await cross(both);
   await isAt(extension, 2);
   await until('the loss of control', () => extension.isPassive() && website.isActive());
-  // A state may be shown once more, as the answer to a question.
+  // A state may be shown twice, as the answer to a request for the state.
   expect({ shown: shown.at(-1), errors }).toEqual({ shown: 1, errors: [] });
   extension.disconnect();
   website.disconnect();
@@ -85,5 +85,5 @@ describe.each([
 ])('on %s', { timeout: 120_000 }, (_, far) => {
   it.each(GAPS)('a state sent %i ms before a take arrives before the next', (gap) => repeat(far, stateFirst(gap)));
 
-  it('so does one that was sent before its sender could know of the take', () => repeat(far, takeFirst));
+  it('a state sent just after a take arrives before the next', () => repeat(far, takeFirst));
 });

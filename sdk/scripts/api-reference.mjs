@@ -1,5 +1,4 @@
-// Writes the API reference from the doc comments. `--check`: says whether the committed one is of today, and writes
-// nothing.
+// Writes the API reference from the doc comments. `--check` only compares it with the committed file.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -43,6 +42,6 @@ rmSync(folder, { recursive: true });
 if (!process.argv.includes('--check')) {
   writeFileSync(target, reference);
 } else if (readFileSync(target, 'utf8') !== reference) {
-  console.error('sdk/API.md is not what the doc comments make: run `npm run build:api` in sdk/ and commit it.');
+  console.error('sdk/API.md is out of date: run `npm run build:api` in sdk/ and commit it.');
   process.exit(1);
 }

@@ -1,5 +1,5 @@
-// Builds the demo page into one file, which the relay's binary carries. `--check`: says whether the committed file is
-// what its sources make, and builds nothing.
+// Builds the demo page into one file, which is part of the relay's binary. `--check` only compares it with the committed
+// file.
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +24,7 @@ const script = bundle.outputFiles[0].text.trim();
 const { code } = await transform(read('style.css'), { loader: 'css', minify: true });
 const style = code.trim();
 
-// The page may load nothing but itself, and talk to any node that its user names.
+// The page loads nothing from elsewhere, and connects to any node that its user names.
 const hash = (text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 const policy = [
   "default-src 'none'",
@@ -44,7 +44,7 @@ const page = read('index.html')
 
 if (process.argv.includes('--check')) {
   if (readFileSync(target, 'utf8') !== page) {
-    console.error('src/http/demo.html is not what sdk/demo makes: run `npm run build:demo` in sdk/ and commit the page.');
+    console.error('src/http/demo.html is out of date: run `npm run build:demo` in sdk/ and commit it.');
     process.exit(1);
   }
 } else {

@@ -1,4 +1,4 @@
-// How large the client is on its way into a page: the one file for a `<script>`, compressed as servers do.
+// Measures the transfer size of the client: the file for a `<script>`, compressed with gzip.
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 
@@ -6,8 +6,8 @@ const LIMIT = 8 * 1024;
 
 const script = readFileSync(new URL('../dist/gitorial-sync.min.js', import.meta.url));
 const size = gzipSync(script, { level: 9 }).length;
-console.log(`the client has ${size} bytes gzipped, of at most ${LIMIT} (${script.length} bytes before that)`);
+console.log(`the client has ${size} bytes gzipped, of at most ${LIMIT} (${script.length} bytes uncompressed)`);
 if (size > LIMIT) {
-  console.error('The client has become too large: take something out.');
+  console.error('The client is too large: reduce its size.');
   process.exit(1);
 }

@@ -1,4 +1,4 @@
-/** What the package offers, on every platform. */
+/** The public API of the package, on every platform. */
 export type { ConnectOptions, RelayClientConfig } from './client';
 export { SyncClientError, type SyncErrorDetails, SyncErrorType } from './errors';
 export type {

@@ -1,3 +1,3 @@
-/** The package in a browser, and wherever else the platform has a WebSocket of its own. */
+/** The package for browsers and for every other platform that has its own WebSocket. */
 export * from './api';
 export { RelayClient } from './client';

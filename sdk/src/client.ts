@@ -1,4 +1,4 @@
-/** The client: what a website or an editor uses. */
+/** The client that a website or an editor uses. */
 import { SyncClientError, SyncErrorType } from './errors';
 import { type ConnectionStatus, Emitter, type Listener, type RelayClientEvents } from './events';
 import type { SocketConstructor } from './link';
@@ -7,7 +7,7 @@ import type { SessionData, TutorialSyncState } from './protocol';
 import * as sessions from './sessions';
 import { isConnected, SyncPhase } from './state';
 
-/** Where the relay is, and how to reach it. */
+/** The addresses of the relay and the connection settings. */
 export interface RelayClientConfig {
   /** Base URL of the HTTP API: `https://relay.example`. */
   baseUrl: string;
@@ -15,15 +15,15 @@ export interface RelayClientConfig {
   wsUrl: string;
   /** Path of the session API: `/api/sessions`. */
   sessionEndpoint: string;
-  /** How long a connection or an HTTP call may take, ms. 10,000 by default. */
+  /** The time limit of a connection attempt or an HTTP call, ms. 10,000 by default. */
   connectionTimeout?: number;
-  /** Whether to come back after a lost connection. True by default. */
+  /** Whether to reconnect after a lost connection. True by default. */
   autoReconnect?: boolean;
-  /** How often to try in a row before giving up. Without end by default: a session that is over ends it. */
+  /** The number of failed attempts in a row before the client gives up. No limit by default, until the session ends. */
   maxReconnectAttempts?: number;
-  /** The bound of the first wait before coming back, ms. It doubles with each attempt. 1,000 by default. */
+  /** The bound of the first wait before a reconnect, ms. It doubles with each attempt. 1,000 by default. */
   reconnectDelay?: number;
-  /** The longest wait before coming back, ms. 30,000 by default. */
+  /** The longest wait before a reconnect, ms. 30,000 by default. */
   maxReconnectDelay?: number;
   /** The WebSocket to use instead of the platform's. */
   WebSocket?: SocketConstructor;
@@ -31,24 +31,24 @@ export interface RelayClientConfig {
   fetch?: typeof globalThis.fetch;
 }
 
-/** How to enter a session. */
+/** Options for joining a session. */
 export interface ConnectOptions {
-  /** Gives up when it fires. */
+  /** Aborts the call when it fires. */
   signal?: AbortSignal;
 }
 
 /**
- * A client of a session: one of those that stay on the same step of a tutorial.
+ * A client of a session. All clients of a session stay on the same step of a tutorial.
  *
- * One client of a session is ACTIVE: it drives, and its states go to all others, which are PASSIVE. See
- * {@link SyncPhase} for the phases and `syncPhaseChanged` for their changes. A call that is not possible in a phase
- * throws a {@link SyncClientError} that says what to do instead. Promises settle when the relay has decided.
+ * One client of a session is the controller (ACTIVE): its states go to all followers (PASSIVE). See {@link SyncPhase}
+ * for the phases and `syncPhaseChanged` for their changes. A call that is not possible in a phase throws a
+ * {@link SyncClientError} that says what to do instead. A promise settles when the relay has decided.
  *
- * Events come after the call that brought them about has settled, each in a task of its own. A listener that throws
- * disturbs nobody: what it threw is an `error` event.
+ * An event is delivered after the call that caused it has settled, each event in its own task. A listener that throws
+ * affects neither the client nor other listeners: the thrown value is reported as an `error` event.
  *
- * A lost connection comes back by itself, with the same identity and, within the relay's grace period, the same role,
- * whichever node of the relay answers.
+ * The client reconnects after a lost connection, to whichever node of the relay answers. It keeps its identity and,
+ * within the relay's grace period, its role.
  */
 export class RelayClient {
   private readonly _events = new Emitter();
@@ -70,15 +70,15 @@ export class RelayClient {
   // Sessions.
 
   /**
-   * Creates a session, without entering it.
+   * Creates a session without joining it.
    *
-   * @param metadata - anything that JSON can carry; whoever has the session's id can read it
+   * @param metadata - any value that JSON can represent; every client that has the session's id can read it
    */
   createSession(metadata?: unknown, options?: sessions.SessionOptions): Promise<SessionData> {
     return sessions.create(this._api, metadata, options);
   }
 
-  /** Creates a session and enters it. */
+  /** Creates a session and joins it. */
   async createSessionAndConnect(metadata?: unknown, options?: sessions.SessionOptions): Promise<SessionData> {
     this._mustBeDisconnected('createSessionAndConnect');
     const session = await this.createSession(metadata, options);
@@ -86,22 +86,22 @@ export class RelayClient {
     return session;
   }
 
-  /** Reads a session; `null` if there is none of this id. Without an id: the session this client is in. */
+  /** Reads a session; `null` if it does not exist. The default is the session that this client is in. */
   async getSession(sessionId = this._sessionId, options: ConnectOptions = {}): Promise<SessionData | null> {
     return sessionId === undefined ? null : sessions.get(this._api, sessionId, options.signal);
   }
 
-  /** Ends a session for everybody in it. */
+  /** Ends a session for all its clients. */
   deleteSession(sessionId: string, options: ConnectOptions = {}): Promise<void> {
     return sessions.remove(this._api, sessionId, options.signal);
   }
 
-  /** Lists the relay's sessions, where its operator allows that. */
+  /** Lists the relay's sessions, if its operator allows that. */
   listSessions(options?: { adminToken?: string; signal?: AbortSignal }): Promise<SessionData[]> {
     return sessions.list(this._api, options);
   }
 
-  /** Enters a session. Settles when the relay has let this client in. `null`, as a query may be, is refused. */
+  /** Joins a session. Settles when the relay has admitted this client. `null`, as from a URL's query, is refused. */
   async connectToSession(sessionId: string | null, options: ConnectOptions = {}): Promise<void> {
     this._mustBeDisconnected('connectToSession');
     const { signal } = options;
@@ -121,45 +121,45 @@ export class RelayClient {
     }
   }
 
-  /** Leaves the session. Undecided calls are rejected; no timer and no socket is left. */
+  /** Leaves the session. Rejects the undecided calls; leaves no timer and no socket. */
   disconnect(): void {
     this._membership?.leave(new SyncClientError(SyncErrorType.DISCONNECTED, 'disconnect() was called'));
   }
 
   // Phase.
 
-  /** The phase of now. */
+  /** The current phase. */
   getCurrentSyncPhase(): SyncPhase {
     return this._membership?.phase ?? SyncPhase.DISCONNECTED;
   }
 
-  /** Connected, without a role. */
+  /** Whether the client is connected without a role. */
   isConnectedIdle(): boolean {
     return this.getCurrentSyncPhase() === SyncPhase.CONNECTED_IDLE;
   }
 
-  /** Drives. */
+  /** Whether the client is the controller. */
   isActive(): boolean {
     return this.getCurrentSyncPhase() === SyncPhase.ACTIVE;
   }
 
-  /** Follows. */
+  /** Whether the client is a follower. */
   isPassive(): boolean {
     return this.getCurrentSyncPhase() === SyncPhase.PASSIVE;
   }
 
   /**
-   * Chooses to drive, and asks the others for their state. Only in CONNECTED_IDLE, or in a role that the relay gave
-   * because another client chose first. Rejects with `control_refused` if another drives and does not let go; the client
-   * then follows.
+   * Chooses the role of controller and asks the other clients for their state. Only in CONNECTED_IDLE, or in a role
+   * that the relay gave because another client chose first. Rejects with `control_refused` if another client keeps
+   * control; this client is then a follower.
    */
   async pullStateFromPeer(): Promise<void> {
     await this._inSession().roles.pull();
   }
 
   /**
-   * Chooses to follow; one state may then be sent to begin with. Only in CONNECTED_IDLE, or in a role that the relay gave
-   * because another client chose first.
+   * Chooses the role of follower; the client may then send one initial state. Only in CONNECTED_IDLE, or in a role that
+   * the relay gave because another client chose first.
    */
   async pushStateToPeer(): Promise<void> {
     await this._inSession().roles.push();
@@ -168,15 +168,15 @@ export class RelayClient {
   // State.
 
   /**
-   * Sends a state to all others. Only the ACTIVE client may, and one that has just chosen to follow, once. While control
-   * is being decided, or the connection is away and this client drove, the newest state is kept and sent when it may be;
-   * if that never happens, an `error` event of the kind `state_not_sent` says so.
+   * Sends a state to all other clients. The controller may send any number; a client that has just chosen to follow may
+   * send one. The newest state is kept while control is being decided, and while a controller's connection is lost. It is
+   * sent as soon as that is allowed; otherwise an `error` event of the type `state_not_sent` reports it.
    */
   sendTutorialState(state: TutorialSyncState): void {
     this._inSession().roles.sendState(state);
   }
 
-  /** Asks the others for their state; it comes as `tutorialStateUpdated`. Only when ACTIVE. */
+  /** Asks the other clients for their state; it arrives as `tutorialStateUpdated`. Only when ACTIVE. */
   requestTutorialState(): void {
     this._inSession().roles.requestState();
   }
@@ -188,52 +188,52 @@ export class RelayClient {
 
   // Control.
 
-  /** Asks whoever drives for control. Settles when it was given, or rejects when it was refused or not answered. */
+  /** Asks the controller for control. Settles when control is granted; rejects when it is refused or not answered. */
   async requestControl(reason?: string): Promise<void> {
     await this._inSession().roles.request(reason);
   }
 
-  /** Offers control to the others. Only when ACTIVE. */
+  /** Offers control to the other clients. Only when ACTIVE. */
   offerControlToPeer(): void {
     this._inSession().roles.offerControl();
   }
 
   /**
-   * When ACTIVE: hands control to the client that asked first. Otherwise takes control: what was offered, or, without an
-   * offer, from whoever drives. Need not be awaited: a refusal is an `error` event, too.
+   * When ACTIVE: hands control to the client that asked first. Otherwise takes control: accepts the offer or, without
+   * an offer, takes control from the controller. Need not be awaited: a refusal is also an `error` event.
    */
   acceptControlTransfer(): Promise<void> {
     return this._inSession().roles.accept();
   }
 
-  /** Refuses the oldest request, or the offer. */
+  /** Declines the oldest request or the offer. */
   declineControl(): void {
     this._inSession().roles.decline();
   }
 
-  /** Gives control up and follows. Need not be awaited. Only when ACTIVE. */
+  /** Releases control; the client is then a follower. Need not be awaited. Only when ACTIVE. */
   releaseControl(): Promise<void> {
     return this._inSession().roles.release();
   }
 
   // Status.
 
-  /** Whether the client is in its session now. */
+  /** Whether the client is connected to its session now. */
   isConnected(): boolean {
     return isConnected(this.getCurrentSyncPhase());
   }
 
-  /** Whether there is a connection, or one is tried. */
+  /** The state of the connection. */
   getConnectionStatus(): ConnectionStatus {
     return this._membership?.status ?? 'disconnected';
   }
 
-  /** The session that this client is in or comes back to, or `null`. */
+  /** The session that this client is in or reconnects to, or `null`. */
   getCurrentSessionId(): string | null {
     return this.getCurrentSyncPhase() === SyncPhase.DISCONNECTED ? null : (this._sessionId ?? null);
   }
 
-  /** What the others know this client by. */
+  /** The id by which the other clients know this client. */
   getClientId(): string {
     return this._membership?.name ?? this._clientId;
   }
@@ -245,13 +245,13 @@ export class RelayClient {
 
   // Events.
 
-  /** Calls `listener` at every `event`. */
+  /** Calls `listener` for every `event`. */
   on<E extends keyof RelayClientEvents>(event: E, listener: Listener<E>): this {
     this._events.on(event, listener);
     return this;
   }
 
-  /** Calls `listener` at the next `event`. */
+  /** Calls `listener` for the next `event`. */
   once<E extends keyof RelayClientEvents>(event: E, listener: Listener<E>): this {
     const once: Listener<E> = (...args) => {
       this.off(event, once);
@@ -260,7 +260,7 @@ export class RelayClient {
     return this.on(event, once);
   }
 
-  /** Calls `listener` no more. */
+  /** Removes `listener`. */
   off<E extends keyof RelayClientEvents>(event: E, listener: Listener<E>): this {
     this._events.off(event, listener);
     return this;
@@ -271,7 +271,7 @@ export class RelayClient {
     const { maxReconnectAttempts: maxAttempts = Infinity, reconnectDelay: baseDelay = 1_000 } = this._config;
     const { maxReconnectDelay: longestDelay = 30_000, WebSocket = globalThis.WebSocket } = this._config;
     if (typeof WebSocket !== 'function') {
-      throw new SyncClientError(SyncErrorType.INVALID_CONFIG, 'this platform has no WebSocket: give one in the settings');
+      throw new SyncClientError(SyncErrorType.INVALID_CONFIG, 'this platform has no WebSocket: set WebSocket in the configuration');
     }
     const clientId = this._clientId;
     return { wsUrl, sessionId, clientId, timeout, autoReconnect, maxAttempts, baseDelay, longestDelay, WebSocket };
@@ -294,7 +294,7 @@ function aborted(signal?: AbortSignal): SyncClientError {
   return new SyncClientError(SyncErrorType.ABORTED, 'the call was aborted', { cause: signal?.reason });
 }
 
-/** Not a secret: what others know a client by. */
+/** A random client id. Not a secret: the other clients see it. */
 function randomName(): string {
   const part = (): string => Math.random().toString(36).slice(2, 12);
   return part() + part();
@@ -305,7 +305,7 @@ function mustBeUrl(value: string, name: string, protocols: string[]): string {
   try {
     protocol = new URL(value).protocol;
   } catch {
-    // Said below.
+    // Reported below.
   }
   if (protocol !== undefined && protocols.includes(protocol)) return value;
   throw new SyncClientError(SyncErrorType.INVALID_CONFIG, `${name} must be a URL that begins with ${protocols.join('// or ')}//`);

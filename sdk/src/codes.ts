@@ -1,17 +1,17 @@
-/** What each end of a connection means: whether to come back, and how soon. Section "Close codes" of docs/protocol.md. */
+/** The meaning of each close code: whether to reconnect, and how soon. Section "Close codes" of docs/protocol.md. */
 import { SyncClientError, SyncErrorType } from './errors';
 
-/** What a client does after a close: never come back, at once, after the usual wait, or after a longer one. */
-export type Return = 'never' | 'at-once' | 'soon' | 'later';
+/** When a client reconnects after a close: never, at once, after the usual wait, or after a longer one. */
+export type ReconnectTiming = 'never' | 'at-once' | 'soon' | 'later';
 
-/** How a connection ended. 1006 is a loss without a word. */
+/** How a connection ended. 1006 is a loss without a close frame. */
 export interface Closed {
   code: number;
   reason: string;
 }
 
-/** What the code of a close asks of a client. Whatever is unknown is a loss like any other. */
-export function whenToReturn(code: number): Return {
+/** The timing that a close code asks for. An unknown code is treated as a lost connection. */
+export function reconnectTiming(code: number): ReconnectTiming {
   switch (code) {
     case 1008:
       return 'never';
@@ -25,15 +25,15 @@ export function whenToReturn(code: number): Return {
   }
 }
 
-/** The reasons of 1008 that a program may want to tell apart. */
+/** The reasons of code 1008 that have their own error type. */
 const REASONS: Readonly<Record<string, [SyncErrorType, string]>> = {
-  'Session not found': [SyncErrorType.SESSION_NOT_FOUND, 'there is no such session: it never was, expired or was deleted'],
+  'Session not found': [SyncErrorType.SESSION_NOT_FOUND, 'the session does not exist: it expired, was deleted or was never created'],
   'Session expired': [SyncErrorType.SESSION_ENDED, 'the session has expired: create a new one'],
   'Session deleted': [SyncErrorType.SESSION_ENDED, 'the session was deleted'],
   'Session is full': [SyncErrorType.SESSION_FULL, 'the session is full'],
 };
 
-/** The error for a connection that ended for good. */
+/** The error for a connection that ended permanently. */
 export function closedForGood({ code, reason }: Closed): SyncClientError {
   const [type, message] =
     code === 1008

@@ -1,20 +1,20 @@
-/** A connection that comes back: one {@link Link} after the other, until it is closed or there is no point in trying. */
+/** A connection that reconnects: one {@link Link} after the other, until it is closed or a retry is pointless. */
 import { AT_ONCE_MS, retryDelay } from './backoff';
-import { closedForGood, type Closed, whenToReturn } from './codes';
+import { closedForGood, type Closed, reconnectTiming } from './codes';
 import { SyncClientError, SyncErrorType } from './errors';
 import { Link, type LinkEvents, type SocketConstructor, URGENT_PONG_MS } from './link';
 import type { Ack, Frame } from './protocol';
 import { watchWakes } from './wake';
 
-/** After so long a connection counts as good, and the next loss starts with a short wait again, ms. */
+/** After this time a connection counts as good, and the next loss starts with a short wait again, ms. */
 const GOOD_AFTER_MS = 10_000;
 
-/** How a connection is made and kept. */
+/** How a connection is opened and kept. */
 export interface ConnectionSettings {
   WebSocket: SocketConstructor;
-  /** Where to, made anew for each attempt: it carries what proves who comes back. */
+  /** The address, built for each attempt: it carries the token that proves the client's identity. */
   url: () => string;
-  /** How long an attempt may take, and the first connection with all its attempts, ms. */
+  /** The time limit of one attempt, and of the first connection with all its attempts, ms. */
   timeout: number;
   autoReconnect: boolean;
   maxAttempts: number;
@@ -22,23 +22,23 @@ export interface ConnectionSettings {
   longestDelay: number;
 }
 
-/** What a connection tells its owner. */
+/** The callbacks of a connection's owner. */
 export interface ConnectionEvents {
-  /** The relay has let the client in, or back in. A slow relay may say so twice, with its `ack` the second time. */
+  /** The relay has admitted the client. A slow relay causes two calls, the second one with its `ack`. */
   ready(ack: Ack | undefined): void;
   frame(frame: Frame): void;
-  /** The link is gone; another is tried. */
+  /** The link is lost; the connection tries another. */
   lost(closed: Closed): void;
-  /** It is over. */
+  /** The connection has ended permanently. */
   ended(error: SyncClientError, closed: Closed): void;
 }
 
-/** A connection that comes back. */
+/** A connection that reconnects. */
 export class Connection {
   private _link: Link | undefined;
   private _timer: ReturnType<typeof setTimeout> | undefined;
   private _deadline: ReturnType<typeof setTimeout> | undefined;
-  /** Losses since the last good connection. */
+  /** The number of losses since the last good connection. */
   private _losses = 0;
   private _readyAt: number | undefined;
   private _established = false;
@@ -54,12 +54,12 @@ export class Connection {
     this._open();
   }
 
-  /** Sends a frame, if there is a link. */
+  /** Sends a frame if a link is open. */
   send(frame: object): void {
     if (this._readyAt !== undefined) this._link?.send(frame);
   }
 
-  /** Ends it. The owner hears no more of it. */
+  /** Closes the connection. The owner gets no further calls. */
   close(): void {
     this._unwatch();
     clearTimeout(this._timer);
@@ -78,7 +78,7 @@ export class Connection {
     try {
       this._link = new Link(url(), WebSocket, timeout, events);
     } catch (cause) {
-      // A page may be forbidden to open this socket: `ws:` from `https:`, for one.
+      // A browser may forbid this socket, for example `ws:` from an `https:` page.
       this._timer = setTimeout(() => this._closed({ code: 1006, reason: String(cause) }));
     }
   }
@@ -94,25 +94,25 @@ export class Connection {
     this._link = undefined;
     if (this._readyAt !== undefined && Date.now() - this._readyAt >= GOOD_AFTER_MS) this._losses = 0;
     this._readyAt = undefined;
-    const end = this._whyNotAgain(closed);
+    const end = this._permanentEnd(closed);
     if (end) {
       this.close();
       this._events.ended(end, closed);
       return;
     }
     const { baseDelay, longestDelay } = this._settings;
-    this._retryIn(retryDelay(this._losses, whenToReturn(closed.code), baseDelay, longestDelay));
+    this._retryIn(retryDelay(this._losses, reconnectTiming(closed.code), baseDelay, longestDelay));
     this._losses += 1;
     if (this._established) this._events.lost(closed);
   }
 
-  /** Why there is no further attempt, if there is none. */
-  private _whyNotAgain(closed: Closed): SyncClientError | undefined {
+  /** The error that ends the connection permanently; `undefined` if there is a further attempt. */
+  private _permanentEnd(closed: Closed): SyncClientError | undefined {
     const { autoReconnect, maxAttempts } = this._settings;
-    const when = whenToReturn(closed.code);
+    const when = reconnectTiming(closed.code);
     if (when === 'never') return closedForGood(closed);
     if (!this._established) {
-      // A relay that is about to restart, or has too much to do, is one to wait for; one that is not there is not.
+      // A relay that restarts or is overloaded will answer later; an unreachable relay may never answer.
       return when === 'soon' ? unreachable(closed) : undefined;
     }
     if (!autoReconnect) return closedForGood(closed);
@@ -127,13 +127,13 @@ export class Connection {
     this._timer = setTimeout(() => this._open(), ms);
   }
 
-  /** The machine is awake, the page is seen, or the network is back: what was waited for may be over. */
+  /** The machine is awake, the page is visible, or the network is back: a retry may succeed now. */
   private _wake(): void {
     if (!this._link) {
       this._retryIn(Math.random() * AT_ONCE_MS);
     } else if (this._readyAt !== undefined) {
-      // A link of before cannot be asked, but will hardly have outlived the network.
-      if (this._wasOffline && !this._link.canProbe) this._link.drop('the network was away');
+      // A link to an old relay cannot be probed, and has probably not survived the loss of the network.
+      if (this._wasOffline && !this._link.canProbe) this._link.drop('the network was lost');
       else this._link.probe(URGENT_PONG_MS);
     }
     this._wasOffline = false;

@@ -1,34 +1,34 @@
-/** The calls of a client that the relay has not decided yet. */
+/** The calls of a client that the relay has not yet decided. */
 import { SyncClientError, SyncErrorType } from './errors';
 import type { FrameType, Role } from './protocol';
 
-/** How long the relay may take to decide, ms. */
+/** The time limit for a decision of the relay, ms. */
 export const DECISION_MS = 10_000;
 
-/** How long it may take if a person has to decide: what the relay allows, and the way there and back, ms. */
+/** The time limit for a decision of a person, ms: the relay's own limit plus the round trip. */
 export const ASK_MS = 35_000;
 
-/** A call that the relay decides on. */
+/** A call that the relay decides. */
 export type Call =
   | 'pullStateFromPeer'
   | 'pushStateToPeer'
   | 'requestControl'
   | 'acceptControlTransfer'
   | 'releaseControl'
-  /** Nobody's call: the role of before, after a connection was lost. */
+  /** Not a call of the application: asks for the previous role after a lost connection. */
   | 'reconnect';
 
-/** What is to be decided. */
+/** A call as it is put to the relay. */
 export interface Question {
   call: Call;
   /** The role that the caller wants. */
   wants: 'active' | 'passive';
-  /** The frame that asks for it. */
+  /** The type of the frame that asks for it. */
   type: FrameType;
   data: Record<string, unknown>;
-  /** How long the answer may take, ms. */
+  /** The time limit for the answer, ms. */
   patience: number;
-  /** Whether a refusal is an event, too: whoever calls may not wait for the promise. */
+  /** Whether a refusal is also an event, because the caller may not await the promise. */
   announced: boolean;
 }
 
@@ -38,13 +38,13 @@ export interface Decision extends Question {
   settle(error?: SyncClientError): void;
 }
 
-/** The calls that are being decided, at most one of each kind. */
+/** The undecided calls, at most one of each kind. */
 export class Decisions {
   private readonly _open = new Map<Call, Decision>();
 
   constructor(private readonly _failed: (error: SyncClientError) => void) {}
 
-  /** Notes a question. One of a call that is being decided already is asked again, and settles with it. */
+  /** Adds a question. A question of a call that is undecided already replaces it and shares its promise. */
   add(question: Question): Promise<void> {
     const same = this._open.get(question.call);
     if (same) {
@@ -61,7 +61,7 @@ export class Decisions {
     return this._open.has(call);
   }
 
-  /** Whether the role is being asked for. */
+  /** Whether an undecided call asks for this role. */
   wants(role: 'active' | 'passive'): boolean {
     return this.all().some((decision) => decision.wants === role);
   }
@@ -70,12 +70,12 @@ export class Decisions {
     return [...this._open.values()];
   }
 
-  /** The client has this role now: what wanted it is done. */
+  /** The client has this role now: settles the calls that asked for it. */
   reached(role: Role): void {
     for (const decision of this.all()) if (decision.wants === role) decision.settle();
   }
 
-  /** What these calls wanted will not come. */
+  /** Rejects the calls that `which` selects. Returns whether there were any. */
   refuse(which: (decision: Decision) => boolean, error: SyncClientError): boolean {
     const refused = this.all().filter(which);
     for (const decision of refused) decision.settle(error);
@@ -85,7 +85,7 @@ export class Decisions {
   private _decide(question: Question): Decision {
     let settle!: Decision['settle'];
     const promise = new Promise<void>((resolve, reject) => {
-      const late = `the relay has not decided on ${question.call}() in ${question.patience} ms`;
+      const late = `no decision on ${question.call}() in ${question.patience} ms`;
       const timer = setTimeout(() => settle(new SyncClientError(SyncErrorType.TIMEOUT, late)), question.patience);
       settle = (error) => {
         clearTimeout(timer);

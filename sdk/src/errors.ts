@@ -1,26 +1,26 @@
-/** What can go wrong, as one type with a table of kinds. */
+/** The errors of this library: one class with a table of types. */
 
-/** The kinds of {@link SyncClientError}. */
+/** The types of {@link SyncClientError}. */
 export const SyncErrorType = {
-  /** The settings given to the client cannot work. */
+  /** The configuration of the client is invalid. */
   INVALID_CONFIG: 'invalid_config',
   /** The call is not allowed in this phase. */
   INVALID_OPERATION: 'invalid_operation',
-  /** Only the client that drives may send this. */
+  /** Only the controller may make this call. */
   NOT_ACTIVE: 'not_active',
   /** There is no request or offer to answer. */
   NOTHING_PENDING: 'nothing_pending',
-  /** The state is not something that JSON can carry. */
+  /** The state cannot be represented as JSON. */
   INVALID_STATE: 'invalid_state',
-  /** The relay, or the client that drives, said no. `code` says why. */
+  /** The relay or the controller refused. `code` says why. */
   CONTROL_REFUSED: 'control_refused',
-  /** A state that was kept until control is decided will not be sent. */
+  /** A state that was kept until control was decided will not be sent, or the relay refused a state. */
   STATE_NOT_SENT: 'state_not_sent',
   /** The relay cannot be reached. */
   CONNECTION_FAILED: 'connection_failed',
-  /** The connection is lost and the client does not try again. */
+  /** The connection is lost and the client does not reconnect. */
   CONNECTION_LOST: 'connection_lost',
-  /** No answer in time. */
+  /** No answer arrived in time. */
   TIMEOUT: 'timeout',
   /** The caller's `AbortSignal` fired. */
   ABORTED: 'aborted',
@@ -30,40 +30,40 @@ export const SyncErrorType = {
   SESSION_NOT_FOUND: 'session_not_found',
   /** The session expired or was deleted. */
   SESSION_ENDED: 'session_ended',
-  /** No further client fits into the session. */
+  /** The session has its maximum number of clients. */
   SESSION_FULL: 'session_full',
-  /** The relay closed this connection for good, for another reason. `code` has its words. */
+  /** The relay closed this connection permanently for another reason. `code` is the reason text. */
   CLOSED_BY_RELAY: 'closed_by_relay',
-  /** A frame was bigger than the relay takes. */
+  /** A frame was bigger than the relay's limit. */
   FRAME_TOO_BIG: 'frame_too_big',
   /** An HTTP call was refused. `status` and `code` say more. */
   REQUEST_FAILED: 'request_failed',
-  /** A listener threw. `cause` is what it threw. */
+  /** A listener threw. `cause` is the thrown value. */
   LISTENER_FAILED: 'listener_failed',
 } as const;
 
-/** One of the kinds of {@link SyncErrorType}. */
+/** One of the values of {@link SyncErrorType}. */
 export type SyncErrorType = (typeof SyncErrorType)[keyof typeof SyncErrorType];
 
-/** What an error carries besides its kind and its sentence. */
+/** The details of an error besides its type and its message. */
 export interface SyncErrorDetails {
-  /** A machine-readable reason: the relay's refusal code, or the words of its close frame. */
+  /** A machine-readable reason: the relay's refusal code, or the reason of its close frame. */
   code?: string;
   /** The HTTP status, for a failed request. */
   status?: number;
-  /** What brought it about. */
+  /** The cause of the error. */
   cause?: unknown;
 }
 
-/** Every error of this library, thrown, rejected with, or given to the `error` event. */
+/** Every error that this library throws, rejects with, or gives to the `error` event. */
 export class SyncClientError extends Error {
-  /** The kind, stable. */
+  /** The type, a stable value. */
   readonly type: SyncErrorType;
   /** A machine-readable reason, if there is one. */
   readonly code?: string;
   /** The HTTP status, for a failed request. */
   readonly status?: number;
-  /** What brought it about. */
+  /** The cause of the error. */
   override readonly cause?: unknown;
 
   constructor(type: SyncErrorType, message: string, details: SyncErrorDetails = {}) {
@@ -74,7 +74,7 @@ export class SyncClientError extends Error {
   }
 }
 
-/** `value` as JSON, or an error that names `what` it is. */
+/** Converts `value` to JSON, or throws an error that names it as `what`. */
 export function toJson(value: unknown, what: string): string {
   let json: string | undefined;
   let cause: unknown;
@@ -84,5 +84,5 @@ export function toJson(value: unknown, what: string): string {
     cause = error;
   }
   if (json !== undefined) return json;
-  throw new SyncClientError(SyncErrorType.INVALID_STATE, `${what} cannot be written as JSON`, { cause });
+  throw new SyncClientError(SyncErrorType.INVALID_STATE, `${what} cannot be represented as JSON`, { cause });
 }

@@ -1,4 +1,4 @@
-/** The events of a client, and how they reach its listeners: in order, each in a task of its own. */
+/** The events of a client and their delivery to listeners: in order, each in its own task. */
 import { SyncClientError, SyncErrorType } from './errors';
 import type { Role, TutorialSyncState } from './protocol';
 import type { SyncPhase } from './state';
@@ -9,16 +9,16 @@ export interface SyncPhaseChangeEvent {
   /** The same as `oldPhase`, under the name that older code uses. */
   previousPhase: SyncPhase;
   newPhase: SyncPhase;
-  /** Why, in words for a log. */
+  /** The reason, as a text for a log. */
   reason: string;
 }
 
-/** The client is in its session. */
+/** The client is connected to its session. */
 export interface ConnectedEvent {
   sessionId: string;
-  /** Whether it was in it before and came back. */
+  /** Whether this is a reconnect. */
   reconnected: boolean;
-  /** Whether it kept its identity and role while it was away. */
+  /** Whether the client kept its identity and role during the loss. */
   resumed: boolean;
 }
 
@@ -27,74 +27,74 @@ export interface DisconnectedEvent {
   /** The close code; 1006 if the connection was lost without one. */
   code: number;
   reason: string;
-  /** Whether the client tries to come back by itself. */
+  /** Whether the client reconnects automatically. */
   willReconnect: boolean;
 }
 
 /** Another client asks for control. Answer with {@link accept} or {@link decline}, within 30 seconds. */
 export interface ControlRequestEvent {
-  /** Who asks. */
+  /** The client that asks. */
   clientId: string;
-  /** Why, in its own words. */
+  /** The reason that this client gave. */
   reason?: string;
-  /** Hands control over. Settles when the relay has done so. */
+  /** Hands control over. Settles when the relay has decided. */
   accept(): Promise<void>;
-  /** Refuses. */
+  /** Declines. */
   decline(): void;
 }
 
-/** The client that drives offers control. Answer with {@link accept} or {@link decline}, within 30 seconds. */
+/** The controller offers control. Answer with {@link accept} or {@link decline}, within 30 seconds. */
 export interface ControlOfferEvent {
-  /** Who offers. */
+  /** The client that offers. */
   clientId: string;
-  /** Where it stands, if it said so. */
+  /** The state of this client, if the offer contains one. */
   state?: TutorialSyncState;
   /** Takes control. Settles when the relay has decided. */
   accept(): Promise<void>;
-  /** Refuses. */
+  /** Declines. */
   decline(): void;
 }
 
-/** Another client has refused: a request of ours or an offer of ours. */
+/** Another client has declined a request or an offer of this client. */
 export interface ControlDeclinedEvent {
-  /** Who refused. */
+  /** The client that declined. */
   clientId: string;
 }
 
-/** Some client of the session has another role. */
+/** The role of a client of the session has changed. */
 export interface RoleChangedEvent {
   clientId: string;
   role: Role;
 }
 
-/** Whether there is a connection. */
+/** The state of the connection. */
 export type ConnectionStatus = 'disconnected' | 'connecting' | 'connected' | 'reconnecting';
 
-/** The events of a client, and what their listeners are given. */
+/** The events of a client, with the arguments of their listeners. */
 export interface RelayClientEvents {
-  /** In the session, for the first time or again. */
+  /** The client is connected to its session, for the first time or again. */
   connected: [event: ConnectedEvent];
   /** The connection has ended. */
   disconnected: [event: DisconnectedEvent];
-  /** The connection has come, gone, or is being tried again. */
+  /** The state of the connection has changed. */
   connectionStatusChanged: [status: ConnectionStatus];
-  /** The phase has changed, or was chosen by `pullStateFromPeer()` or `pushStateToPeer()` when it was that already. */
+  /** The phase has changed, or `pullStateFromPeer()` or `pushStateToPeer()` has confirmed the current one. */
   syncPhaseChanged: [event: SyncPhaseChangeEvent];
-  /** Another client's state has come in. */
+  /** A state of another client has arrived. */
   tutorialStateUpdated: [state: TutorialSyncState];
   /** Another client asks for control. */
   controlRequested: [event: ControlRequestEvent];
-  /** The client that drives offers control. */
+  /** The controller offers control. */
   controlOffered: [event: ControlOfferEvent];
-  /** A request or an offer of this client was refused. */
+  /** Another client declined a request or an offer of this client. */
   controlDeclined: [event: ControlDeclinedEvent];
-  /** Another client is in the session. */
+  /** Another client has joined the session or was already in it. */
   clientConnected: [clientId: string];
-  /** Another client has left. */
+  /** Another client has left the session. */
   clientDisconnected: [clientId: string];
-  /** Some client has another role. */
+  /** The role of a client has changed. */
   roleChanged: [event: RoleChangedEvent];
-  /** Something went wrong that no call could report. */
+  /** A failure that no call could report. */
   error: [error: SyncClientError];
 }
 
@@ -104,7 +104,7 @@ export type Listener<E extends keyof RelayClientEvents> = (...event: RelayClient
 type Task = () => void;
 declare const setImmediate: ((task: Task) => void) | undefined;
 
-/** Runs `task` in a task of its own. Timers will not do: browsers hold them back in tabs that are not seen. */
+/** Runs `task` in its own task. Not by a timer, because browsers throttle timers in hidden tabs. */
 const soon: (task: Task) => void =
   typeof setImmediate === 'function'
     ? (task) => setImmediate!(task)
@@ -118,9 +118,9 @@ const soon: (task: Task) => void =
       };
 
 /**
- * Calls listeners. An event is delivered in a later task than the one that raised it, so that whoever awaits a call
- * goes on first and can still register listeners for what the call brought about. Each event has a task of its own, for
- * the same reason; their order is kept.
+ * Calls listeners. An event is delivered in a later task than the one that raised it, so that code that awaits a call
+ * continues first and can still register listeners for the events of that call. Each event has its own task for the
+ * same reason. Events keep their order.
  */
 export class Emitter {
   private readonly _listeners = new Map<keyof RelayClientEvents, Listener<never>[]>();
@@ -152,7 +152,7 @@ export class Emitter {
 
   private _deliver<E extends keyof RelayClientEvents>(event: E, args: RelayClientEvents[E]): void {
     const listeners = (this._listeners.get(event) ?? []) as unknown as Listener<E>[];
-    // Nobody listens for errors: they must be seen somewhere.
+    // Without a listener the console reports the error, so that it is not lost.
     if (event === 'error' && listeners.length === 0) console.error('@gitorial/sync:', args[0]);
     for (const listener of listeners) {
       try {
@@ -165,7 +165,7 @@ export class Emitter {
 
   private _failed(event: keyof RelayClientEvents, cause: unknown): void {
     const why = cause instanceof Error ? cause.message : String(cause);
-    const error = new SyncClientError(SyncErrorType.LISTENER_FAILED, `a listener of '${event}' threw: ${why}`, { cause });
+    const error = new SyncClientError(SyncErrorType.LISTENER_FAILED, `a listener for '${event}' threw: ${why}`, { cause });
     if (event === 'error') console.error('@gitorial/sync:', error);
     else this.emit('error', error);
   }

@@ -1,4 +1,4 @@
-/** The package as one file for a `<script>` tag: everything is on `GitorialSync`. */
+/** The package as one file for a `<script>` tag: it defines `GitorialSync`. */
 import { RelayClient, SyncClientError, SyncErrorType, SyncPhase } from './browser';
 
 Object.assign(globalThis, { GitorialSync: { RelayClient, SyncClientError, SyncErrorType, SyncPhase } });

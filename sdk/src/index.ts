@@ -8,7 +8,7 @@ import { RelayClient as PlatformClient, type RelayClientConfig } from './client'
 
 export * from './api';
 
-/** The client. In Node.js it brings the WebSocket of `ws`. */
+/** The client. In Node.js its default WebSocket is the one of the `ws` package. */
 export class RelayClient extends PlatformClient {
   constructor(config: RelayClientConfig) {
     super({ ...config, WebSocket: config.WebSocket ?? WebSocket });

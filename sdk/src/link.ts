@@ -1,8 +1,8 @@
-/** One socket to the relay: its handshake, its heartbeat, its end. */
+/** One socket to the relay: its handshake, its heartbeat and its end. */
 import type { Closed } from './codes';
 import { type Ack, type Frame, parse, PROTOCOL_VERSION } from './protocol';
 
-/** As much of a WebSocket as is used here; the browser's and the one of `ws` are both it. */
+/** The part of the WebSocket interface that the client uses. The browser's WebSocket and `ws` both implement it. */
 export interface Socket {
   onopen: ((event: never) => void) | null;
   onmessage: ((event: never) => void) | null;
@@ -12,27 +12,27 @@ export interface Socket {
   close(code?: number, reason?: string): void;
 }
 
-/** Makes a socket. */
+/** The constructor of a socket. */
 export type SocketConstructor = new (url: string) => Socket;
 
-/** How long a relay may take to answer the handshake before it counts as one that knows none, ms. */
+/** The time limit for the answer to the handshake; after it the relay counts as one without the handshake, ms. */
 export const HANDSHAKE_MS = 2_000;
 
-/** After so long without a frame the relay is asked whether it is still there, ms. */
+/** After this time without a frame the client sends a ping, ms. */
 export const SILENCE_MS = 20_000;
 
-/** How long it may take to answer that, ms. */
+/** The time limit for the answer to a ping, ms. */
 export const PONG_MS = 10_000;
 
-/** How long it may take when there is reason to believe that the link is dead, ms. */
+/** The time limit for the answer when the link is probably dead, ms. */
 export const URGENT_PONG_MS = 3_000;
 
-/** What a browser's socket is closed with when it is given up for dead. */
+/** The close code for a browser's socket that counts as dead. */
 const LOST_CODE = 4000;
 
-/** What a link tells its owner. After {@link LinkEvents.closed} it says nothing more. */
+/** The callbacks of a link's owner. None is called after {@link LinkEvents.closed}. */
 export interface LinkEvents {
-  /** The relay has let it in. No `ack`: it is a relay that does not know the handshake. */
+  /** The relay has admitted the client. Without an `ack` the relay does not know the handshake. */
   ready(ack: Ack | undefined): void;
   frame(frame: Frame): void;
   closed(closed: Closed): void;
@@ -54,62 +54,62 @@ export class Link {
   ) {
     this._socket = new WebSocket(url);
     this._socket.onopen = () => this._opened();
-    this._socket.onmessage = ({ data }: { data: unknown }) => this._heard(data);
+    this._socket.onmessage = ({ data }: { data: unknown }) => this._receive(data);
     this._socket.onclose = ({ code, reason }: Closed) => this._end({ code, reason: String(reason) });
     // A close follows every error. Without a listener `ws` would throw it.
     this._socket.onerror = () => {};
     this._wait(timeout, () => this.drop('no answer in time'));
   }
 
-  /** Whether the relay answers when asked whether it is there. */
+  /** Whether the relay answers pings. */
   get canProbe(): boolean {
     return this._answersPings;
   }
 
-  /** Sends a frame. Only after `ready`. */
+  /** Sends a frame. Allowed only after `ready`. */
   send(frame: object): void {
     this._socket.send(JSON.stringify(frame));
   }
 
-  /** Asks the relay whether it is there, and takes silence within `patience` ms for a no. */
+  /** Sends a ping; drops the link if nothing arrives within `patience` ms. */
   probe(patience: number): void {
     if (!this._answersPings || this._over) return;
     this.send(this._envelope('protocol_ping'));
     this._wait(patience, () => this.drop('the relay does not answer'));
   }
 
-  /** Says goodbye. The owner hears no more of this link. */
+  /** Closes the link as a leave. The owner gets no further calls. */
   leave(): void {
     this._detach();
     this._socket.close(1000);
   }
 
-  /** Gives the link up for dead. */
+  /** Drops the link, which counts as dead. */
   drop(reason: string): void {
-    // Of a dead link no close can be awaited; `ws` can let go at once.
+    // A dead link never completes a close handshake; `ws` can drop the socket at once.
     const socket = this._socket as Socket & { terminate?: () => void };
     if (socket.terminate) socket.terminate();
-    // A code of our own: without one the relay would take it for a leave, should it still hear it.
+    // A private code, because the relay would treat a close without one as a leave if it still received it.
     else socket.close(LOST_CODE);
     this._end({ code: 1006, reason });
   }
 
   private _opened(): void {
     this.send(this._envelope('protocol_handshake'));
-    // Relays that know no handshake say nothing. Should this one just be slow, its answer still counts when it comes.
+    // A relay without the handshake does not answer. The answer of a slow relay still counts when it arrives.
     this._wait(HANDSHAKE_MS, () => this._becomeReady(undefined));
   }
 
-  private _heard(data: unknown): void {
-    if (this._answersPings) this._listen();
+  private _receive(data: unknown): void {
+    if (this._answersPings) this._restartSilenceTimer();
     const frame = parse(data);
     if (!frame) return;
-    if (frame.type === 'protocol_ack') this._acknowledged(frame as Ack);
+    if (frame.type === 'protocol_ack') this._handleAck(frame as Ack);
     else if (frame.type !== 'protocol_pong') this._events.frame(frame);
   }
 
-  private _acknowledged(ack: Ack): void {
-    // The relay closes, and says why.
+  private _handleAck(ack: Ack): void {
+    // The relay closes the socket with the reason.
     if (!ack.accepted) return;
     this._answersPings = ack.capabilities?.includes('ping') ?? false;
     this._becomeReady(ack);
@@ -119,15 +119,15 @@ export class Link {
     if (this._ready && !ack) return;
     this._ready = true;
     clearTimeout(this._timer);
-    if (this._answersPings) this._listen();
+    if (this._answersPings) this._restartSilenceTimer();
     this._events.ready(ack);
   }
 
-  private _listen(): void {
+  private _restartSilenceTimer(): void {
     this._wait(SILENCE_MS, () => this.probe(PONG_MS));
   }
 
-  /** There is one thing at a time that a link waits for. */
+  /** Starts the link's only timer; a link waits for one thing at a time. */
   private _wait(ms: number, then: () => void): void {
     clearTimeout(this._timer);
     this._timer = setTimeout(then, ms);

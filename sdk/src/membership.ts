@@ -1,43 +1,43 @@
-/** A client's place in one session, from `connectToSession` to `disconnect`, over all its connections. */
+/** A client's membership of one session, from `connectToSession` to `disconnect`, over all its connections. */
 import type { Closed } from './codes';
 import { Connection, type ConnectionSettings } from './connection';
 import { SyncClientError, SyncErrorType } from './errors';
 import type { ConnectionStatus, Emitter } from './events';
 import { Peers } from './peers';
 import { type Ack, type Frame, type FrameType, PROTOCOL_VERSION } from './protocol';
-import { type Place, Roles } from './roles';
+import { type RoleHost, Roles } from './roles';
 import { type Cause, isConnected, next, SyncPhase } from './state';
 
-/** What was true before the relay's `protocol_ack`, or was meant for a client without the handshake. */
+/** Frames that `protocol_ack` supersedes: they are older, or they are for a client without the handshake. */
 const SUPERSEDED_BY_ACK: ReadonlySet<FrameType> = new Set<FrameType>([
   'assign_sync_direction',
   'accept_control',
   'confirm_transfer',
 ]);
 
-/** Where a membership is, and who has it. */
+/** The session, the client and the connection settings of a membership. */
 export interface MembershipSettings extends Omit<ConnectionSettings, 'url'> {
   wsUrl: string;
   sessionId: string;
   clientId: string;
 }
 
-/** A client's place in one session. */
-export class Membership implements Place {
+/** A client's membership of one session. */
+export class Membership implements RoleHost {
   phase: SyncPhase = SyncPhase.DISCONNECTED;
   status: ConnectionStatus = 'disconnected';
   name: string;
   legacy = false;
   readonly peers: Peers;
   readonly roles: Roles;
-  /** Settles when the relay has let the client in for the first time, or will not. */
+  /** Settles when the relay has admitted the client for the first time; rejects if it does not. */
   readonly entered: Promise<void>;
 
   private readonly _connection: Connection;
   private _settleEntry!: (error?: SyncClientError) => void;
   private _hasEntered = false;
   private _token: string | undefined;
-  /** What came before the relay let the client in. */
+  /** The frames that arrived before the relay admitted the client. */
   private _early: Frame[] = [];
 
   constructor(
@@ -55,26 +55,26 @@ export class Membership implements Place {
       { ..._settings, url: () => this._url() },
       {
         ready: (ack) => this._ready(ack),
-        frame: (frame) => this._heard(frame),
+        frame: (frame) => this._receive(frame),
         lost: (closed) => this._lost(closed),
         ended: (error, closed) => this._ended(error, closed),
       },
     );
   }
 
-  /** Leaves the session. `error` is what undecided calls are told. */
+  /** Leaves the session. Rejects undecided calls with `error`. */
   leave(error: SyncClientError): void {
     if (this.phase === SyncPhase.DISCONNECTED) return;
     this._connection.close();
     this._finish(error, { code: 1000, reason: error.message });
   }
 
-  move(cause: Cause, reason: string, anew = false): void {
+  move(cause: Cause, reason: string, always = false): void {
     const oldPhase = this.phase;
     const newPhase = next(oldPhase, cause);
-    if (newPhase === oldPhase && !anew) return;
+    if (newPhase === oldPhase && !always) return;
     this.phase = newPhase;
-    this._noteStatus();
+    this._updateStatus();
     this._events.emit('syncPhaseChanged', { oldPhase, previousPhase: oldPhase, newPhase, reason });
   }
 
@@ -95,7 +95,7 @@ export class Membership implements Place {
     this.legacy = ack === undefined;
     this._token = ack?.resume ?? this._token;
     this.name = ack?.clientId ?? this.name;
-    // A slow answer to the handshake: the client was let in before it.
+    // The handshake's answer is late: the client counts as admitted already.
     if (isConnected(this.phase)) return;
     const { role = 'connected', epoch = 0, resumed = false } = ack ?? {};
     const reconnected = this._hasEntered;
@@ -110,7 +110,7 @@ export class Membership implements Place {
     for (const frame of early) this.roles.understand(frame);
   }
 
-  private _heard(frame: Frame): void {
+  private _receive(frame: Frame): void {
     const { type, clientId } = frame;
     if (type === 'client_connected' || type === 'client_disconnected') {
       if (clientId !== undefined && clientId !== this.name) this._presence(clientId, type === 'client_connected');
@@ -128,7 +128,7 @@ export class Membership implements Place {
   }
 
   private _lost(closed: Closed): void {
-    this._forget(closed);
+    this._resetConnection(closed);
     this.move('lost', `the connection was lost (${closed.code} ${closed.reason})`);
     this._events.emit('disconnected', { ...closed, willReconnect: true });
   }
@@ -139,24 +139,24 @@ export class Membership implements Place {
   }
 
   private _finish(error: SyncClientError, closed: Closed): void {
-    this._forget(closed);
+    this._resetConnection(closed);
     this.move('ended', error.message);
     this._settleEntry(error);
     this.roles.ended(error);
     if (this._hasEntered) this._events.emit('disconnected', { ...closed, willReconnect: false });
   }
 
-  /** What does not outlive a connection. */
-  private _forget({ code }: Closed): void {
+  /** Drops the state that belongs to one connection. */
+  private _resetConnection({ code }: Closed): void {
     const tooBig = code === 1009;
     this._early = [];
     this.peers.closed();
     this.roles.lost(tooBig);
     if (!tooBig) return;
-    this._events.emit('error', new SyncClientError(SyncErrorType.FRAME_TOO_BIG, 'a state was bigger than the relay takes'));
+    this._events.emit('error', new SyncClientError(SyncErrorType.FRAME_TOO_BIG, 'a frame was bigger than the relay accepts'));
   }
 
-  private _noteStatus(): void {
+  private _updateStatus(): void {
     const trying = this._hasEntered ? 'reconnecting' : 'connecting';
     const status = isConnected(this.phase) ? 'connected' : this.phase === SyncPhase.CONNECTING ? trying : 'disconnected';
     if (status === this.status) return;

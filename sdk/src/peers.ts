@@ -1,40 +1,40 @@
-/** Who else is in the session. */
+/** The other clients of the session. */
 import type { Emitter } from './events';
 
-/** The peers of a client, as they come and go; a reconnect of the client itself is not told as theirs. */
+/** The peers of a client. A reconnect of the client itself causes no events for peers that stayed. */
 export class Peers {
-  private _here = new Set<string>();
-  /** Who was here before the connection was lost, until the relay has said who is here now. */
-  private _before = new Set<string>();
+  private _present = new Set<string>();
+  /** The peers before the connection was lost, until the relay has reported the current ones. */
+  private _beforeLoss = new Set<string>();
   private _open = false;
 
   constructor(private readonly _events: Emitter) {}
 
   all(): string[] {
-    return [...this._here];
+    return [...this._present];
   }
 
   joined(clientId: string): void {
-    if (this._here.has(clientId)) return;
-    this._here.add(clientId);
+    if (this._present.has(clientId)) return;
+    this._present.add(clientId);
     if (this._open) this._events.emit('clientConnected', clientId);
   }
 
   left(clientId: string): void {
-    if (this._here.delete(clientId) && this._open) this._events.emit('clientDisconnected', clientId);
+    if (this._present.delete(clientId) && this._open) this._events.emit('clientDisconnected', clientId);
   }
 
-  /** The relay has let the client in, and has said who is here. */
+  /** The relay has admitted the client and has reported its peers. */
   opened(): void {
     this._open = true;
-    for (const peer of this._before) if (!this._here.has(peer)) this._events.emit('clientDisconnected', peer);
-    for (const peer of this._here) if (!this._before.has(peer)) this._events.emit('clientConnected', peer);
+    for (const peer of this._beforeLoss) if (!this._present.has(peer)) this._events.emit('clientDisconnected', peer);
+    for (const peer of this._present) if (!this._beforeLoss.has(peer)) this._events.emit('clientConnected', peer);
   }
 
-  /** The connection is gone. */
+  /** The connection is lost or closed. */
   closed(): void {
-    if (this._open) this._before = this._here;
-    this._here = new Set();
+    if (this._open) this._beforeLoss = this._present;
+    this._present = new Set();
     this._open = false;
   }
 }

@@ -1,15 +1,15 @@
-/** What goes over the wire: the envelope of every frame, and the data that users see. Section "Frames" of docs/protocol.md. */
+/** The wire format: the envelope of every frame, and the data that users see. Section "Frames" of docs/protocol.md. */
 
 /** The version of the protocol that this client speaks. */
 export const PROTOCOL_VERSION = 1;
 
-/** Where a tutorial stands: what is kept the same on both sides. */
+/** The state of a tutorial that all clients of a session share. */
 export interface TutorialSyncState {
   /** The tutorial's own id. */
   tutorialId: string;
-  /** Its title, for people. */
+  /** The title that people see. */
   tutorialTitle: string;
-  /** How many steps it has. */
+  /** The number of steps. */
   totalSteps: number;
   /** Whether the solution of the step is shown. */
   isShowingSolution: boolean;
@@ -22,23 +22,23 @@ export interface TutorialSyncState {
     /** Its position, from 0. */
     index: number;
   };
-  /** Where the tutorial comes from. */
+  /** The address of the tutorial's repository. */
   repoUrl?: string;
 }
 
 /** A session as the relay's HTTP API describes it. Times are RFC 3339, UTC. */
 export interface SessionData {
-  /** The session's id, its only secret: whoever has it may join. Goes into URLs as it is. */
+  /** The session's id, its only secret: every client that has it may join. Needs no escaping in a URL. */
   id: string;
   createdAt: string;
   expiresAt: string;
   lastActivity: string;
-  /** Clients that are connected now, on all nodes of the relay. */
+  /** The number of clients that are connected now, on all nodes of the relay. */
   clientCount: number;
-  /** Who drives, if anybody. */
+  /** The id of the controller, or `null`. */
   activeClientId: string | null;
   status: 'active' | 'expired' | 'deleted';
-  /** What the creator of the session gave. */
+  /** The metadata that the creator of the session gave. */
   metadata?: unknown;
 }
 
@@ -66,7 +66,7 @@ export type FrameType =
   | 'role_changed'
   | 'rejected';
 
-/** A frame that came in. Only `type` is certain; `data` is what the sender made of it. */
+/** A received frame. Only `type` is certain; the sender chooses the content of `data`. */
 export interface Frame {
   type: FrameType;
   clientId?: string;
@@ -84,7 +84,7 @@ export interface Ack extends Frame {
   capabilities?: string[];
 }
 
-/** Reads a frame; `undefined` if it is none. */
+/** Parses a frame; `undefined` if the text is not a frame. */
 export function parse(text: unknown): Frame | undefined {
   try {
     const frame: unknown = JSON.parse(String(text));
@@ -94,7 +94,7 @@ export function parse(text: unknown): Frame | undefined {
   }
 }
 
-/** A member of a frame's `data`, if it is there and a string. */
+/** A member of a frame's `data`, if it is a string. */
 export function text(frame: Frame, member: string): string | undefined {
   const value = (frame.data as Record<string, unknown> | null | undefined)?.[member];
   return typeof value === 'string' ? value : undefined;

@@ -2,17 +2,17 @@
 import { SyncClientError, SyncErrorType, toJson } from './errors';
 import type { SessionData } from './protocol';
 
-/** How a session is created. */
+/** Options for creating a session. */
 export interface SessionOptions {
-  /** How long it lives after its last activity, ms. The relay's own setting by default. */
+  /** The lifetime after the last activity, ms. The relay's setting by default. */
   expiresIn?: number;
-  /** What happens when a client asks for control while another drives. The relay's own setting by default. */
+  /** The relay's reaction to a client that asks for control while another has it. The relay's setting by default. */
   conflictResolution?: 'first_come_first_served' | 'user_choice' | 'deny_both';
-  /** Gives up when it fires. */
+  /** Aborts the call when it fires. */
   signal?: AbortSignal;
 }
 
-/** Where the API is and how it is called. */
+/** The address of the API and the way to call it. */
 export interface Api {
   url: string;
   timeout: number;
@@ -25,7 +25,7 @@ export function create(api: Api, metadata: unknown, options: SessionOptions = {}
   return call(api, 'POST', '', { metadata, expiresIn, conflictResolution }, { signal });
 }
 
-/** Reads a session; `null` if there is none of this id. */
+/** Reads a session; `null` if it does not exist. */
 export async function get(api: Api, id: string, signal?: AbortSignal): Promise<SessionData | null> {
   try {
     return await call<SessionData>(api, 'GET', `/${encodeURIComponent(id)}`, undefined, { signal });
@@ -35,12 +35,12 @@ export async function get(api: Api, id: string, signal?: AbortSignal): Promise<S
   }
 }
 
-/** Ends a session for everybody in it. */
+/** Ends a session for all its clients. */
 export async function remove(api: Api, id: string, signal?: AbortSignal): Promise<void> {
   await call(api, 'DELETE', `/${encodeURIComponent(id)}`, undefined, { signal });
 }
 
-/** Lists the sessions, where the relay's operator allows it. */
+/** Lists the sessions, if the relay's operator allows that. */
 export function list(api: Api, options: { adminToken?: string; signal?: AbortSignal } = {}): Promise<SessionData[]> {
   return call(api, 'GET', '', undefined, options);
 }
@@ -81,7 +81,7 @@ async function call<T>(
   }
 }
 
-/** What the relay said no with. Older relays answer 200 and `{"error"}` for a session that does not exist. */
+/** The error of a refusal, if the answer is one. Older relays answer 200 and `{"error"}` if the session does not exist. */
 function refusal(status: number, answer: unknown): SyncClientError | undefined {
   const { error, code, id } = (answer ?? {}) as { error?: string; code?: string; id?: string };
   const missing = status === 404 || (status === 200 && error !== undefined && id === undefined);

@@ -1,5 +1,5 @@
 /**
- * The phases of a client and every way from one to another. Pure.
+ * The phases of a client and every transition between them. Pure.
  *
  * ```text
  *                   connect            opened                followed
@@ -16,38 +16,38 @@ import type { Role } from './protocol';
 
 /** The phases of a client. */
 export const SyncPhase = {
-  /** No connection, and none is tried. */
+  /** No connection, and no attempt to connect. */
   DISCONNECTED: 'disconnected',
-  /** A connection is being made, for the first time or again. */
+  /** The client is connecting, for the first time or again. */
   CONNECTING: 'connecting',
   /** Connected, without a role. */
   CONNECTED_IDLE: 'connected_idle',
-  /** Drives: its states go to all others. */
+  /** The client is the controller: its states go to all others. */
   ACTIVE: 'active',
-  /** Follows. */
+  /** The client is a follower. */
   PASSIVE: 'passive',
 } as const;
 
 /** One of the phases of {@link SyncPhase}. */
 export type SyncPhase = (typeof SyncPhase)[keyof typeof SyncPhase];
 
-/** Why a phase changes. */
+/** The cause of a phase change. */
 export type Cause =
   /** `connectToSession` was called. */
   | 'connect'
-  /** The relay let it in, or back in, with this role. */
+  /** The relay admitted the client with this role, for the first time or again. */
   | { returned: Role }
-  /** It drives from now on. */
+  /** The client became the controller. */
   | 'granted'
-  /** It follows from now on: it asked to, or another drives. */
+  /** The client became a follower: it asked to, or another client has control. */
   | 'followed'
-  /** Whoever it followed gave control up. */
+  /** The controller that the client followed released control. */
   | 'freed'
-  /** It gave control up. */
+  /** The client released control. */
   | 'released'
-  /** The connection went; another is tried. */
+  /** The connection was lost; the client reconnects. */
   | 'lost'
-  /** The connection went for good. */
+  /** The connection ended permanently. */
   | 'ended';
 
 const PHASE_OF: Readonly<Record<Role, SyncPhase>> = {
@@ -58,12 +58,12 @@ const PHASE_OF: Readonly<Record<Role, SyncPhase>> = {
 
 const CONNECTED: readonly SyncPhase[] = Object.values(PHASE_OF);
 
-/** Whether the client is in its session in this phase. */
+/** Whether the client is connected to its session in this phase. */
 export function isConnected(phase: SyncPhase): boolean {
   return CONNECTED.includes(phase);
 }
 
-/** Every cause: the phases it changes, and the one it leads to. */
+/** Each cause, with the phases that it changes and the phase that it leads to. */
 const CHANGES: Readonly<Record<Exclude<Cause, object>, [from: readonly SyncPhase[], to: SyncPhase]>> = {
   connect: [[SyncPhase.DISCONNECTED], SyncPhase.CONNECTING],
   ended: [Object.values(SyncPhase), SyncPhase.DISCONNECTED],
@@ -74,7 +74,7 @@ const CHANGES: Readonly<Record<Exclude<Cause, object>, [from: readonly SyncPhase
   freed: [[SyncPhase.PASSIVE], SyncPhase.CONNECTED_IDLE],
 };
 
-/** The phase that follows, the same one where a cause changes nothing. */
+/** The next phase; the same phase if the cause does not change it. */
 export function next(phase: SyncPhase, cause: Cause): SyncPhase {
   const [from, to] = typeof cause === 'object' ? [[SyncPhase.CONNECTING], PHASE_OF[cause.returned]] : CHANGES[cause];
   return from.includes(phase) ? to : phase;

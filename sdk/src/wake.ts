@@ -1,28 +1,28 @@
-/** What a browser tells of sleep and of the network. Elsewhere nothing does, and nothing is listened to. */
+/** A browser's events about sleep and the network. Other platforms have none, and nothing is registered there. */
 
-/** What to do about it. */
+/** The callbacks for these events. */
 export interface Wakes {
-  /** The network is back, or the page is seen again. */
+  /** The network is back, or the page is visible again. */
   awake(): void;
-  /** The network has gone. */
+  /** The network is lost. */
   offline(): void;
 }
 
-/** Listens until the function it returns is called. */
+/** Registers the callbacks. The returned function removes them. */
 export function watchWakes(wakes: Wakes): () => void {
   const { document, addEventListener, removeEventListener } = globalThis as Partial<typeof globalThis>;
   if (!document || !addEventListener || !removeEventListener) return () => {};
   const awake = (): void => wakes.awake();
   const offline = (): void => wakes.offline();
-  const seen = (): void => {
+  const visible = (): void => {
     if (document.visibilityState === 'visible') wakes.awake();
   };
   addEventListener('online', awake);
   addEventListener('offline', offline);
-  document.addEventListener('visibilitychange', seen);
+  document.addEventListener('visibilitychange', visible);
   return () => {
     removeEventListener('online', awake);
     removeEventListener('offline', offline);
-    document.removeEventListener('visibilitychange', seen);
+    document.removeEventListener('visibilitychange', visible);
   };
 }

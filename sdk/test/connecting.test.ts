@@ -10,7 +10,7 @@ beforeEach(() => {
 afterEach(() => vi.useRealTimers());
 
 describe('connectToSession', () => {
-  it('names the session and the client in the address, and keeps what else is there', async () => {
+  it('adds the session and the client to the address', async () => {
     const client = relay.client({ wsUrl: 'ws://relay.test/ws?team=7' });
     void client.connectToSession('session-1');
     const { pathname, searchParams } = relay.socket.url;
@@ -19,7 +19,7 @@ describe('connectToSession', () => {
     expect(searchParams.has('resume')).toBe(false);
   });
 
-  it('says the handshake first, and settles when the relay has answered it', async () => {
+  it('sends the handshake first and settles on its answer', async () => {
     const client = relay.client();
     const settled = vi.fn();
     const connecting = client.connectToSession('session-1').then(settled);
@@ -34,7 +34,7 @@ describe('connectToSession', () => {
     expect(client.getCurrentSessionId()).toBe('session-1');
   });
 
-  it('takes a relay that does not answer the handshake for one that does not know it', async () => {
+  it('treats a relay without an answer as one without the handshake', async () => {
     const client = relay.client();
     const connecting = client.connectToSession('session-1');
     relay.socket.open();
@@ -43,19 +43,19 @@ describe('connectToSession', () => {
     expect(client.isConnectedIdle()).toBe(true);
   });
 
-  it('goes by the answer to the handshake, not by what was said to a client without one', async () => {
+  it('ignores the old role frames before the handshake answer', async () => {
     const client = relay.client();
     const connecting = client.connectToSession('session-1');
     const socket = relay.socket.open();
-    // The three that tell an old client that it follows.
-    socket.say('accept_control', {}, { clientId: 'ann' }).assign('ACTIVE').say('confirm_transfer', {});
+    // The three frames that make an old client a follower.
+    socket.deliver('accept_control', {}, { clientId: 'ann' }).assign('ACTIVE').deliver('confirm_transfer', {});
     socket.ack({ role: 'connected' });
     await connecting;
     expect(client.isConnectedIdle()).toBe(true);
     expect(socket.sent.map(({ type }) => type)).toEqual(['protocol_handshake']);
   });
 
-  it('goes by the name that the relay gave it', async () => {
+  it('uses the client id that the relay assigns', async () => {
     const client = relay.client();
     const connecting = client.connectToSession('session-1');
     relay.socket.open().ack({ clientId: 'another-name' });
@@ -80,7 +80,7 @@ describe('connectToSession', () => {
     });
   }
 
-  it('rejects at once when nobody is there', async () => {
+  it('rejects at once when the relay is unreachable', async () => {
     const client = relay.client();
     const failing = failure(() => client.connectToSession('session-1'));
     relay.socket.drop(1006);
@@ -89,18 +89,18 @@ describe('connectToSession', () => {
     expect(relay.sockets.length).toBe(1);
   });
 
-  it('tries again while a relay restarts or has too much to do', async () => {
+  it('retries while a relay restarts or is overloaded', async () => {
     for (const code of [1012, 1013]) {
       const client = relay.client();
       const connecting = client.connectToSession('session-1');
       relay.socket.open().drop(code, 'later');
-      (await relay.again()).open().ack();
+      (await relay.reconnection()).open().ack();
       await connecting;
       expect(client.isConnected()).toBe(true);
     }
   });
 
-  it('rejects when the time-out is over, whatever was tried', async () => {
+  it('rejects at the time-out', async () => {
     const client = relay.client({ connectionTimeout: 3_000 });
     const failing = failure(() => client.connectToSession('session-1'));
     await vi.advanceTimersByTimeAsync(3_000);
@@ -108,7 +108,7 @@ describe('connectToSession', () => {
     expect(relay.socket.closedBy).toBe(1000);
   });
 
-  it('obeys an AbortSignal, before and while it connects', async () => {
+  it('obeys an AbortSignal before and during the connect', async () => {
     const stop = new AbortController();
     const client = relay.client();
     const failing = failure(() => client.connectToSession('session-1', { signal: stop.signal }));
@@ -119,7 +119,7 @@ describe('connectToSession', () => {
     expect(relay.sockets.length).toBe(1);
   });
 
-  it('is not possible twice, but again after disconnect()', async () => {
+  it('is possible again only after disconnect()', async () => {
     const client = await relay.connected();
     expect(await failure(() => client.connectToSession('session-2'))).toMatchObject({ type: 'invalid_operation' });
     client.disconnect();
@@ -129,13 +129,13 @@ describe('connectToSession', () => {
     expect(client.getCurrentSessionId()).toBe('session-2');
   });
 
-  it('says what is wrong with an id that is none', async () => {
+  it('rejects an invalid session id', async () => {
     const client = relay.client();
     expect(await failure(() => client.connectToSession(''))).toMatchObject({ type: 'invalid_config' });
     expect(await failure(() => client.connectToSession(null as unknown as string))).toMatchObject({ type: 'invalid_config' });
   });
 
-  it('rejects with the reason when the page may not open such a socket', async () => {
+  it('rejects with the reason when the browser forbids the socket', async () => {
     class Forbidden {
       constructor() {
         throw new Error('an insecure socket from a secure page');
@@ -148,8 +148,8 @@ describe('connectToSession', () => {
   });
 });
 
-describe('the settings', () => {
-  it('are refused in a sentence when they cannot work', async () => {
+describe('the configuration', () => {
+  it('is rejected when an address is invalid', async () => {
     expect(await failure(() => relay.client({ wsUrl: 'http://relay.test' }))).toMatchObject({ type: 'invalid_config' });
     expect(await failure(() => relay.client({ wsUrl: 'relay' }))).toMatchObject({ type: 'invalid_config' });
     expect(await failure(() => relay.client({ baseUrl: 'ws://relay.test' }))).toMatchObject({
@@ -158,30 +158,30 @@ describe('the settings', () => {
   });
 });
 
-describe('who else is there', () => {
-  it('is told after the client is connected, whoever was there before and whoever comes', async () => {
+describe('the peers', () => {
+  it('are reported after the client is connected', async () => {
     const client = relay.client();
     const [came, went] = [record(client, 'clientConnected'), record(client, 'clientDisconnected')];
     const connecting = client.connectToSession('session-1');
-    relay.socket.open().say('client_connected', undefined, { clientId: 'ann' }).ack();
+    relay.socket.open().deliver('client_connected', undefined, { clientId: 'ann' }).ack();
     await connecting;
     expect(came).toEqual([]);
     await tasks();
     expect(came).toEqual(['ann']);
-    relay.socket.say('client_connected', undefined, { clientId: 'bob' }).say('client_disconnected', {}, { clientId: 'ann' });
+    relay.socket.deliver('client_connected', undefined, { clientId: 'bob' }).deliver('client_disconnected', {}, { clientId: 'ann' });
     await tasks();
     expect([came, went, client.getPeers()]).toEqual([['ann', 'bob'], ['ann'], ['bob']]);
   });
 
-  it('is told of changes only, after the client itself was away', async () => {
+  it('are reported after a reconnect only if they changed', async () => {
     const client = await relay.connected();
-    relay.socket.say('client_connected', undefined, { clientId: 'ann' }).say('client_connected', undefined, { clientId: 'bob' });
+    relay.socket.deliver('client_connected', undefined, { clientId: 'ann' }).deliver('client_connected', undefined, { clientId: 'bob' });
     await tasks();
     const [came, went] = [record(client, 'clientConnected'), record(client, 'clientDisconnected')];
     relay.socket.drop();
-    const socket = await relay.again();
+    const socket = await relay.reconnection();
     socket.open();
-    for (const clientId of ['bob', 'cid']) socket.say('client_connected', undefined, { clientId });
+    for (const clientId of ['bob', 'cid']) socket.deliver('client_connected', undefined, { clientId });
     socket.ack({ resumed: true });
     await tasks();
     expect([came, went]).toEqual([['cid'], ['ann']]);

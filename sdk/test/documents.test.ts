@@ -2,11 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { closedForGood, whenToReturn } from '../src/codes';
+import { closedForGood, reconnectTiming } from '../src/codes';
 
 const protocol = readFileSync(new URL('../../docs/protocol.md', import.meta.url), 'utf8');
 
-/** The rows of the table of close codes: code, reason, what a client does. */
+/** The rows of the table of close codes: code, reason, action of a client. */
 function closeCodes(): [code: number, reason: string, action: string][] {
   const section = protocol.split('### Close codes')[1]!.split('\n## ')[0]!;
   return [...section.matchAll(/^\| (\d{4}) \| `(.+?)` \| (.+?) \|$/gm)].map(([, code, reason, action]) => [
@@ -17,27 +17,27 @@ function closeCodes(): [code: number, reason: string, action: string][] {
 }
 
 describe('the close codes of the protocol', () => {
-  it('are read from the document', () => {
+  it('are found in the document', () => {
     expect(closeCodes().length).toBeGreaterThan(10);
   });
 
   for (const [code, reason, action] of closeCodes()) {
-    it(`are obeyed: ${code} ${reason}`, () => {
-      const when = whenToReturn(code);
+    it(`have the documented reconnect timing: ${code} ${reason}`, () => {
+      const when = reconnectTiming(code);
       if (/^(gives up|nothing)/.test(action)) expect(when).toBe('never');
       else if (action.includes('at once')) expect(when).toBe('at-once');
       else if (action.includes('after a while')) expect(when).toBe('later');
       else expect(when).toBe('soon');
     });
 
-    it(`have an error of their own: ${reason}`, () => {
+    it(`keep their reason as the error code: ${reason}`, () => {
       expect(closedForGood({ code, reason }).code).toBe(reason);
     });
   }
 });
 
-describe('the frame types of the protocol', () => {
-  it('that this client sends and understands are all documented', () => {
+describe('the frame types of the client', () => {
+  it('are all documented in the protocol', () => {
     const source = readFileSync(new URL('../src/protocol.ts', import.meta.url), 'utf8');
     const union = source.split('export type FrameType =')[1]!.split(';')[0]!;
     const types = [...union.matchAll(/'(\w+)'/g)].map(([, type]) => type);
@@ -46,9 +46,9 @@ describe('the frame types of the protocol', () => {
   });
 });
 
-describe('what is committed although it is made from sources', () => {
+describe('the generated files', () => {
   for (const [what, script] of [['the demo page', 'build-demo'], ['the API reference', 'api-reference']]) {
-    it(`is of today: ${what}`, { timeout: 60_000 }, () => {
+    it(`are up to date: ${what}`, { timeout: 60_000 }, () => {
       const path = fileURLToPath(new URL(`../scripts/${script}.mjs`, import.meta.url));
       const { status, stderr } = spawnSync(process.execPath, [path, '--check'], { encoding: 'utf8' });
       expect([status, stderr]).toEqual([0, '']);

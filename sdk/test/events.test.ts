@@ -11,10 +11,10 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-const update = (index: number): void => void relay.socket.say('state_update', step(index), { clientId: 'ann', epoch: 2 });
+const update = (index: number): void => void relay.socket.deliver('state_update', step(index), { clientId: 'ann', epoch: 2 });
 
 describe('listeners', () => {
-  it('are called in the order they were registered, once each, until they are taken off', async () => {
+  it('are called in order of registration until removed', async () => {
     const client = await relay.passive();
     const calls: string[] = [];
     const first = (): void => void calls.push('first');
@@ -28,7 +28,7 @@ describe('listeners', () => {
     expect(calls).toEqual(['first', 'second', 'once', 'second']);
   });
 
-  it('get events in the order of their causes, each after what the one before it brought about', async () => {
+  it('get each event after the tasks of the previous one', async () => {
     const client = await relay.passive();
     const seen: unknown[] = [];
     client.on('tutorialStateUpdated', ({ stepContent }) => {
@@ -41,7 +41,7 @@ describe('listeners', () => {
     expect(seen).toEqual([1, 'after 1', 2, 'after 2']);
   });
 
-  it('that throw are an error event, and disturb neither the others nor the client', async () => {
+  it('that throw cause an error event and affect nothing else', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
     const cause = new Error('mine');
@@ -57,7 +57,7 @@ describe('listeners', () => {
     expect(client.isPassive()).toBe(true);
   });
 
-  it('of errors that throw are said on the console, as are errors that nobody listens for', async () => {
+  it('that fail on an error, or are missing, lead to the console', async () => {
     const said = vi.spyOn(console, 'error').mockImplementation(() => {});
     const client = await relay.active();
     relay.socket.reject('state_update', 'stale_epoch');
@@ -71,7 +71,7 @@ describe('listeners', () => {
     expect(said).toHaveBeenCalledTimes(2);
   });
 
-  it('that send a state where none may be sent get a typed error as an event', async () => {
+  it('that send a forbidden state cause a typed error event', async () => {
     const client = await relay.active();
     const errors = record(client, 'error');
     client.on('syncPhaseChanged', ({ newPhase }) => newPhase === 'passive' && client.sendTutorialState(step(1)));
@@ -81,12 +81,12 @@ describe('listeners', () => {
   });
 });
 
-describe('what is not a frame', () => {
-  it('is ignored, and so is what nobody knows', async () => {
+describe('an invalid or unknown frame', () => {
+  it('is ignored', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
-    for (const text of ['', 'hello', '[]', '{}', 'null', '{"type":7}', '{"type":"brand_new"}', new ArrayBuffer(4)]) relay.socket.sayText(text);
-    relay.socket.say('state_update', undefined).say('assign_sync_direction');
+    for (const text of ['', 'hello', '[]', '{}', 'null', '{"type":7}', '{"type":"brand_new"}', new ArrayBuffer(4)]) relay.socket.deliverText(text);
+    relay.socket.deliver('state_update', undefined).deliver('assign_sync_direction');
     await tasks();
     expect(client.isPassive()).toBe(true);
     expect(errors).toEqual([]);
@@ -94,7 +94,7 @@ describe('what is not a frame', () => {
 });
 
 describe('every call', () => {
-  it('without a session says what to do first', async () => {
+  it('without a session names the call to make first', async () => {
     const client = relay.client();
     const calls = [
       () => client.pullStateFromPeer(),
@@ -116,7 +116,7 @@ describe('every call', () => {
     client.disconnect();
   });
 
-  it('while the connection is away says that it is', async () => {
+  it('during a loss names the event to wait for', async () => {
     const client = await relay.active();
     relay.socket.drop();
     for (const call of [() => client.releaseControl(), () => client.offerControlToPeer(), () => client.pullStateFromPeer()]) {

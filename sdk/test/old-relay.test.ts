@@ -29,7 +29,7 @@ async function inRole(direction: 'ACTIVE' | 'PASSIVE'): Promise<RelayClient> {
   return client;
 }
 
-describe('on a relay that does not know the handshake', () => {
+describe('on a relay without the handshake', () => {
   it('a refusal is an assignment of the other role', async () => {
     const client = await connected();
     const failing = failure(() => client.pullStateFromPeer());
@@ -44,35 +44,35 @@ describe('on a relay that does not know the handshake', () => {
     expect(relay.socket.last('state_update')).not.toHaveProperty('epoch');
   });
 
-  it('control goes to who takes it, which is confirmed', async () => {
+  it('the client that loses control confirms the transfer', async () => {
     const client = await inRole('ACTIVE');
-    relay.socket.say('accept_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
+    relay.socket.deliver('accept_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
     expect(client.isPassive()).toBe(true);
     expect(relay.socket.last('confirm_transfer').data).toMatchObject({ toClientId: 'ann' });
   });
 
-  it('control that was taken is confirmed by who lost it', async () => {
+  it('a take settles when the old controller confirms it', async () => {
     const client = await inRole('PASSIVE');
-    relay.socket.say('offer_control', { tutorialState: null }, { clientId: 'ann' });
+    relay.socket.deliver('offer_control', { tutorialState: null }, { clientId: 'ann' });
     const taking = client.acceptControlTransfer();
     expect(relay.socket.last('accept_control').data).toMatchObject({ fromClientId: 'ann' });
-    relay.socket.say('confirm_transfer', {}, { clientId: 'ann' });
+    relay.socket.deliver('confirm_transfer', {}, { clientId: 'ann' });
     await taking;
     expect(client.isActive()).toBe(true);
   });
 
-  it('a request is granted by accept_control, which nobody confirms', async () => {
+  it('a grant of a request is not confirmed', async () => {
     const client = await inRole('PASSIVE');
     const asking = client.requestControl();
-    relay.socket.say('accept_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
+    relay.socket.deliver('accept_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
     await asking;
     expect(client.isActive()).toBe(true);
     expect(relay.socket.all('confirm_transfer')).toEqual([]);
   });
 
-  it('who grants a request follows at once, and so does who releases', async () => {
+  it('a client follows at once after a grant or a release', async () => {
     const granting = await inRole('ACTIVE');
-    relay.socket.say('request_control', {}, { clientId: 'ann' });
+    relay.socket.deliver('request_control', {}, { clientId: 'ann' });
     await granting.acceptControlTransfer();
     expect(granting.isPassive()).toBe(true);
     const releasing = await inRole('ACTIVE');
@@ -80,12 +80,12 @@ describe('on a relay that does not know the handshake', () => {
     expect(releasing.isPassive()).toBe(true);
   });
 
-  it('a client that comes back asks for its direction again', async () => {
+  it('a client that reconnects asks for its direction again', async () => {
     const client = await inRole('ACTIVE');
     const phases = record(client, 'syncPhaseChanged');
     relay.socket.drop();
     client.sendTutorialState(step(3));
-    (await relay.again()).open();
+    (await relay.reconnection()).open();
     await vi.advanceTimersByTimeAsync(HANDSHAKE_MS);
     expect(relay.socket.url.searchParams.has('resume')).toBe(false);
     expect(relay.socket.last('coordinate_sync_direction').data).toMatchObject({ preferredDirection: 'ACTIVE' });
@@ -95,7 +95,7 @@ describe('on a relay that does not know the handshake', () => {
     expect(phases.map(({ newPhase }) => newPhase)).toEqual(['connecting', 'connected_idle', 'active']);
   });
 
-  it('that was only slow to answer, the answer still counts', async () => {
+  it('a late handshake answer still counts', async () => {
     const client = await connected();
     relay.socket.ack({ epoch: 5 });
     const pulling = client.pullStateFromPeer();

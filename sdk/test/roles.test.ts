@@ -9,8 +9,8 @@ beforeEach(() => {
 });
 afterEach(() => vi.useRealTimers());
 
-describe('a role that the relay gave because another client chose first', () => {
-  it('may still be chosen: to follow, with a state to begin with and an event', async () => {
+describe('a role assigned because another client chose first', () => {
+  it('may be confirmed as follower, with an initial state', async () => {
     const client = await relay.connected();
     relay.socket.assign('PASSIVE', 2);
     await tasks();
@@ -26,7 +26,7 @@ describe('a role that the relay gave because another client chose first', () => 
     expect(await failure(() => client.pushStateToPeer())).toMatchObject({ type: 'invalid_operation' });
   });
 
-  it('may still be chosen: to drive, and asks for the state', async () => {
+  it('may be confirmed as controller, which asks for the state', async () => {
     const client = await relay.connected();
     relay.socket.assign('ACTIVE', 2);
     const pulling = client.pullStateFromPeer();
@@ -36,7 +36,7 @@ describe('a role that the relay gave because another client chose first', () => 
     expect(await failure(() => client.pullStateFromPeer())).toMatchObject({ type: 'invalid_operation' });
   });
 
-  it('may be asked against, and is kept when that is refused', async () => {
+  it('is kept when a pull for control is refused', async () => {
     const client = await relay.connected();
     relay.socket.assign('PASSIVE', 2);
     const failing = failure(() => client.pullStateFromPeer());
@@ -45,9 +45,9 @@ describe('a role that the relay gave because another client chose first', () => 
     expect(client.isPassive()).toBe(true);
   });
 
-  it('counts as not chosen again when the role before it was given up', async () => {
+  it('may be chosen again after the controller released', async () => {
     const client = await relay.passive();
-    relay.socket.say('release_control', {}, { clientId: 'ann' }).assign('PASSIVE', 3);
+    relay.socket.deliver('release_control', {}, { clientId: 'ann' }).assign('PASSIVE', 3);
     const pushing = client.pushStateToPeer();
     relay.socket.assign('PASSIVE', 3);
     await pushing;
@@ -55,7 +55,7 @@ describe('a role that the relay gave because another client chose first', () => 
 });
 
 describe('pullStateFromPeer', () => {
-  it('settles when the relay has made the client ACTIVE, and asks the others for their state', async () => {
+  it('settles when ACTIVE and asks the others for their state', async () => {
     const client = await relay.connected();
     const pulling = client.pullStateFromPeer();
     expect(relay.socket.last('coordinate_sync_direction').data).toMatchObject({ preferredDirection: 'ACTIVE' });
@@ -65,7 +65,7 @@ describe('pullStateFromPeer', () => {
     relay.socket.last('request_sync');
   });
 
-  it('rejects when another drives, and the client follows', async () => {
+  it('rejects and follows when another client has control', async () => {
     const client = await relay.connected();
     const failing = failure(() => client.pullStateFromPeer());
     relay.socket.assign('PASSIVE', 1).reject('coordinate_sync_direction', 'control_held');
@@ -73,7 +73,7 @@ describe('pullStateFromPeer', () => {
     expect(client.isPassive()).toBe(true);
   });
 
-  it('waits, following, while a person decides', async () => {
+  it('waits as follower while a person decides', async () => {
     const client = await relay.connected();
     const pulling = client.pullStateFromPeer();
     relay.socket.assign('PASSIVE', 1);
@@ -83,11 +83,11 @@ describe('pullStateFromPeer', () => {
     await pulling;
   });
 
-  it('rejects when the person declines, and when nobody answers', async () => {
+  it('rejects when declined and at the time limit', async () => {
     const client = await relay.connected();
     const declined = failure(() => client.pullStateFromPeer());
     relay.socket.assign('PASSIVE', 1);
-    relay.socket.say('decline_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
+    relay.socket.deliver('decline_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
     expect(await declined).toMatchObject({ type: 'control_refused', code: 'declined' });
 
     const ignored = failure(() => client.requestControl());
@@ -103,7 +103,7 @@ describe('pullStateFromPeer', () => {
 });
 
 describe('pushStateToPeer', () => {
-  it('settles when the relay has made the client PASSIVE, which may then begin with one state', async () => {
+  it('settles when PASSIVE and allows one initial state', async () => {
     const client = await relay.connected();
     const pushing = client.pushStateToPeer();
     relay.socket.assign('PASSIVE', 2);
@@ -120,7 +120,7 @@ describe('pushStateToPeer', () => {
     expect(await failing).toMatchObject({ type: 'timeout' });
   });
 
-  it('allows no first state to a client that follows because another took control', async () => {
+  it('allows no initial state to a client that lost control', async () => {
     const client = await relay.active();
     relay.socket.assign('PASSIVE', 3);
     expect(await failure(() => client.sendTutorialState(step(2)))).toMatchObject({ type: 'not_active' });
@@ -128,7 +128,7 @@ describe('pushStateToPeer', () => {
 });
 
 describe('a promise and its event', () => {
-  it('come in this order, so that listeners may be registered in between', async () => {
+  it('come in this order, so a listener may be registered between', async () => {
     const client = await relay.connected();
     const pushing = client.pushStateToPeer();
     relay.socket.assign('PASSIVE', 2);
@@ -142,9 +142,9 @@ describe('a promise and its event', () => {
 });
 
 describe('requestControl', () => {
-  it('settles when control was given', async () => {
+  it('settles when control is granted', async () => {
     const client = await relay.passive();
-    relay.socket.say('role_changed', { role: 'active' }, { clientId: 'ann', epoch: 2 });
+    relay.socket.deliver('role_changed', { role: 'active' }, { clientId: 'ann', epoch: 2 });
     const asking = client.requestControl('my turn');
     expect(relay.socket.last('request_control').data).toMatchObject({ targetClientId: 'ann', reason: 'my turn' });
     relay.socket.assign('ACTIVE', 3);
@@ -152,7 +152,7 @@ describe('requestControl', () => {
   });
 
   for (const code of ['control_pending', 'control_denied', 'store_unavailable']) {
-    it(`rejects when the relay refuses it: ${code}`, async () => {
+    it(`rejects when the relay refuses: ${code}`, async () => {
       const client = await relay.passive();
       const failing = failure(() => client.requestControl());
       relay.socket.reject('request_control', code);
@@ -160,30 +160,30 @@ describe('requestControl', () => {
     });
   }
 
-  it('is declined to whoever asked, and to nobody else', async () => {
+  it('is declined only for the client that asked', async () => {
     const client = await relay.passive();
     const declined = record(client, 'controlDeclined');
     const failing = failure(() => client.requestControl());
-    relay.socket.say('decline_control', { fromClientId: 'somebody else' }, { clientId: 'ann' });
+    relay.socket.deliver('decline_control', { fromClientId: 'somebody else' }, { clientId: 'ann' });
     await tasks();
     expect(declined).toEqual([]);
-    relay.socket.say('decline_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
+    relay.socket.deliver('decline_control', { fromClientId: client.getClientId() }, { clientId: 'ann' });
     expect(await failing).toMatchObject({ code: 'declined' });
     await tasks();
     expect(declined).toEqual([{ clientId: 'ann' }]);
   });
 
-  it('is not for a client that drives', async () => {
+  it('is not possible for the controller', async () => {
     const client = await relay.active();
     expect(await failure(() => client.requestControl())).toMatchObject({ type: 'invalid_operation' });
   });
 });
 
-describe('a request of another', () => {
+describe('a request of another client', () => {
   it('can be accepted', async () => {
     const client = await relay.active();
     client.on('controlRequested', (event) => void event.accept());
-    relay.socket.say('request_control', { reason: 'please' }, { clientId: 'ann' });
+    relay.socket.deliver('request_control', { reason: 'please' }, { clientId: 'ann' });
     await tasks();
     expect(relay.socket.last('accept_control')).toMatchObject({ epoch: 2, data: { fromClientId: 'ann' } });
     relay.socket.assign('PASSIVE', 3);
@@ -193,32 +193,32 @@ describe('a request of another', () => {
   it('can be declined', async () => {
     const client = await relay.active();
     client.on('controlRequested', (event) => event.decline());
-    relay.socket.say('request_control', {}, { clientId: 'ann' });
+    relay.socket.deliver('request_control', {}, { clientId: 'ann' });
     await tasks();
     expect(relay.socket.last('decline_control').data).toMatchObject({ fromClientId: 'ann' });
   });
 
-  it('is answered oldest first by the calls without a name', async () => {
+  it('is answered oldest first by calls without a client id', async () => {
     const client = await relay.active();
-    relay.socket.say('request_control', {}, { clientId: 'ann' }).say('request_control', {}, { clientId: 'bob' });
+    relay.socket.deliver('request_control', {}, { clientId: 'ann' }).deliver('request_control', {}, { clientId: 'bob' });
     client.declineControl();
     expect(relay.socket.last('decline_control').data).toMatchObject({ fromClientId: 'ann' });
     void client.acceptControlTransfer();
     expect(relay.socket.last('accept_control').data).toMatchObject({ fromClientId: 'bob' });
   });
 
-  it('is over when it was answered, when control has moved, and when its client has left', async () => {
+  it('ends by an answer, a transfer of control or a leave', async () => {
     const client = await relay.active();
     const requests = record(client, 'controlRequested');
     const nothing = { type: 'nothing_pending' };
-    relay.socket.say('client_connected', undefined, { clientId: 'ann' });
-    relay.socket.say('request_control', {}, { clientId: 'ann' });
+    relay.socket.deliver('client_connected', undefined, { clientId: 'ann' });
+    relay.socket.deliver('request_control', {}, { clientId: 'ann' });
     await tasks();
     requests[0]!.decline();
     expect(await failure(() => requests[0]!.accept())).toMatchObject(nothing);
-    relay.socket.say('request_control', {}, { clientId: 'ann' }).say('client_disconnected', {}, { clientId: 'ann' });
+    relay.socket.deliver('request_control', {}, { clientId: 'ann' }).deliver('client_disconnected', {}, { clientId: 'ann' });
     expect(await failure(() => client.acceptControlTransfer())).toMatchObject(nothing);
-    relay.socket.say('request_control', {}, { clientId: 'bob' }).assign('ACTIVE', 3);
+    relay.socket.deliver('request_control', {}, { clientId: 'bob' }).assign('ACTIVE', 3);
     expect(await failure(() => client.declineControl())).toMatchObject(nothing);
     await tasks();
     relay.socket.assign('PASSIVE', 4);
@@ -226,8 +226,8 @@ describe('a request of another', () => {
   });
 });
 
-describe('an offer of another', () => {
-  const offer = (): void => void relay.socket.say('offer_control', { tutorialState: step(5) }, { clientId: 'ann', epoch: 2 });
+describe('an offer of another client', () => {
+  const offer = (): void => void relay.socket.deliver('offer_control', { tutorialState: step(5) }, { clientId: 'ann', epoch: 2 });
 
   it('can be accepted', async () => {
     const client = await relay.passive();
@@ -249,18 +249,18 @@ describe('an offer of another', () => {
     expect(await failure(() => client.declineControl())).toMatchObject({ type: 'nothing_pending' });
   });
 
-  it('is over when control has moved', async () => {
+  it('ends when control moves', async () => {
     const client = await relay.passive();
     const offers = record(client, 'controlOffered');
     offer();
-    relay.socket.say('role_changed', { role: 'active' }, { clientId: 'bob', epoch: 3 });
+    relay.socket.deliver('role_changed', { role: 'active' }, { clientId: 'bob', epoch: 3 });
     await tasks();
     expect(await failure(() => offers[0]!.accept())).toMatchObject({ type: 'nothing_pending' });
   });
 });
 
-describe('acceptControlTransfer without anything pending', () => {
-  it('takes control, naming the epoch', async () => {
+describe('acceptControlTransfer without an offer or a request', () => {
+  it('takes control and names the epoch', async () => {
     const client = await relay.passive();
     const taking = client.acceptControlTransfer();
     expect(relay.socket.last('accept_control')).toMatchObject({ epoch: 2, data: { fromClientId: '' } });
@@ -268,7 +268,7 @@ describe('acceptControlTransfer without anything pending', () => {
     await taking;
   });
 
-  it('is refused as a rejection and as an event, and breaks nobody who does not await it', async () => {
+  it('reports a refusal as a rejection and as an event', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
     const failing = failure(() => client.acceptControlTransfer());
@@ -282,16 +282,16 @@ describe('acceptControlTransfer without anything pending', () => {
     expect(errors.length).toBe(2);
   });
 
-  it('is for nobody who drives', async () => {
+  it('is not possible for the controller', async () => {
     const client = await relay.active();
     expect(await failure(() => client.acceptControlTransfer())).toMatchObject({ type: 'nothing_pending' });
   });
 });
 
 describe('offerControlToPeer', () => {
-  it('says where the tutorial stands, and to whom', async () => {
+  it('carries the state and the receiver', async () => {
     const client = await relay.active();
-    relay.socket.say('client_connected', undefined, { clientId: 'ann' });
+    relay.socket.deliver('client_connected', undefined, { clientId: 'ann' });
     client.sendTutorialState(step(4));
     client.offerControlToPeer();
     const metadata = { fromClientId: client.getClientId(), toClientId: 'ann' };
@@ -307,14 +307,14 @@ describe('offerControlToPeer', () => {
     expect(errors).toMatchObject([{ type: 'control_refused', code: 'stale_epoch' }]);
   });
 
-  it('is only for who drives', async () => {
+  it('is possible only for the controller', async () => {
     const client = await relay.passive();
     expect(await failure(() => client.offerControlToPeer())).toMatchObject({ type: 'not_active' });
   });
 });
 
 describe('releaseControl', () => {
-  it('makes the client PASSIVE at once, and settles when the relay has answered', async () => {
+  it('makes the client PASSIVE at once and settles on the answer', async () => {
     const client = await relay.active();
     const releasing = client.releaseControl();
     expect(client.isPassive()).toBe(true);
@@ -324,13 +324,13 @@ describe('releaseControl', () => {
     await releasing;
   });
 
-  it('frees those who followed', async () => {
+  it('makes followers CONNECTED_IDLE', async () => {
     const client = await relay.passive();
-    relay.socket.say('release_control', {}, { clientId: 'ann' });
+    relay.socket.deliver('release_control', {}, { clientId: 'ann' });
     expect(client.isConnectedIdle()).toBe(true);
   });
 
-  it('is only for who drives', async () => {
+  it('is possible only for the controller', async () => {
     const client = await relay.connected();
     expect(await failure(() => client.releaseControl())).toMatchObject({ type: 'not_active' });
   });

@@ -51,7 +51,7 @@ describe('sessions', () => {
     expect(JSON.parse(seen[0]!.body)).toEqual({ metadata: { tutorial: 'x' }, ...options });
   });
 
-  it('are read, and are null when there is none', async () => {
+  it('are read, and null if missing', async () => {
     answer = [200, session];
     expect(await client.getSession('a/b')).toMatchObject({ id: 'abc' });
     expect(seen[0]!.url).toBe('/relay/api/sessions/a%2Fb');
@@ -60,7 +60,7 @@ describe('sessions', () => {
     expect(await client.getSession()).toBe(null);
   });
 
-  it('that an old relay does not have are null, though it says 200', async () => {
+  it('are null if an old relay answers 200 with an error', async () => {
     answer = [200, '{"error":"Session not found"}'];
     expect(await client.getSession('abc')).toBe(null);
   });
@@ -73,13 +73,13 @@ describe('sessions', () => {
     expect(await failure(() => client.deleteSession('abc'))).toMatchObject({ type: 'session_not_found' });
   });
 
-  it('are listed for who may', async () => {
+  it('are listed with the admin token', async () => {
     answer = [200, `[${session}]`];
     expect(await client.listSessions({ adminToken: 'secret' })).toMatchObject([{ id: 'abc' }]);
     expect(seen).toMatchObject([{ method: 'GET', url: '/relay/api/sessions', authorization: 'Bearer secret' }]);
   });
 
-  it('are refused with the relay\'s own words and code', async () => {
+  it('are refused with the message and code of the relay', async () => {
     answer = [503, '{"error":"The store is away.","code":"store_unavailable"}'];
     expect(await failure(() => client.createSession())).toMatchObject({
       type: 'request_failed', status: 503, code: 'store_unavailable', message: 'The store is away.',
@@ -88,7 +88,7 @@ describe('sessions', () => {
     expect(await failure(() => client.createSession())).toMatchObject({ type: 'request_failed', status: 502 });
   });
 
-  it('cannot have metadata that JSON cannot carry', async () => {
+  it('reject metadata that JSON cannot represent', async () => {
     const round: { self?: unknown } = {};
     round.self = round;
     expect(await failure(() => client.createSession(round))).toMatchObject({ type: 'invalid_state' });
@@ -105,7 +105,7 @@ describe('sessions', () => {
     expect(await failure(() => client.createSession({}, { signal: stop.signal }))).toMatchObject({ type: 'aborted' });
   });
 
-  it('of a relay that is not there say so without the address of a session', async () => {
+  it('on an unreachable relay fail without naming the session', async () => {
     const away = new RelayClient({ baseUrl: 'http://127.0.0.1:1', wsUrl: 'ws://127.0.0.1:1', sessionEndpoint: '/api/sessions' });
     const error = await failure(() => away.getSession('a-secret'));
     expect(error.type).toBe('connection_failed');

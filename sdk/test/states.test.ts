@@ -11,15 +11,15 @@ afterEach(() => vi.useRealTimers());
 
 const at = (index: number): object => ({ stepContent: { index } });
 
-describe('a state of the ACTIVE client', () => {
-  it('is sent at once, with the epoch it belongs to', async () => {
+describe('a state of the controller', () => {
+  it('is sent at once with its epoch', async () => {
     const client = await relay.active();
     client.sendTutorialState(step(1));
     expect(relay.socket.last('state_update')).toMatchObject({ epoch: 2, clientId: client.getClientId(), data: at(1) });
     expect(client.getLastTutorialState()).toEqual(step(1));
   });
 
-  it('is taken as it is then, whatever its owner does with it afterwards', async () => {
+  it('is copied when sent', async () => {
     const client = await relay.active();
     const state = step(1);
     client.sendTutorialState(state);
@@ -27,7 +27,7 @@ describe('a state of the ACTIVE client', () => {
     expect(client.getLastTutorialState()).toMatchObject(at(1));
   });
 
-  it('that JSON cannot carry is refused', async () => {
+  it('that JSON cannot represent is refused', async () => {
     const client = await relay.active();
     const round: { self?: unknown } = {};
     round.self = round;
@@ -46,8 +46,8 @@ describe('a state of the ACTIVE client', () => {
   });
 });
 
-describe('a state that is given while control is being decided', () => {
-  it('is kept, the newest only, and sent when control is granted', async () => {
+describe('a state given while control is undecided', () => {
+  it('is kept, newest only, and sent when control is granted', async () => {
     const client = await relay.passive();
     void client.acceptControlTransfer();
     client.sendTutorialState(step(1));
@@ -57,7 +57,7 @@ describe('a state that is given while control is being decided', () => {
     expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(2) }]);
   });
 
-  it('is sent once, however often control comes', async () => {
+  it('is sent once even if control is granted twice', async () => {
     const client = await relay.passive();
     void client.acceptControlTransfer();
     client.sendTutorialState(step(4));
@@ -78,7 +78,7 @@ describe('a state that is given while control is being decided', () => {
     expect(relay.socket.all('state_update')).toEqual([]);
   });
 
-  it('is reported when nobody decides', async () => {
+  it('is reported when the decision times out', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
     const asking = failure(() => client.requestControl());
@@ -89,7 +89,7 @@ describe('a state that is given while control is being decided', () => {
     expect(errors.map((error) => error.type)).toEqual(['state_not_sent']);
   });
 
-  it('is sent in the new role even by a client that could still begin with one', async () => {
+  it('waits for control even if an initial state is allowed', async () => {
     const client = await relay.connected();
     const pushing = client.pushStateToPeer();
     relay.socket.assign('PASSIVE', 2);
@@ -101,7 +101,7 @@ describe('a state that is given while control is being decided', () => {
     expect(relay.socket.all('state_update')).toMatchObject([{ epoch: 3, data: at(1) }]);
   });
 
-  it('is what a follower begins with when it was given before the relay had answered', async () => {
+  it('becomes the initial state of a follower', async () => {
     const client = await relay.connected();
     void client.pushStateToPeer();
     client.sendTutorialState(step(1));
@@ -120,8 +120,8 @@ describe('a state that is given while control is being decided', () => {
   });
 });
 
-describe('a state of a client that does not drive', () => {
-  it('is refused with what to do instead', async () => {
+describe('a state of a client without control', () => {
+  it('is refused with the call to make instead', async () => {
     for (const client of [await relay.connected(), await relay.passive()]) {
       const error = await failure(() => client.sendTutorialState(step(1)));
       expect(error).toMatchObject({ type: 'not_active', message: expect.stringContaining('requestControl()') as string });
@@ -130,68 +130,68 @@ describe('a state of a client that does not drive', () => {
   });
 });
 
-describe('a state of another', () => {
-  it('comes as an event, and is the last state from then on', async () => {
+describe('a state of another client', () => {
+  it('is an event and becomes the last state', async () => {
     const client = await relay.passive();
     const states = record(client, 'tutorialStateUpdated');
-    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 });
+    relay.socket.deliver('state_update', step(4), { clientId: 'ann', epoch: 2 });
     await tasks();
     expect(states).toEqual([step(4)]);
     expect(client.getLastTutorialState()).toEqual(step(4));
   });
 
-  it('of an epoch that is over is none any more', async () => {
+  it('of an old epoch is ignored', async () => {
     const client = await relay.passive();
     const states = record(client, 'tutorialStateUpdated');
-    relay.socket.say('role_changed', { role: 'active' }, { clientId: 'bob', epoch: 3 });
-    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 });
+    relay.socket.deliver('role_changed', { role: 'active' }, { clientId: 'bob', epoch: 3 });
+    relay.socket.deliver('state_update', step(4), { clientId: 'ann', epoch: 2 });
     await tasks();
     expect(states).toEqual([]);
   });
 
-  it('that came before the client was let in is not lost', async () => {
+  it('that arrives before the admission is not lost', async () => {
     const client = relay.client();
     const states = record(client, 'tutorialStateUpdated');
     void client.connectToSession('session-1');
-    relay.socket.open().say('state_update', step(4), { clientId: 'ann', epoch: 1 }).ack();
+    relay.socket.open().deliver('state_update', step(4), { clientId: 'ann', epoch: 1 }).ack();
     await tasks();
     expect(states).toEqual([step(4)]);
   });
 });
 
-describe('a question for the state', () => {
-  it('is answered with the last one, sent or received', async () => {
+describe('a request for the state', () => {
+  it('is answered with the last state, sent or received', async () => {
     const client = await relay.passive();
-    relay.socket.say('state_update', step(4), { clientId: 'ann', epoch: 2 }).say('request_sync', {}, { clientId: 'bob' });
+    relay.socket.deliver('state_update', step(4), { clientId: 'ann', epoch: 2 }).deliver('request_sync', {}, { clientId: 'bob' });
     expect(relay.socket.last('state_update').data).toMatchObject(at(4));
     expect(client.isPassive()).toBe(true);
   });
 
-  it('is not answered by a client that knows none', async () => {
+  it('is not answered by a client without a state', async () => {
     await relay.connected();
-    relay.socket.say('request_sync', {}, { clientId: 'bob' });
+    relay.socket.deliver('request_sync', {}, { clientId: 'bob' });
     expect(relay.socket.all('state_update')).toEqual([]);
   });
 
-  it('may be answered too late without anybody being told', async () => {
+  it('causes no error when answered too late', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
-    relay.socket.say('request_sync', {}, { clientId: 'bob' }).reject('state_update', 'not_active');
+    relay.socket.deliver('request_sync', {}, { clientId: 'bob' }).reject('state_update', 'not_active');
     await tasks();
     expect(errors).toEqual([]);
   });
 
-  it('leaves a kept state where it is', async () => {
+  it('does not use up a kept state', async () => {
     const client = await relay.passive();
     void client.acceptControlTransfer();
     client.sendTutorialState(step(8));
-    relay.socket.say('request_sync', {}, { clientId: 'bob' });
+    relay.socket.deliver('request_sync', {}, { clientId: 'bob' });
     expect(relay.socket.last('state_update').data).toMatchObject(at(0));
     relay.socket.assign('ACTIVE', 3);
     expect(relay.socket.last('state_update').data).toMatchObject(at(8));
   });
 
-  it('is asked by the ACTIVE client only', async () => {
+  it('is possible only for the controller', async () => {
     const active = await relay.active();
     active.requestTutorialState();
     relay.socket.last('request_sync');

@@ -3,7 +3,7 @@ import { AT_ONCE_MS } from '../src/backoff';
 import { HANDSHAKE_MS, URGENT_PONG_MS } from '../src/link';
 import { FakeRelay, tasks } from './support/fake-relay';
 
-/** As much of a browser as tells of sleep and of the network. */
+/** The part of a browser's document that reports its visibility. */
 class Page extends EventTarget {
   visibilityState = 'visible';
 }
@@ -11,7 +11,7 @@ class Page extends EventTarget {
 let relay: FakeRelay;
 let page: Page;
 let network: EventTarget;
-const say = (target: EventTarget, event: string): void => void target.dispatchEvent(new Event(event));
+const fire = (target: EventTarget, event: string): void => void target.dispatchEvent(new Event(event));
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -25,32 +25,32 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-describe('a browser that says the network is back, or that the page is seen again', () => {
+describe('a network that is back or a page that is visible again', () => {
   for (const [event, target] of [['online', () => network], ['visibilitychange', () => page]] as const) {
-    it(`makes a waiting client try at once: ${event}`, async () => {
+    it(`makes a waiting client retry at once: ${event}`, async () => {
       await relay.connected({ reconnectDelay: 30_000 });
       vi.spyOn(Math, 'random').mockReturnValueOnce(1);
       relay.socket.drop();
       await vi.advanceTimersByTimeAsync(1_000);
       expect(relay.sockets.length).toBe(1);
-      say(target(), event);
+      fire(target(), event);
       await vi.advanceTimersByTimeAsync(AT_ONCE_MS);
       expect(relay.sockets.length).toBe(2);
     });
 
-    it(`makes a connected client ask whether its link is alive: ${event}`, async () => {
+    it(`makes a connected client ping its link: ${event}`, async () => {
       const client = await relay.connected();
-      say(target(), event);
+      fire(target(), event);
       relay.socket.last('protocol_ping');
       await vi.advanceTimersByTimeAsync(URGENT_PONG_MS);
       expect(client.getConnectionStatus()).toBe('reconnecting');
     });
   }
 
-  it('does nothing to a client whose link answers', async () => {
+  it('keeps a link that answers', async () => {
     const client = await relay.connected();
-    say(network, 'offline');
-    relay.socket.say('protocol_pong');
+    fire(network, 'offline');
+    relay.socket.deliver('protocol_pong');
     await vi.advanceTimersByTimeAsync(URGENT_PONG_MS);
     expect(client.isConnected()).toBe(true);
   });
@@ -58,28 +58,28 @@ describe('a browser that says the network is back, or that the page is seen agai
   it('does nothing when the page is hidden', async () => {
     await relay.connected();
     page.visibilityState = 'hidden';
-    say(page, 'visibilitychange');
+    fire(page, 'visibilitychange');
     expect(relay.socket.all('protocol_ping')).toEqual([]);
   });
 });
 
-describe('a network that was away', () => {
-  it('takes the link to an old relay with it, which cannot be asked', async () => {
+describe('a network that was lost', () => {
+  it('ends the link to an old relay, which cannot be probed', async () => {
     const client = relay.client();
     const connecting = client.connectToSession('session-1');
     relay.socket.open();
     await vi.advanceTimersByTimeAsync(HANDSHAKE_MS);
     await connecting;
-    say(network, 'online');
+    fire(network, 'online');
     expect(client.isConnected()).toBe(true);
-    say(network, 'offline');
-    say(network, 'online');
+    fire(network, 'offline');
+    fire(network, 'online');
     expect(client.getConnectionStatus()).toBe('reconnecting');
   });
 });
 
 describe('after disconnect()', () => {
-  it('no timer and no listener is left, in whatever phase it was', async () => {
+  it('no timer and no listener is left, in any phase', async () => {
     const left = (): number => adds.mock.calls.length - removes.mock.calls.length;
     const adds = vi.spyOn(network, 'addEventListener');
     const removes = vi.spyOn(network, 'removeEventListener');
@@ -92,7 +92,7 @@ describe('after disconnect()', () => {
     const waiting = await relay.active();
     relay.socket.drop();
     const pinging = await relay.connected();
-    say(network, 'offline');
+    fire(network, 'offline');
     const ended = await relay.connected();
     ended.on('error', () => {});
     relay.socket.drop(1008, 'Session deleted');
@@ -103,12 +103,12 @@ describe('after disconnect()', () => {
     expect(vi.getTimerCount()).toBe(0);
     expect(left()).toBe(0);
     const sockets = relay.sockets.length;
-    say(network, 'online');
+    fire(network, 'online');
     await vi.advanceTimersByTimeAsync(60_000);
     expect(relay.sockets.length).toBe(sockets);
   });
 
-  it('undecided calls are rejected, and nothing that comes late is heard', async () => {
+  it('undecided calls are rejected and late frames are ignored', async () => {
     const client = await relay.passive();
     const failing = client.requestControl().catch((error: { type: string }) => error.type);
     const socket = relay.socket;

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 
 const FILE = 'tasks.json';
 
-/** The tasks; none if nothing was ever saved. */
+/** The saved tasks; an empty list if there is no file. */
 export function load() {
   try {
     return JSON.parse(readFileSync(FILE, 'utf8'));

@@ -1,7 +1,7 @@
-/** What leads into a session: a session's id and, in links, its relay. */
+/** Invitations to a session: a session's id and, in a link, its relay. */
 
 export interface Invitation {
-  /** A secret: whoever has it is in. */
+  /** A secret: every client that has it can join. */
   sessionId: string;
   /** Missing if only the id is known. */
   relay?: string;
@@ -9,17 +9,17 @@ export interface Invitation {
 
 const SESSION_ID = /^[\w-]{8,128}$/;
 
-/** Reads what a user has pasted: a session's id, a link to the website, or a link into the editor. */
+/** Parses the text that a user has pasted: a session's id, a link to the website, or a link into the editor. */
 export function parseInvitation(text: string): Invitation | undefined {
   const given = text.trim();
   if (SESSION_ID.test(given)) return { sessionId: given };
   if (!URL.canParse(given)) return undefined;
   const { search, hash } = new URL(given);
-  // The website has the session in the fragment, because a browser sends that to no server.
+  // The website's link has the session in the fragment, because a browser does not send that to a server.
   return parseQuery(`${search.slice(1)}&${hash.slice(1)}`);
 }
 
-/** Reads the query of `vscode://gitorial.gitorial-sync-example/join?session=…&relay=…`. */
+/** Parses the query of `vscode://gitorial.gitorial-sync-example/join?session=…&relay=…`. */
 export function parseQuery(query: string): Invitation | undefined {
   const members = new URLSearchParams(query);
   const sessionId = members.get('session') ?? '';
@@ -36,7 +36,7 @@ export function websiteLink(website: string, { sessionId, relay }: Required<Invi
   return url.href;
 }
 
-/** Whether this can be a relay's address. */
+/** Whether `address` can be the address of a relay. */
 export function isRelay(address: string): boolean {
   return URL.canParse(address) && ['http:', 'https:'].includes(new URL(address).protocol);
 }

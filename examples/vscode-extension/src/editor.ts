@@ -1,9 +1,9 @@
-/** What the editor does for a session: reads its tutorial, opens its steps, asks and tells the user. */
+/** The editor's part of a session: reads the tutorial, opens its steps, and shows questions and messages. */
 import * as vscode from 'vscode';
 import { explain, type Viewer } from './session';
 import { parseTutorial, type Place, type Tutorial } from './tutorial';
 
-/** A tutorial, and the folder that its files are in. */
+/** A tutorial and the folder of its files. */
 interface OpenTutorial {
   tutorial: Tutorial;
   folder: vscode.Uri;
@@ -22,10 +22,10 @@ export function viewerOf({ tutorial, folder }: OpenTutorial, update: () => void)
   };
 }
 
-/** Reads the tutorial of the folder that is open. */
+/** Reads the tutorial of the open folder. */
 export async function openTutorial(): Promise<OpenTutorial> {
   const [found] = await vscode.workspace.findFiles('tutorial.json', undefined, 1);
-  if (!found) throw new Error('There is no tutorial.json here: open the folder of a tutorial.');
+  if (!found) throw new Error('The open folder has no tutorial.json: open the folder of a tutorial.');
   const text = new TextDecoder().decode(await vscode.workspace.fs.readFile(found));
   return { tutorial: parseTutorial(text), folder: vscode.Uri.joinPath(found, '..') };
 }
@@ -35,7 +35,7 @@ async function openStep(tutorial: Tutorial, folder: vscode.Uri, { index, showsSo
   if (!step) return;
   const solution = showsSolution ? step.solution : undefined;
   const document = await vscode.workspace.openTextDocument(vscode.Uri.joinPath(folder, solution ?? step.file));
-  // The line is one of the step's file, not of its solution.
+  // The line belongs to the step's file, not to its solution.
   const line = solution ? 0 : (step.line ?? 1) - 1;
   await vscode.window.showTextDocument(document, { selection: new vscode.Range(line, 0, line, 0), preview: false });
 }

@@ -1,4 +1,4 @@
-/** The extension: wires commands, links and the status bar to one session at a time. */
+/** The extension: connects commands, links and the status bar to one session at a time. */
 import * as vscode from 'vscode';
 import { type Invitation, isRelay, parseInvitation, parseQuery, websiteLink } from './deepLink';
 import { openTutorial, viewerOf } from './editor';
@@ -17,18 +17,18 @@ export function activate(context: vscode.ExtensionContext): void {
   update();
   statusItem.show();
 
-  /** Leaves the session that the user is in, if any, and goes into another. */
-  const enter = async (relay: string, how: (next: Session) => Promise<void>): Promise<void> => {
+  /** Leaves the current session, if any, and creates or joins another one. */
+  const open = async (relay: string, how: (next: Session) => Promise<void>): Promise<void> => {
     const opened = await openTutorial();
     session?.leave();
     const next = new Session(opened.tutorial, relay, viewerOf(opened, update));
     session = next;
     await how(next);
   };
-  const accept = ({ sessionId, relay = configuredRelay() }: Invitation): Promise<void> => enter(relay, (next) => next.join(sessionId));
+  const accept = ({ sessionId, relay = configuredRelay() }: Invitation): Promise<void> => open(relay, (next) => next.join(sessionId));
 
   const commands: Record<Action | 'showActions', () => unknown> = {
-    createSession: () => enter(configuredRelay(), (next) => next.create()),
+    createSession: () => open(configuredRelay(), (next) => next.create()),
     joinSession: async () => {
       const invitation = await askForInvitation();
       if (invitation) await accept(invitation);
@@ -48,7 +48,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const handleUri = ({ path, query }: vscode.Uri): Promise<void> =>
     reporting(async () => {
       const invitation = path === '/join' ? parseQuery(query) : undefined;
-      if (!invitation) throw new Error('This link leads to no session: copy it again from the website.');
+      if (!invitation) throw new Error('This link does not lead to a session: copy it again from the website.');
       await accept(invitation);
     });
   context.subscriptions.push(statusItem, vscode.window.registerUriHandler({ handleUri }));
@@ -62,7 +62,7 @@ function phase(): Session['phase'] {
   return session?.phase ?? 'disconnected';
 }
 
-/** Runs what the user asked for, and shows why if it fails. */
+/** Runs an action of the user and shows its error. */
 async function reporting(run: () => unknown): Promise<void> {
   try {
     await run();
@@ -79,23 +79,23 @@ function configuredRelay(): string {
 
 async function askForInvitation(): Promise<Invitation | undefined> {
   const prompt = "Paste the session's link or id";
-  // Hidden as a password is: whoever sees it can join.
+  // Hidden like a password: a person who sees it can join.
   const text = await vscode.window.showInputBox({ prompt, password: true, ignoreFocusOut: true });
   if (text === undefined) return undefined;
   const invitation = parseInvitation(text);
   if (invitation) return invitation;
-  throw new Error('This is neither a link nor an id of a session: copy it again.');
+  throw new Error('The text is neither a link nor an id of a session: copy it again.');
 }
 
 async function copySessionLink(): Promise<void> {
-  if (!session?.id) throw new Error('There is no session to link to: create one first.');
+  if (!session?.id) throw new Error('There is no session to link to: create or join one first.');
   const website = vscode.workspace.getConfiguration('gitorialSync').get('website', '');
   if (!isRelay(website)) throw new Error('The setting gitorialSync.website must be an address that begins with http:// or https://.');
   await vscode.env.clipboard.writeText(websiteLink(website, { sessionId: session.id, relay: session.relay }));
-  void vscode.window.showInformationMessage('The link is copied. Whoever has it can join.');
+  void vscode.window.showInformationMessage('The link is copied. Anyone who has it can join the session.');
 }
 
-/** Offers what is possible now, by the titles that package.json has for the commands. */
+/** Offers the possible actions, with the titles of the commands in package.json. */
 async function showActions(context: vscode.ExtensionContext): Promise<void> {
   const { commands } = (context.extension.packageJSON as { contributes: { commands: { command: string; title: string }[] } }).contributes;
   const possible = POSSIBLE[phase()].map((action) => `gitorialSync.${action}`);

@@ -1,15 +1,12 @@
-/**
- * A session as the editor lives it: the one place that talks to the relay. It knows nothing of VS Code; what is to be
- * seen goes to a `Viewer`.
- */
+/** A session of the editor. Only this module uses the relay. It does not use VS Code; a `Viewer` shows everything. */
 import { RelayClient, type SyncClientError, SyncErrorType, SyncPhase } from '@gitorial/sync';
 import { type Place, toPlace, toState, type Tutorial } from './tutorial';
 
-/** Shows what happens in a session. */
+/** Shows the events of a session. */
 export interface Viewer {
-  /** The step at this place is to be seen. */
+  /** Shows the step at this place. */
   showStep(place: Place): void;
-  /** Something that a status shows has changed. */
+  /** Updates the status after a change. */
   update(): void;
   /** Asks the user for a yes or a no. */
   ask(question: string): Promise<boolean>;
@@ -18,10 +15,10 @@ export interface Viewer {
 }
 
 export class Session {
-  /** Where the user is: the driver's place when following. */
+  /** The place of the user; for a follower, the controller's place. */
   place: Place = { index: 0, showsSolution: false };
   private readonly client: RelayClient;
-  /** Ends an entry that is still under way when the user leaves. */
+  /** Aborts a pending join when the user leaves. */
   private readonly left = new AbortController();
 
   constructor(
@@ -46,19 +43,19 @@ export class Session {
     return this.client.getCurrentSessionId();
   }
 
-  /** Creates a session and drives it. */
+  /** Creates a session and becomes its controller. */
   async create(): Promise<void> {
     await this.client.createSessionAndConnect({ tutorial: this.tutorial.title }, this.left);
     await this.client.pullStateFromPeer();
   }
 
-  /** Enters a session and follows whoever drives it. */
+  /** Joins a session as a follower. */
   async join(sessionId: string): Promise<void> {
     await this.client.connectToSession(sessionId, this.left);
     await this.client.pushStateToPeer();
   }
 
-  /** Goes some steps on, or back, and takes the others along. At either end it stays where it is. */
+  /** Moves by some steps and sends the place to the other clients. Does nothing at either end. */
   go(steps: number): void {
     const index = this.place.index + steps;
     if (!(index in this.tutorial.steps)) return;
@@ -66,7 +63,7 @@ export class Session {
     this.arrive({ index, showsSolution: false });
   }
 
-  // Neither of the two is awaited: a refusal comes as an `error` event, too, and is to be shown once.
+  // Neither call is awaited: a refusal is also an `error` event, and the user should see it once.
 
   takeControl(): void {
     void this.client.acceptControlTransfer();
@@ -87,7 +84,7 @@ export class Session {
 
   private listen(): void {
     this.client
-      .on('syncPhaseChanged', ({ newPhase }) => this.entered(newPhase))
+      .on('syncPhaseChanged', ({ newPhase }) => this.phaseChanged(newPhase))
       .on('tutorialStateUpdated', (state) => this.follow(toPlace(this.tutorial, state)))
       .on('controlRequested', (request) => void this.answer('Another participant asks for control. Hand it over?', request))
       .on('controlOffered', (offer) => void this.answer('You are offered control. Take it?', offer))
@@ -95,8 +92,8 @@ export class Session {
       .on('error', (error) => this.viewer.fail(error));
   }
 
-  private entered(phase: SyncPhase): void {
-    // Whoever begins to drive says where it is, so that nobody has to wait for its next step.
+  private phaseChanged(phase: SyncPhase): void {
+    // A new controller sends its place at once, so that no follower waits for its next step.
     if (phase === SyncPhase.ACTIVE && this.client.isActive()) {
       this.client.sendTutorialState(toState(this.tutorial, this.place));
       this.viewer.showStep(this.place);
@@ -129,18 +126,18 @@ export class Session {
 const ADVICE: Partial<Record<SyncErrorType, string>> = {
   [SyncErrorType.CONNECTION_FAILED]: 'The relay cannot be reached: start it, or correct its address in the settings.',
   [SyncErrorType.TIMEOUT]: 'There was no answer in time: try again.',
-  [SyncErrorType.ABORTED]: 'The session was left before it was entered.',
-  [SyncErrorType.SESSION_NOT_FOUND]: 'This session does not exist or is over: ask for a new link, or create a session.',
-  [SyncErrorType.SESSION_ENDED]: 'The session is over: create a new one to go on together.',
-  [SyncErrorType.SESSION_FULL]: 'The session is full: try again when somebody has left.',
-  [SyncErrorType.CONTROL_REFUSED]: 'You were not given control: try again later.',
-  [SyncErrorType.NOT_ACTIVE]: 'You do not drive: take control first.',
-  [SyncErrorType.STATE_NOT_SENT]: 'Your last step was not shared: take control to go on.',
-  [SyncErrorType.NOTHING_PENDING]: 'That was answered too late: control has moved on meanwhile.',
-  [SyncErrorType.INVALID_OPERATION]: 'That is not possible now: click on the status bar to see what is.',
+  [SyncErrorType.ABORTED]: 'You left the session before the join was complete.',
+  [SyncErrorType.SESSION_NOT_FOUND]: 'This session does not exist or has ended: ask for a new link, or create a session.',
+  [SyncErrorType.SESSION_ENDED]: 'The session has ended: create a new one to continue together.',
+  [SyncErrorType.SESSION_FULL]: 'The session is full: try again after a participant has left.',
+  [SyncErrorType.CONTROL_REFUSED]: 'Control was refused: try again later.',
+  [SyncErrorType.NOT_ACTIVE]: 'You are not in control: take control first.',
+  [SyncErrorType.STATE_NOT_SENT]: 'Your last step was not shared: take control to continue.',
+  [SyncErrorType.NOTHING_PENDING]: 'The answer was too late: control has moved already.',
+  [SyncErrorType.INVALID_OPERATION]: 'This action is not possible now: click on the status bar to see the possible actions.',
 };
 
-/** An error in words that say what to do. */
+/** The message of an error, which says what to do. */
 export function explain(error: unknown): string {
   const { type, message } = error as Partial<SyncClientError>;
   return (type && ADVICE[type]) ?? message ?? 'Something went wrong: try again.';

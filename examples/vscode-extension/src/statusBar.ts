@@ -1,4 +1,4 @@
-/** What the status bar says about a session, and what can be done in each phase. Pure; `extension.ts` shows it. */
+/** The status bar's text for a session, and the possible actions of each phase. Pure; `extension.ts` shows them. */
 import { SyncPhase } from '@gitorial/sync';
 import type { Session } from './session';
 
@@ -21,7 +21,7 @@ export type Action =
 
 const IN_A_SESSION: readonly Action[] = ['copySessionLink', 'leaveSession'];
 
-/** What is possible in each phase. The `enablement`s in package.json say the same to the command palette. */
+/** The possible actions of each phase. The `enablement` entries in package.json are the same for the command palette. */
 export const POSSIBLE: Readonly<Record<SyncPhase, readonly Action[]>> = {
   [SyncPhase.DISCONNECTED]: ['createSession', 'joinSession'],
   [SyncPhase.CONNECTING]: IN_A_SESSION,
@@ -30,7 +30,7 @@ export const POSSIBLE: Readonly<Record<SyncPhase, readonly Action[]>> = {
   [SyncPhase.ACTIVE]: ['nextStep', 'previousStep', 'offerControl', 'releaseControl', ...IN_A_SESSION],
 };
 
-/** What the status bar shows of this session, or of none. */
+/** The status of this session, or the status without a session. */
 export function statusOf(session: Session | undefined): Status {
   if (!session) return OUTSIDE;
   const { tutorial, place } = session;
@@ -41,14 +41,14 @@ export function statusOf(session: Session | undefined): Status {
       return OUTSIDE;
     case SyncPhase.CONNECTING:
       return session.isReconnecting
-        ? { text: '$(sync~spin) Reconnecting', tooltip: 'The connection to the relay was lost. It is being tried again.' }
-        : { text: '$(sync~spin) Connecting', tooltip: 'Entering the session.' };
+        ? { text: '$(sync~spin) Reconnecting', tooltip: 'The connection to the relay was lost. The extension reconnects.' }
+        : { text: '$(sync~spin) Connecting', tooltip: 'Joining the session.' };
     case SyncPhase.CONNECTED_IDLE:
-      return { text: `$(circle-outline) Nobody drives ${step}`, tooltip: `${about}\nTake control to drive.` };
+      return { text: `$(circle-outline) Nobody in control ${step}`, tooltip: `${about}\nTake control to move the steps.` };
     case SyncPhase.ACTIVE:
-      return { text: `$(broadcast) Driving ${step}`, tooltip: `${about}\nThe others follow your steps.` };
+      return { text: `$(broadcast) In control ${step}`, tooltip: `${about}\nThe others follow your steps.` };
     case SyncPhase.PASSIVE:
-      return { text: `$(eye) Following ${step}`, tooltip: `${about}\nYou follow the steps of whoever drives.` };
+      return { text: `$(eye) Following ${step}`, tooltip: `${about}\nYou follow the steps of the participant in control.` };
   }
 }
 

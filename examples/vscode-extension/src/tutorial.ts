@@ -1,11 +1,11 @@
-/** The tutorial of a workspace: what `tutorial.json` says, and how a place in it becomes a state and back. */
+/** The tutorial of a workspace: its `tutorial.json`, and the conversion of a place in it to a state and back. */
 import type { TutorialSyncState } from '@gitorial/sync';
 
 export interface Step {
   title: string;
-  /** The file that the step is about, from the folder of `tutorial.json`. */
+  /** The file of the step, relative to the folder of `tutorial.json`. */
   file: string;
-  /** The line to look at, from 1. */
+  /** The line to show, from 1. */
   line?: number;
   /** The file with the step's solution. */
   solution?: string;
@@ -17,16 +17,16 @@ export interface Tutorial {
   steps: Step[];
 }
 
-/** Where somebody is in a tutorial. */
+/** A place in a tutorial. */
 export interface Place {
   /** The step, from 0. */
   index: number;
   showsSolution: boolean;
 }
 
-/** Reads a `tutorial.json`. The error names the member that is wrong. */
+/** Parses a `tutorial.json`. The error names the invalid member. */
 export function parseTutorial(text: string): Tutorial {
-  const { id, title, steps } = asObject(asJson(text), 'it');
+  const { id, title, steps } = asObject(asJson(text), 'the file');
   if (!Array.isArray(steps) || steps.length === 0) throw wrong('"steps"', 'a list with at least one step');
   return {
     id: asText(id, '"id"'),
@@ -35,7 +35,7 @@ export function parseTutorial(text: string): Tutorial {
   };
 }
 
-/** What the others are told about a place. The steps are no commits here, so there is no hash to tell. */
+/** The state for a place. The steps of this example are not commits, so the state has no hash. */
 export function toState(tutorial: Tutorial, { index, showsSolution }: Place): TutorialSyncState {
   const title = tutorial.steps[index]?.title ?? '';
   return {
@@ -47,7 +47,7 @@ export function toState(tutorial: Tutorial, { index, showsSolution }: Place): Tu
   };
 }
 
-/** The place that a state tells of; `undefined` if this tutorial has none such. States come from others: do not trust them. */
+/** The place of a state; `undefined` if this tutorial does not have it. A state comes from another client: do not trust it. */
 export function toPlace(tutorial: Tutorial, state: Partial<TutorialSyncState>): Place | undefined {
   const index = state.stepContent?.index;
   if (state.tutorialId !== tutorial.id || index === undefined || !(index in tutorial.steps)) return undefined;
@@ -69,7 +69,7 @@ function asJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw wrong('it', 'valid JSON');
+    throw wrong('the file', 'valid JSON');
   }
 }
 
@@ -83,7 +83,7 @@ function asText(value: unknown, name: string): string {
   throw wrong(name, 'a text');
 }
 
-/** A path that stays inside the tutorial: a workspace may come from anywhere. */
+/** A path inside the tutorial. A workspace may come from an untrusted source. */
 function asPath(value: unknown, name: string): string {
   const path = asText(value, name);
   const leaves = path.startsWith('/') || path.split('/').includes('..') || /[\\:]/.test(path);
@@ -92,5 +92,5 @@ function asPath(value: unknown, name: string): string {
 }
 
 function wrong(name: string, mustBe: string): Error {
-  return new Error(`tutorial.json cannot be used: ${name} must be ${mustBe}.`);
+  return new Error(`Invalid tutorial.json: ${name} must be ${mustBe}.`);
 }

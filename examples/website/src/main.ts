@@ -1,4 +1,4 @@
-/** The page: buttons and links on one side, a session on the other. */
+/** The page: connects buttons and links to a session. */
 import { Session } from './session';
 import { render } from './view';
 
@@ -29,16 +29,16 @@ const actions: Record<string, () => unknown> = {
 };
 for (const [id, act] of Object.entries(actions)) document.getElementById(id)!.addEventListener('click', act);
 
-/** Keeps the session in the fragment, which a browser sends to no server, so that a reload comes back to it. */
+/** Keeps the session in the fragment, so that a reload joins it again. A browser does not send it to a server. */
 function keepInAddress(): void {
-  if (session.isEntering) return;
+  if (session.isJoining) return;
   const url = new URL(location.href);
   url.hash = session.id ? `session=${session.id}` : '';
   if (session.relay) url.searchParams.set('relay', session.relay);
   if (url.href !== location.href) history.replaceState(null, '', url);
 }
 
-// A link to another session, opened in this window, changes nothing but the fragment.
+// A link to another session, opened in this window, changes only the fragment.
 addEventListener('hashchange', () => location.reload());
 
 const invited = new URLSearchParams(location.hash.slice(1)).get('session');

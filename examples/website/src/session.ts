@@ -1,4 +1,4 @@
-/** The session that this page is in, or none yet: the one place that talks to the relay. It knows nothing of the page. */
+/** The session of this page, if it has one. Only this module uses the relay; it does not touch the page. */
 import { type ConnectionStatus, RelayClient, SyncPhase } from '@gitorial/sync';
 import { explain } from './errors';
 import { type Place, STEPS, toPlace, toState } from './tutorial';
@@ -12,17 +12,17 @@ export interface Question {
 
 export class Session {
   place: Place = { index: 0, showsSolution: false };
-  /** Where the relay is. */
+  /** The address of the relay. */
   relay = '';
   question: Question | undefined;
-  /** What the user should know, in words. */
+  /** A message for the user. */
   notice = '';
-  /** Whether a session is just being created or entered. */
-  isEntering = false;
+  /** Whether a session is being created or joined. */
+  isJoining = false;
   private client: RelayClient | undefined;
-  private driver: string | null = null;
+  private controller: string | null = null;
 
-  /** Calls `changed` whenever there is something new to show. */
+  /** Calls `changed` after each change that the page shows. */
   constructor(private readonly changed: () => void) {}
 
   get id(): string | null {
@@ -41,11 +41,11 @@ export class Session {
     return this.client?.getPeers().length ?? 0;
   }
 
-  get somebodyDrives(): boolean {
-    return this.driver !== null;
+  get hasController(): boolean {
+    return this.controller !== null;
   }
 
-  /** Creates a session and drives it. */
+  /** Creates a session and becomes its controller. */
   create(relay: string): Promise<void> {
     return this.enter(relay, async (client) => {
       await client.createSessionAndConnect();
@@ -53,7 +53,7 @@ export class Session {
     });
   }
 
-  /** Enters a session and follows whoever drives it. */
+  /** Joins a session as a follower. */
   join(relay: string, sessionId: string): Promise<void> {
     return this.enter(relay, async (client) => {
       await client.connectToSession(sessionId);
@@ -61,7 +61,7 @@ export class Session {
     });
   }
 
-  /** Goes to a place, and takes the others along. Alone, one reads as one likes. */
+  /** Moves to a place and sends it to the other clients. Without a session it only moves. */
   go(place: Place): Promise<void> {
     if (!(place.index in STEPS)) return Promise.resolve();
     return this.attempt(() => {
@@ -70,7 +70,7 @@ export class Session {
     });
   }
 
-  /** Asks whoever drives. Settles when they have answered. */
+  /** Asks the controller for control. Settles when it has answered. */
   askForControl(): Promise<void> {
     return this.attempt(async () => {
       const answered = this.client?.requestControl();
@@ -105,27 +105,27 @@ export class Session {
   }
 
   private async enter(relay: string, how: (client: RelayClient) => Promise<void>): Promise<void> {
-    this.isEntering = true;
+    this.isJoining = true;
     await this.attempt(async () => {
       // http becomes ws, and https becomes wss.
       const client = new RelayClient({ baseUrl: relay, wsUrl: relay.replace(/^http/, 'ws'), sessionEndpoint: '/api/sessions' });
       this.relay = relay;
       this.client = client;
-      this.driver = null;
+      this.controller = null;
       this.listen(client);
       await how(client);
     });
-    this.isEntering = false;
+    this.isJoining = false;
     this.changed();
   }
 
   private listen(client: RelayClient): void {
     client
-      .on('connected', () => void this.attempt(() => this.findDriver(client)))
-      .on('syncPhaseChanged', ({ newPhase }) => this.entered(newPhase))
+      .on('connected', () => void this.attempt(() => this.findController(client)))
+      .on('syncPhaseChanged', ({ newPhase }) => this.phaseChanged(newPhase))
       .on('roleChanged', ({ clientId, role }) => {
-        if (role === 'active') this.driver = clientId;
-        else if (this.driver === clientId) this.driver = null;
+        if (role === 'active') this.controller = clientId;
+        else if (this.controller === clientId) this.controller = null;
         this.changed();
       })
       .on('tutorialStateUpdated', (state) => this.follow(toPlace(state)))
@@ -137,18 +137,18 @@ export class Session {
       .on('error', (error) => this.tell(explain(error)));
   }
 
-  /** Who drives when this client comes in; later `roleChanged` tells. */
-  private async findDriver(client: RelayClient): Promise<void> {
-    const before = this.driver;
+  /** Finds the controller when this client has connected; later changes come by `roleChanged`. */
+  private async findController(client: RelayClient): Promise<void> {
+    const before = this.controller;
     const found = (await client.getSession())?.activeClientId ?? null;
-    // What `roleChanged` told meanwhile is newer.
-    if (this.driver === before) this.driver = found;
+    // A `roleChanged` event in the meantime is newer.
+    if (this.controller === before) this.controller = found;
   }
 
-  private entered(phase: SyncPhase): void {
-    // What was asked belongs to the role that has just ended.
+  private phaseChanged(phase: SyncPhase): void {
+    // The question belongs to the role that has just ended.
     this.question = undefined;
-    // Whoever begins to drive says where it is, so that nobody has to wait for its next step.
+    // A new controller sends its place at once, so that no follower waits for its next step.
     if (phase === SyncPhase.ACTIVE && this.client?.isActive()) this.client.sendTutorialState(toState(this.place));
     this.changed();
   }
@@ -169,7 +169,7 @@ export class Session {
     this.changed();
   }
 
-  /** Does what the user wants, and shows why if that fails. */
+  /** Runs an action of the user and shows its error. */
   private async attempt(action: () => unknown): Promise<void> {
     this.tell('');
     try {

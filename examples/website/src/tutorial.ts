@@ -1,4 +1,4 @@
-/** The tutorial of this page, and how a place in it becomes a state and back. */
+/** The tutorial of this page, and the conversion of a place in it to a state and back. */
 import type { TutorialSyncState } from '@gitorial/sync';
 
 export interface Step {
@@ -9,14 +9,14 @@ export interface Step {
   solution?: string;
 }
 
-/** Where somebody is in the tutorial. */
+/** A place in the tutorial. */
 export interface Place {
   /** The step, from 0. */
   index: number;
   showsSolution: boolean;
 }
 
-/** What both sides know the tutorial by: the `tutorial.json` of an editor's folder has the same. */
+/** The id of the tutorial on both sides: the `tutorial.json` of an editor's folder has the same one. */
 const ID = 'task-list';
 export const TITLE = 'A task list for the terminal';
 
@@ -48,7 +48,7 @@ export const STEPS: readonly Step[] = [
   },
 ];
 
-/** What the others are told about a place. The steps are no commits here, so there is no hash to tell. */
+/** The state for a place. The steps of this example are not commits, so the state has no hash. */
 export function toState({ index, showsSolution }: Place): TutorialSyncState {
   const title = STEPS[index]?.title ?? '';
   return {
@@ -60,7 +60,7 @@ export function toState({ index, showsSolution }: Place): TutorialSyncState {
   };
 }
 
-/** The place that a state tells of; `undefined` if this tutorial has none such. States come from others: do not trust them. */
+/** The place of a state; `undefined` if this tutorial does not have it. A state comes from another client: do not trust it. */
 export function toPlace(state: Partial<TutorialSyncState>): Place | undefined {
   const index = state.stepContent?.index;
   if (state.tutorialId !== ID || index === undefined || !(index in STEPS)) return undefined;

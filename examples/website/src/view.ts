@@ -1,4 +1,4 @@
-/** Shows a session on the page. It reads everything anew each time, so nothing on the page can be out of date. */
+/** Shows a session on the page. Each call reads the whole session, so nothing on the page is out of date. */
 import { SyncPhase } from '@gitorial/sync';
 import type { Session } from './session';
 import { STEPS, TITLE } from './tutorial';
@@ -34,35 +34,35 @@ function renderStep({ place, phase }: Session): void {
 }
 
 function renderRole(session: Session): void {
-  const { phase, connection, isEntering } = session;
-  const drives = phase === SyncPhase.ACTIVE;
+  const { phase, connection, isJoining } = session;
+  const isController = phase === SyncPhase.ACTIVE;
   const mayTake = phase === SyncPhase.PASSIVE || phase === SyncPhase.CONNECTED_IDLE;
-  const connected = drives || mayTake;
+  const connected = isController || mayTake;
   text('connection', connection);
   text('role', roleOf(session));
   document.body.dataset.phase = phase;
   show('start', phase === SyncPhase.DISCONNECTED);
-  enable('create', !isEntering);
+  enable('create', !isJoining);
   show('session', phase !== SyncPhase.DISCONNECTED);
-  show('ask', mayTake && session.somebodyDrives);
+  show('ask', mayTake && session.hasController);
   show('take', mayTake);
-  show('offer', drives);
+  show('offer', isController);
   enable('offer', session.peers > 0);
-  show('release', drives);
+  show('release', isController);
   text('peers', connected ? `${session.peers} other ${session.peers === 1 ? 'participant' : 'participants'}` : '');
 }
 
-/** Who drives. */
-function roleOf({ phase, somebodyDrives }: Session): string {
+/** The text about the controller. */
+function roleOf({ phase, hasController }: Session): string {
   if (phase === SyncPhase.DISCONNECTED) return 'You read alone.';
   if (phase === SyncPhase.CONNECTING) return 'Connecting…';
-  if (phase === SyncPhase.ACTIVE) return 'You drive.';
-  return somebodyDrives ? 'Another participant drives, you follow.' : 'Nobody drives.';
+  if (phase === SyncPhase.ACTIVE) return 'You are in control.';
+  return hasController ? 'Another participant is in control, you follow.' : 'Nobody is in control.';
 }
 
 function renderLinks({ id, relay }: Session): void {
   if (!id) return;
-  // VS Code hands an extension the query of a link, so there the session cannot be in a fragment.
+  // VS Code gives an extension the query of a link, so this link cannot have the session in its fragment.
   const members = new URLSearchParams({ session: id, relay });
   element<HTMLAnchorElement>('open-editor').href = `vscode://gitorial.gitorial-sync-example/join?${members}`;
   const page = new URL(location.href);

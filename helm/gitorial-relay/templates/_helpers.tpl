@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 52 letters leave room for the longest ending, "-dashboard", within 63. */}}
+{{/* 52 letters leave room for the longest suffix, "-dashboard", within 63. */}}
 {{- define "gitorial-relay.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -22,7 +22,8 @@
 {{- end }}
 {{- end }}
 
-{{/* What finds a part's pods. Takes the root and the part's name, and must never change: a Deployment keeps it for life. */}}
+{{/* The selector of a component's pods. Takes the root and the component's name. It must never change, because a
+Deployment's selector is immutable. */}}
 {{- define "gitorial-relay.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "gitorial-relay.name" $root }}
@@ -54,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- div (add $sum 999) 1000 -}}
 {{- end }}
 
-{{/* The least time that a pod needs to go: still be found, hand its clients over, end. */}}
+{{/* The minimum time for a pod's termination: removal from the Services, drain and exit. */}}
 {{- define "gitorial-relay.leastGrace" -}}
 {{- $drain := include "gitorial-relay.seconds" (index .Values.config "drain-timeout" | default "25s") -}}
 {{- add .Values.shutdown.preStopSeconds $drain .Values.shutdown.slackSeconds -}}
@@ -64,15 +65,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- default (include "gitorial-relay.leastGrace" .) .Values.shutdown.terminationGracePeriodSeconds | int64 -}}
 {{- end }}
 
-{{/* "yes" where several nodes run from the start, "" where one does. */}}
+{{/* "yes" if several nodes run from the start, "" if one does. */}}
 {{- define "gitorial-relay.several" -}}
 {{- if ne .Values.redis.mode "embedded" -}}
 {{- if gt (int (ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled)) 1 }}yes{{ end -}}
 {{- end -}}
 {{- end }}
 
-{{/* The environment variable of a setting, and its value. Helm reads numbers as floats, and 1000000 would print as 1e+06;
-YAML takes a bare off for false. Takes the name and the value. */}}
+{{/* The environment variable of a setting and its value. Takes the name and the value. Helm reads numbers as floats, so
+1000000 would print as 1e+06; YAML reads an unquoted off as false. */}}
 {{- define "gitorial-relay.envName" -}}
 RELAY_{{ . | upper | replace "-" "_" }}
 {{- end }}
@@ -85,7 +86,7 @@ RELAY_{{ . | upper | replace "-" "_" }}
 {{- else }}{{ toString $value }}{{ end -}}
 {{- end }}
 
-{{/* What goes into the ConfigMap and into the Secret, apart so that their checksums see nothing else. */}}
+{{/* The contents of the ConfigMap and of the Secret, as separate templates, so that each checksum covers nothing else. */}}
 {{- define "gitorial-relay.configData" -}}
 {{- $ip := ternary "[::]" "0.0.0.0" (eq .Values.bindAddress "::") -}}
 RELAY_LISTEN: {{ printf "%s:8080" $ip | quote }}
@@ -106,8 +107,8 @@ redis-url: {{ default (include "gitorial-relay.redisUrl" .) $redis.external.url 
 {{- end }}
 {{- end }}
 
-{{/* Where the address of Redis stands: in a "secret" of the chart, in the user's ("theirs"), or in the pod ("plain", with
-the passwords filled in by the kubelet). Empty without Redis. */}}
+{{/* The place of Redis's address: a "secret" of the chart, a Secret of the user ("theirs"), or the pod ("plain", where the
+kubelet inserts the passwords). Empty without Redis. */}}
 {{- define "gitorial-relay.ownRedisUrl" -}}
 {{- $external := .Values.redis.external -}}
 {{- if eq .Values.redis.mode "bundled" -}}
@@ -119,7 +120,7 @@ secret
 {{- end -}}
 {{- end }}
 
-{{/* Escaped for an address, where "+" would stay a plus in a name and become a space in a query. */}}
+{{/* Escapes a value for an address. An unescaped "+" would be a plus in a name but a space in a query. */}}
 {{- define "gitorial-relay.escape" -}}
 {{- urlquery . | replace "+" "%20" -}}
 {{- end }}
@@ -134,7 +135,7 @@ secret
 {{- join "," $hosts -}}
 {{- end }}
 
-{{/* An address from its parts: the first host before the path, the others as nodes. */}}
+{{/* Builds an address: the first host before the path, the others as nodes. */}}
 {{- define "gitorial-relay.redisUrl" -}}
 {{- $external := .Values.redis.external -}}
 {{- $hosts := splitList "," (include "gitorial-relay.redisHosts" .) -}}
@@ -159,7 +160,7 @@ secret
 {{- printf "%s://%s%s%s%s" $scheme $user (first $hosts) $path (ternary (printf "?%s" (join "&" $query)) "" (gt (len $query) 0)) -}}
 {{- end }}
 
-{{/* The ports that Redis is reached on, as a JSON list. Behind Sentinels are servers on 6379. */}}
+{{/* The ports of Redis, as a JSON list. With Sentinels the servers themselves listen on 6379. */}}
 {{- define "gitorial-relay.redisPorts" -}}
 {{- $ports := list -}}
 {{- if eq .Values.redis.mode "bundled" }}{{ $ports = list 6379 -}}
@@ -173,7 +174,7 @@ secret
 {{- uniq $ports | toJson -}}
 {{- end }}
 
-{{/* The bundled Redis's settings. "noeviction": a session that Redis drops to save memory is a session lost. */}}
+{{/* The bundled Redis's settings. "noeviction", because an evicted session would be lost. */}}
 {{- define "gitorial-relay.redisConf" -}}
 {{- $redis := .Values.redis.bundled -}}
 requirepass {{ $redis.password }}

@@ -1,4 +1,4 @@
-"""The chart, rendered by the real Helm."""
+"""The chart, rendered by Helm itself."""
 
 import functools
 import json
@@ -14,17 +14,17 @@ ROOT = TESTS.parent.parent
 CHART = ROOT / "helm" / "gitorial-relay"
 TOOLS = pathlib.Path(os.environ["CHART_TOOLS"])
 MATRIX = sorted(path.stem for path in (TESTS / "values").glob("*.yaml"))
-# The oldest version that the chart is for, and the three newest.
+# The oldest version that the chart supports, and the three newest.
 KUBERNETES = ["1.28", "1.35", "1.36", "1.37"]
 RELEASE = "demo"
 
 
 class Refused(Exception):
-    """Helm did not render; the message is what it said."""
+    """Helm refused to render; the message is its output."""
 
 
 def helm(*arguments, major=4, cwd=None):
-    """Runs Helm and returns what it printed."""
+    """Runs Helm and returns its output."""
     with tempfile.TemporaryDirectory() as home:
         places = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
         command = [TOOLS / f"helm{major}" / "helm" / "helm", *arguments]
@@ -48,14 +48,14 @@ def read_values(name):
 
 
 def merged(base, more):
-    """Values over values, as Helm does it: maps are merged, all else is replaced."""
+    """Merges values as Helm does: maps are merged, everything else is replaced."""
     if not (isinstance(base, dict) and isinstance(more, dict)):
         return more
     return {**base, **{key: merged(base.get(key), value) for key, value in more.items()}}
 
 
 def template(values, *, kubernetes="1.37", major=4, release=RELEASE, chart=CHART, command=("template",)):
-    """What Helm prints for values, which are a map or the name of a file of the matrix."""
+    """Helm's output for values: a map or the name of a file of the matrix."""
     if isinstance(values, str):
         values = read_values(values)
     text = json.dumps(values, sort_keys=True)
@@ -77,19 +77,19 @@ def render(values, **how):
 
 
 def notes(values):
-    """What an installation prints at its end."""
+    """The notes that an installation prints."""
     return template(values, command=("install", "--dry-run=client")).split("\nNOTES:\n", 1)[1]
 
 
 def only(documents, kind, ending=""):
-    """The one object of a kind whose name ends so."""
+    """The only object of a kind with this ending of its name."""
     found = [one for one in documents if one["kind"] == kind and one["metadata"]["name"].endswith(ending)]
     assert len(found) == 1, f"{len(found)} of {kind} …{ending}"
     return found[0]
 
 
 def kinds(documents):
-    """The kinds that are there, sorted."""
+    """The kinds of the objects, sorted."""
     return sorted({one["kind"] for one in documents})
 
 
@@ -111,7 +111,7 @@ def container(documents):
 
 
 def environment(documents):
-    """The environment of the relay's container, as the kubelet would make it of the objects of the chart."""
+    """The environment of the relay's container, as the kubelet would build it from the chart's objects."""
 
     def data_of(kind, name):
         found = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
@@ -135,9 +135,9 @@ def environment(documents):
 
 
 def refusal(values, **how):
-    """What Helm says against values."""
+    """Helm's message when it refuses values."""
     try:
         template(values, **how)
     except Refused as refused:
         return " ".join(str(refused).split())
-    raise AssertionError("Helm took the values")
+    raise AssertionError("Helm accepted the values")

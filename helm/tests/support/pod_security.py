@@ -1,10 +1,10 @@
-"""Pod Security, level "restricted", as far as the chart's pods have what it speaks of."""
+"""Pod Security, level "restricted", for the fields that the chart's pods use."""
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
 def violations(spec):
-    """Which rules a pod breaks."""
+    """The rules that a pod violates."""
     found = []
     pod = spec.get("securityContext", {})
     for field in ("hostNetwork", "hostPID", "hostIPC"):

@@ -1,4 +1,4 @@
-"""The list of rules: functions whose names say what must be true."""
+"""The list of rules: functions whose names state the rule."""
 
 ALL = []
 
@@ -22,5 +22,5 @@ def for_each(cases, say=str):
 
 
 def same(got, wanted, what=""):
-    """Fails if the two differ, and says how."""
+    """Fails with both values if they differ."""
     assert got == wanted, f"{what or 'wrong'}: got {got!r}, want {wanted!r}"

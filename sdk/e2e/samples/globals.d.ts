@@ -1,4 +1,4 @@
-/** What the samples of the client's documentation leave to their reader. The samples themselves are its text, unchanged. */
+/** The names that the samples leave to their reader. The samples are the unchanged text of the client's documentation. */
 import type * as sync from '@gitorial/sync';
 
 declare global {

@@ -1,9 +1,9 @@
-/** A load balancer that a test commands: it brings each new connection to the first of its nodes that accepts it. */
+/** A load balancer that a test controls: each new connection goes to the first node that accepts it. */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { addressOf, type Address, type RelayNode } from './cluster';
 import { listen, portOf } from './process';
 
-/** One client's connection, and the node's end of it. */
+/** The client's end and the node's end of one connection. */
 interface Pipe {
   client: Socket;
   node: Socket;
@@ -14,7 +14,7 @@ export class Balancer {
   private readonly _pipes = new Set<Pipe>();
   private _ports: number[] = [];
   private _offline = false;
-  /** Those that have tried to connect without a network. */
+  /** The sockets that tried to connect while the network was lost. */
   private readonly _waiting = new Set<Socket>();
 
   private constructor(private readonly _server: Server) {
@@ -31,13 +31,13 @@ export class Balancer {
     return addressOf(portOf(this._server));
   }
 
-  /** From now on new connections go to the first of these that accepts them. */
+  /** Sends new connections to the first of these nodes that accepts them. */
   use(...nodes: RelayNode[]): this {
     this._ports = nodes.map(({ port }) => port);
     return this;
   }
 
-  /** The port of the node that a client is on now, when there is but one client. */
+  /** The port of the node that the only client is on now. */
   get at(): number | undefined {
     return [...this._pipes].at(-1)?.port;
   }
@@ -50,7 +50,7 @@ export class Balancer {
     }
   }
 
-  /** Nothing passes any more, and nobody is told: what a client behind a dead network sees. */
+  /** Stops all traffic without closing a socket, as a dead network does. */
   freeze(): void {
     this._offline = true;
     for (const { client, node } of this._pipes) {
@@ -59,7 +59,7 @@ export class Balancer {
     }
   }
 
-  /** The network is back. What was on its way is lost. */
+  /** Restores the network. Frames in transit are lost. */
   thaw(): void {
     this._offline = false;
     this.cut();
@@ -75,7 +75,7 @@ export class Balancer {
 
   private _accept(client: Socket): void {
     client.on('error', () => {});
-    // Without a network there is no answer, and no refusal either.
+    // A lost network gives no answer and no refusal.
     if (this._offline) return void this._waiting.add(client.pause());
     this._connect(client, [...this._ports]);
   }

@@ -11,7 +11,7 @@ declare global {
   interface Window {
     GitorialSync: typeof sync;
     client: sync.RelayClient;
-    /** Phases, losses and returns, in their order. */
+    /** The phases and errors, in order. */
     seen: string[];
   }
 }
@@ -19,12 +19,12 @@ declare global {
 const SCRIPT = fileURLToPath(new URL('../../dist/gitorial-sync.min.js', import.meta.url));
 const PAGE = '<!doctype html><meta charset="utf-8"><title>A tutorial</title><script src="/gitorial-sync.min.js"></script>';
 
-/** Debian's Chromium, or the one that CHROMIUM names. */
+/** Starts the browser that CHROMIUM names; the default is Debian's Chromium. */
 export function launch(): Promise<Browser> {
   return chromium.launch({ executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
 }
 
-/** A web site of its own origin, neither relay's. */
+/** A web site with its own origin, different from the relay's. */
 export class Site {
   private constructor(private readonly _server: Server) {}
 
@@ -38,7 +38,7 @@ export class Site {
     return new Site(server);
   }
 
-  /** A page with a client of the relay at this address, like that of somebody of their own. */
+  /** Opens a page with a client of the relay at this address, in its own browser context. */
   async open(browser: Browser, address: Address): Promise<Page> {
     const context = await browser.newContext();
     const page = await context.newPage();

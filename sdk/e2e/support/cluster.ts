@@ -1,4 +1,4 @@
-/** Real nodes of the relay over a real Redis, and a load balancer in front of them that a test commands. */
+/** Real nodes of the relay over a real Redis, behind a load balancer that a test controls. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,19 +8,19 @@ import type { RelayClientConfig } from '@gitorial/sync';
 import { Balancer } from './balancer';
 import { freePort, Program } from './process';
 
-/** Where a client finds a relay. */
+/** The addresses of a relay, as a client needs them. */
 export type Address = Pick<RelayClientConfig, 'baseUrl' | 'wsUrl' | 'sessionEndpoint'>;
 
 export function addressOf(port: number): Address {
   return { baseUrl: `http://127.0.0.1:${port}`, wsUrl: `ws://127.0.0.1:${port}/ws`, sessionEndpoint: '/api/sessions' };
 }
 
-/** The relay's program: RELAY_BIN, or what cargo has built last. */
+/** The relay's program: RELAY_BIN, or a build of cargo. */
 export function relayProgram(): string {
   const target = fileURLToPath(new URL('../../../target/', import.meta.url));
   const built = ['debug', 'release'].map((profile) => join(target, profile, 'gitorial-relay')).find(existsSync);
   const program = process.env['RELAY_BIN'] ?? built;
-  if (program === undefined) throw new Error('there is no relay to test with: run `cargo build`, or set RELAY_BIN');
+  if (program === undefined) throw new Error('no relay program found: run `cargo build` or set RELAY_BIN');
   return program;
 }
 
@@ -42,18 +42,18 @@ export class RelayNode {
     return addressOf(this.port);
   }
 
-  /** Ends without a word to anybody. */
+  /** Kills the process, which closes no connection properly. */
   kill(): Promise<void> {
     return this._program.stop('SIGKILL');
   }
 
-  /** Tells its clients to go elsewhere, and ends. */
+  /** Drains the node: it closes its connections with 1012 and exits. */
   drain(): Promise<void> {
     return this._program.stop('SIGTERM');
   }
 }
 
-/** Two nodes over a Redis of their own, and the balancer. */
+/** Nodes over their own Redis, with a balancer. */
 export class Cluster {
   private constructor(
     private readonly _folder: string,
@@ -74,7 +74,7 @@ export class Cluster {
     return cluster;
   }
 
-  /** One more node. */
+  /** Starts another node. */
   async add(): Promise<RelayNode> {
     const node = await RelayNode.start('--redis-url', this._url);
     this.nodes.push(node);

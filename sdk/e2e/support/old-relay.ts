@@ -1,6 +1,6 @@
 /**
- * A relay as people have hosted it before: one process, no handshake, no resume, no epochs. It assigns roles when they
- * are chosen, and passes everything else on to the others as it came.
+ * A relay of the older generation: one process, no handshake, no resume, no epochs. It assigns a role when a client
+ * chooses one, and forwards every other frame unchanged to the other clients.
  */
 import { randomUUID } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
@@ -59,7 +59,7 @@ export class OldRelay {
     const id = randomUUID();
     room.sockets.set(socket, id);
     this._others(room, socket, JSON.stringify({ type: 'client_connected', clientId: id }));
-    socket.on('message', (data) => this._heard(room, socket, String(data)));
+    socket.on('message', (data) => this._receive(room, socket, String(data)));
     socket.on('close', () => {
       room.sockets.delete(socket);
       if (room.active === socket) room.active = undefined;
@@ -67,7 +67,7 @@ export class OldRelay {
     });
   }
 
-  private _heard(room: Room, socket: WebSocket, text: string): void {
+  private _receive(room: Room, socket: WebSocket, text: string): void {
     const { type, data } = JSON.parse(text) as { type: string; data?: { preferredDirection?: string } };
     if (type === 'coordinate_sync_direction') this._choose(room, socket, data?.preferredDirection === 'ACTIVE');
     else if (type !== 'protocol_handshake') this._others(room, socket, text);

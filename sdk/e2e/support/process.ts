@@ -1,23 +1,23 @@
-/** Programs that a test starts, and waits for. */
+/** The programs that a test starts and waits for. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 
-/** How long anything may take before a test fails, ms. */
+/** The time limit for every wait, ms. */
 export const PATIENCE = 30_000;
 
-/** Asks again and again until the answer is neither nothing nor false. */
+/** Polls until the answer is not `undefined`, `null` or `false`. */
 export async function until<T>(what: string, ask: () => T | Promise<T>): Promise<NonNullable<T>> {
   const deadline = Date.now() + PATIENCE;
   for (;;) {
     const answer = await ask();
     if (answer !== undefined && answer !== null && answer !== false) return answer;
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    if (Date.now() > deadline) throw new Error(`timed out waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
-/** A program, with what it has written. */
+/** A running program with its output. */
 export class Program {
   output = '';
   private readonly _child: ChildProcess;
@@ -34,9 +34,9 @@ export class Program {
     return this._child.exitCode === null && this._child.signalCode === null;
   }
 
-  /** Waits until it has written this. */
+  /** Waits until the output matches `words`. */
   async hasSaid(words: RegExp): Promise<RegExpMatchArray> {
-    return until(`${words} from a program that says:\n${this.output}`, () => {
+    return until(`${words} in the output of a program:\n${this.output}`, () => {
       const found = this.output.match(words);
       if (!found && !this.running) throw new Error(`the program ended:\n${this.output}`);
       return found;

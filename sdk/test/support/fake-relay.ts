@@ -1,4 +1,4 @@
-/** A relay that says what a test tells it to, over sockets that exist only in memory. */
+/** A relay that a test controls, over sockets in memory. */
 import { expect, vi } from 'vitest';
 import type { RelayClientConfig } from '../../src/api';
 import { RelayClient } from '../../src/browser';
@@ -6,7 +6,7 @@ import type { RelayClientEvents } from '../../src/events';
 import type { Socket } from '../../src/link';
 import type { TutorialSyncState } from '../../src/protocol';
 
-/** A frame as it went over the wire. */
+/** A frame as it was sent. */
 export interface Sent {
   type: string;
   clientId?: string;
@@ -21,7 +21,7 @@ export class FakeSocket implements Socket {
   onclose: ((event: never) => void) | null = null;
   onerror: ((event: never) => void) | null = null;
   readonly sent: Sent[] = [];
-  /** What the client closed it with. */
+  /** The close code that the client used. */
   closedBy: number | undefined;
 
   constructor(readonly url: URL) {}
@@ -40,13 +40,13 @@ export class FakeSocket implements Socket {
     return this;
   }
 
-  /** Says a frame. */
-  say(type: string, data?: object, rest: object = {}): this {
-    return this.sayText(JSON.stringify({ type, clientId: 'relay-server', data, ...rest }));
+  /** Delivers a frame to the client. */
+  deliver(type: string, data?: object, rest: object = {}): this {
+    return this.deliverText(JSON.stringify({ type, clientId: 'relay-server', data, ...rest }));
   }
 
-  /** Says anything. */
-  sayText(data: unknown): this {
+  /** Delivers any data to the client. */
+  deliverText(data: unknown): this {
     this.onmessage?.({ data } as never);
     return this;
   }
@@ -56,31 +56,31 @@ export class FakeSocket implements Socket {
     const capabilities = ['resume', 'epoch', 'seq', 'ping'];
     const clientId = this.url.searchParams.get('client');
     const text = { type: 'protocol_ack', accepted: true, clientId, epoch: 1, role: 'connected', resumed: false, capabilities };
-    return this.sayText(JSON.stringify({ ...text, resume: 'token-1', ...rest }));
+    return this.deliverText(JSON.stringify({ ...text, resume: 'token-1', ...rest }));
   }
 
-  /** Tells the client its role. */
+  /** Assigns a role to the client. */
   assign(direction: 'ACTIVE' | 'PASSIVE', epoch?: number): this {
-    return this.say('assign_sync_direction', { assignedDirection: direction, reason: 'a test' }, { epoch });
+    return this.deliver('assign_sync_direction', { assignedDirection: direction, reason: 'a test' }, { epoch });
   }
 
   /** Refuses a frame. */
   reject(type: string, code: string): this {
-    return this.say('rejected', { type, code, message: 'No.' });
+    return this.deliver('rejected', { type, code, message: 'No.' });
   }
 
-  /** Closes, or loses, the connection. */
+  /** Closes or breaks the connection. */
   drop(code = 1006, reason = ''): this {
     this.onclose?.({ code, reason } as never);
     return this;
   }
 
-  /** What was sent of this type. */
+  /** The sent frames of this type. */
   all(type: string): Sent[] {
     return this.sent.filter((frame) => frame.type === type);
   }
 
-  /** The last frame, which has to be of this type. */
+  /** The last sent frame, which must be of this type. */
   last(type: string): Sent {
     const frame = this.sent.at(-1);
     expect(frame?.type).toBe(type);
@@ -88,7 +88,7 @@ export class FakeSocket implements Socket {
   }
 }
 
-/** The relay, and what it has seen of its clients. */
+/** The relay with the sockets of its clients. */
 export class FakeRelay {
   readonly sockets: FakeSocket[] = [];
 
@@ -124,7 +124,7 @@ export class FakeRelay {
     return client;
   }
 
-  /** A client that drives. */
+  /** A client that is the controller. */
   async active(config?: Partial<RelayClientConfig>): Promise<RelayClient> {
     const client = await this.connected(config);
     const pulling = client.pullStateFromPeer();
@@ -135,7 +135,7 @@ export class FakeRelay {
     return client;
   }
 
-  /** A client that follows, and has sent its first state. */
+  /** A client that is a follower and has sent its initial state. */
   async passive(config?: Partial<RelayClientConfig>): Promise<RelayClient> {
     const client = await this.connected(config);
     const pushing = client.pushStateToPeer();
@@ -147,8 +147,8 @@ export class FakeRelay {
     return client;
   }
 
-  /** The client comes back: waits for its next connection. */
-  async again(): Promise<FakeSocket> {
+  /** Waits for the next connection of a client that reconnects. */
+  async reconnection(): Promise<FakeSocket> {
     const before = this.sockets.length;
     for (let waited = 0; this.sockets.length === before && waited < 120_000; waited += 50) await vi.advanceTimersByTimeAsync(50);
     expect(this.sockets.length).toBe(before + 1);
@@ -156,25 +156,25 @@ export class FakeRelay {
   }
 }
 
-/** Lets everything happen that is due now: each event has a task of its own, which takes a millisecond of fake time. */
+/** Runs everything that is due now: each event has its own task, which takes a millisecond of fake time. */
 export async function tasks(): Promise<void> {
   for (let task = 0; task < 24; task += 1) await vi.advanceTimersByTimeAsync(1);
 }
 
-/** A state that stands at this step. */
+/** A state at this step. */
 export function step(index: number): TutorialSyncState {
   const stepContent = { id: `step-${index}`, title: 'A step', commitHash: 'abc', type: 'action' as const, index };
   return { tutorialId: 't', tutorialTitle: 'A tutorial', totalSteps: 9, isShowingSolution: false, stepContent };
 }
 
-/** Notes every event of one kind. */
+/** Records every event of one kind. */
 export function record<E extends keyof RelayClientEvents>(client: RelayClient, event: E): RelayClientEvents[E][0][] {
   const seen: RelayClientEvents[E][0][] = [];
   client.on(event, (...args) => void seen.push(args[0]));
   return seen;
 }
 
-/** What a promise was rejected with, or what a call threw. */
+/** The error that a call threw or rejected with. */
 export async function failure(call: () => unknown): Promise<{ type?: string; code?: string; message?: string }> {
   try {
     await call();

@@ -1,6 +1,6 @@
 import { load, save } from '../store.mjs';
 
-// What you type after "node tasks.mjs": a command, and what it is about.
+// The words after "node tasks.mjs": a command and its subject.
 const [command = 'list', subject = ''] = process.argv.slice(2);
 const tasks = load();
 
