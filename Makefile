@@ -1,4 +1,4 @@
-# `make run` starts a relay on this machine; `make test` installs what the tests need and runs all of them.
+# `make run` starts a relay on this machine; `make test` runs all tests. `make` alone lists the targets.
 
 CARGO ?= cargo
 ADDRESS ?= 127.0.0.1:8080
@@ -11,12 +11,12 @@ RUNS ?= 1
 JOBS ?= 4
 REPORT ?=
 
-.PHONY: run up test test-relay test-sdk test-examples test-helm test-deploy test-containers faults model lint bench against \
-	install-test-tools help
+.PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
+	test-deploy faults model lint bench against
 
 help:
 	@echo "make run    build the relay and start it with the embedded store on http://$(ADDRESS)"
-	@echo "make test   install what the tests need and run all of them"
+	@echo "make test   run all tests; make install-test-tools installs what they need"
 	@echo "make faults every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md"
 	@echo "make model  every short history of who may drive, to its end"
 	@echo "make up     three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose"
@@ -42,7 +42,14 @@ run:
 up:
 	cd deploy && docker compose up --build --detach --wait
 
-test: install-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy
+test: check-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy
+
+# Nothing is installed unasked: this only says what is missing.
+check-test-tools:
+	@tests/support/tools.sh check test
+
+install-test-tools:
+	@tests/support/tools.sh install test
 
 # The relay and, by the way, the program that the other tests run.
 test-relay:
@@ -75,30 +82,12 @@ test-deploy:
 	RELAY_BIN=$(BUILT) deploy/tests/run.sh
 
 # At most 15 minutes for one run of each; twenty take half an hour and more.
-faults: install-test-tools
+faults: check-test-tools
 	$(CARGO) test --release --locked --test faults -- --all --runs $(RUNS) --jobs $(JOBS) \
 	  $(if $(filter 1,$(RUNS)),--minutes 13) $(if $(REPORT),--report $(REPORT))
 
 model:
 	$(CARGO) test --locked --test model -- --nocapture
-
-# What the tests need and this machine does not have, from Debian's packages: Redis, a clock that can be set apart,
-# Node.js, and a browser (unless CHROMIUM names one).
-install-test-tools:
-	@wanted=""; \
-	command -v redis-server >/dev/null || wanted="redis-server"; \
-	command -v faketime >/dev/null || wanted="$$wanted faketime"; \
-	[ -z "$$CI" ] || command -v dockerd >/dev/null || wanted="$$wanted docker.io"; \
-	command -v npm >/dev/null || wanted="$$wanted nodejs npm"; \
-	[ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || wanted="$$wanted chromium"; \
-	[ -z "$$wanted" ] && exit 0; \
-	if ! command -v apt-get >/dev/null; then \
-	  echo "The tests need: $$wanted. Install them, then try again." >&2; exit 1; fi; \
-	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	echo "installing $$wanted"; \
-	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$wanted >/dev/null
-	@node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)' || \
-	{ echo "The tests of the client need Node.js 20.19 or later, and this is $$(node --version)." >&2; exit 1; }
 
 lint:
 	$(CARGO) fmt --check
@@ -112,6 +101,6 @@ bench:
 	$(CARGO) bench --locked --bench hot_path
 	ulimit -n 20000 && $(CARGO) bench --locked --bench idle_sockets -- 10000
 
-against: install-test-tools
+against: check-test-tools
 	$(CARGO) build --release --locked
 	cd benches/against && npm ci --silent && ulimit -n 20000 && node compare.mjs
