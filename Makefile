@@ -14,17 +14,10 @@ REPORT ?=
 .PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
 	test-deploy faults model lint bench against
 
-help:
-	@echo "make run    build the relay and start it with the embedded store on http://$(ADDRESS)"
-	@echo "make test   run all tests; make install-test-tools installs what they need"
-	@echo "make faults every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md"
-	@echo "make model  every short history of who may drive, to its end"
-	@echo "make up     three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose"
-	@echo "make lint   formatting, clippy, docs, dependency rules"
-	@echo "make bench  the hot path and the cost of an idle socket, measured"
-	@echo "make against  the relay against other ways of passing states on, in one run"
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run:
+run: ## build the relay and start it with the embedded store on ADDRESS (http://127.0.0.1:8080)
 	$(CARGO) build --release --locked
 	@echo
 	@echo "Starting the relay with the embedded store (no Redis needed). See it at work in a browser:"
@@ -39,57 +32,57 @@ run:
 	@echo
 	./target/release/gitorial-relay serve --listen $(ADDRESS)
 
-up:
+up: ## three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose
 	cd deploy && docker compose up --build --detach --wait
 
-test: check-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy
+test: check-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy ## run all tests
 
 # Nothing is installed unasked: this only says what is missing.
-check-test-tools:
+check-test-tools: ## say which packages the tests need and this machine lacks
 	@tests/support/tools.sh check test
 
-install-test-tools:
+install-test-tools: ## install them from Debian's packages, with sudo unless run as root
 	@tests/support/tools.sh install test
 
 # The relay and, by the way, the program that the other tests run.
-test-relay:
+test-relay: ## the tests of the relay, in all layers
 	RUST_BACKTRACE=0 $(CARGO) test --locked --features otlp --lib --bins --tests --examples
 	$(CARGO) test --locked --features otlp --doc
 
 # Store and broker over a Redis in a container, where this machine can run one: of its own files, nothing is fetched.
-test-containers:
+test-containers: ## store and broker over a Redis in a container
 	@if { [ -n "$$CI" ] || docker version >/dev/null 2>&1; } && image=$$(tests/support/redis-image.sh); then \
 	  RELAY_TEST_REDIS_IMAGE=$$image RUST_BACKTRACE=0 \
 	  $(CARGO) test --locked --features otlp --test it -- store_contract broker_contract; \
 	else echo "no containers on this machine: store and broker were tried over local processes only"; fi
 
 # The client: its rules, the package, then everything on real nodes, Redis and Chromium.
-test-sdk:
+test-sdk: ## the tests of the client
 	cd sdk && npm ci $(NPM_FLAGS) && npm run build && npm run check && npm run check:package && npm run size
 	cd sdk && npm test && npm run test:e2e
 
-test-examples:
+test-examples: ## the tests of the two example applications
 	cd examples/website && npm ci $(NPM_FLAGS) && npm run check && npm run build
 	cd examples/vscode-extension && npm ci $(NPM_FLAGS) && npm run check && npm run build && npm run package
 	node examples/support/run-tests.mjs
 
 # The chart: rendered by Helm 3 and 4, held to Kubernetes' types, and run as processes with what it renders.
-test-helm:
+test-helm: ## the tests of the chart
 	RELAY_BINARY=$(BUILT) helm/tests/run.sh
 
 # The files of deploy/ on real processes: frames through the balancer, every query of the dashboard, each alert.
-test-deploy:
+test-deploy: ## the tests of the compose deployment
 	RELAY_BIN=$(BUILT) deploy/tests/run.sh
 
 # At most 15 minutes for one run of each; twenty take half an hour and more.
-faults: check-test-tools
+faults: check-test-tools ## every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md
 	$(CARGO) test --release --locked --test faults -- --all --runs $(RUNS) --jobs $(JOBS) \
 	  $(if $(filter 1,$(RUNS)),--minutes 13) $(if $(REPORT),--report $(REPORT))
 
-model:
+model: ## every short history of who may drive, to its end
 	$(CARGO) test --locked --test model -- --nocapture
 
-lint:
+lint: ## formatting, clippy, docs, dependency rules
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features otlp -- -D warnings
@@ -97,10 +90,10 @@ lint:
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): dependency rules not checked"; fi
 
-bench:
+bench: ## measure the hot path and the cost of an idle socket
 	$(CARGO) bench --locked --bench hot_path
 	ulimit -n 20000 && $(CARGO) bench --locked --bench idle_sockets -- 10000
 
-against: check-test-tools
+against: check-test-tools ## measure the relay against other ways of passing states on
 	$(CARGO) build --release --locked
 	cd benches/against && npm ci --silent && ulimit -n 20000 && node compare.mjs
