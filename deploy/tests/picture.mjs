@@ -24,7 +24,7 @@ const COLOURS = [
 const LENGTH = 80;
 
 const { panels } = JSON.parse(readFileSync(at('deploy/grafana/dashboard.json'), 'utf8'));
-const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+const escapeHtml = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
 /** Lets clients come, drive, take control from one another, misbehave and go, and replaces a node meanwhile. */
 async function measure() {
@@ -119,7 +119,7 @@ function lines(results, unit, stacked, width, height) {
   const x = (time) => 52 + (time / (LENGTH - 5)) * (width - 62);
   const y = (value) => height - 8 - (value / top) * (height - 16);
   const grid = [0, 0.5, 1].map((share) => {
-    const label = `<text x="46" y="${y(top * share) + 4}" text-anchor="end">${escape(written(top * share, unit))}</text>`;
+    const label = `<text x="46" y="${y(top * share) + 4}" text-anchor="end">${escapeHtml(written(top * share, unit))}</text>`;
     return `<line x1="52" x2="${width - 10}" y1="${y(top * share)}" y2="${y(top * share)}" stroke="#2c3235"/>${label}`;
   });
   const paths = drawn.toReversed().map(({ at, colour }) => {
@@ -128,7 +128,7 @@ function lines(results, unit, stacked, width, height) {
   });
   const legend = drawn
     .filter(({ at, name }) => name && (at.some(([, value]) => value > 0) || drawn.length < 4))
-    .map(({ name, colour }) => `<span><i style="background:${colour}"></i>${escape(name)}</span>`);
+    .map(({ name, colour }) => `<span><i style="background:${colour}"></i>${escapeHtml(name)}</span>`);
   return `<svg width="${width}" height="${height}">${grid.join('')}${paths.join('')}</svg><p>${legend.join(' ')}</p>`;
 }
 
@@ -164,17 +164,17 @@ function draw({ panel, results }) {
   const { x, y, w, h } = panel.gridPos;
   const [width, height] = [w * COLUMN - 8, h * LINE - 8];
   const place = `left:${x * COLUMN + 4}px;top:${y * LINE + 4}px;width:${width}px;height:${height}px`;
-  if (panel.type === 'row') return `<h2 style="${place}">${escape(panel.title)}</h2>`;
+  if (panel.type === 'row') return `<h2 style="${place}">${escapeHtml(panel.title)}</h2>`;
   const { unit, custom } = panel.fieldConfig.defaults;
   const inner = {
-    stat: () => `<b>${escape(written(results[0]?.points.at(-1)?.[1] ?? NaN, unit))}</b>`,
+    stat: () => `<b>${escapeHtml(written(results[0]?.points.at(-1)?.[1] ?? NaN, unit))}</b>`,
     heatmap: () => heat(results, width, height - 30),
     timeseries: () =>
       results.length
         ? lines(results, unit, custom.stacking !== undefined, width, height - 62)
         : '<em>nothing, as it should be</em>',
   }[panel.type]();
-  return `<section style="${place}"><h3>${escape(panel.title)}</h3>${inner}</section>`;
+  return `<section style="${place}"><h3>${escapeHtml(panel.title)}</h3>${inner}</section>`;
 }
 
 const drawn = await measure();
