@@ -5,6 +5,8 @@ ADDRESS ?= 127.0.0.1:8080
 # What the tests of the relay have built.
 BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/gitorial-relay)
 NPM_FLAGS ?= --no-audit --no-fund
+# Tools of `make lint` at pinned versions; they are installed into this folder.
+LINT_TOOLS = .ci/lint-tools
 
 # How often each fault is tried, how many worlds at once, and a page to write the table of figures into.
 RUNS ?= 1
@@ -12,7 +14,7 @@ JOBS ?= 4
 REPORT ?=
 
 .PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
-	test-deploy faults model lint bench against
+	test-deploy faults model lint check-lint-tools install-lint-tools bench against
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,13 +84,31 @@ faults: check-test-tools ## every fault on every store, real processes, a judge;
 model: ## every short history of who may drive, to its end
 	$(CARGO) test --locked --test model -- --nocapture
 
-lint: ## formatting, clippy, docs, dependency rules
+# Needs no network once the tools are there. The advisories of cargo-deny are left out: their database is a git repository,
+# which a machine that reaches only package registries cannot clone. Elsewhere: cargo deny check advisories
+lint: check-lint-tools ## formatting, spelling, scripts, TypeScript, dependency rules, clippy, docs
 	$(CARGO) fmt --check
+	$(LINT_TOOLS)/venv/bin/typos
+	$(LINT_TOOLS)/venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')
+	$(LINT_TOOLS)/node_modules/.bin/biome check --error-on-warnings
+	$(LINT_TOOLS)/venv/bin/cargo-deny --locked check bans licenses sources
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
-	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
-	else echo "cargo-deny is not installed (cargo install cargo-deny): dependency rules not checked"; fi
+
+check-lint-tools:
+	@$(MAKE) --question --no-print-directory $(LINT_TOOLS)/installed || \
+	{ echo "The tools of make lint are missing or out of date; install them with: make install-lint-tools" >&2; exit 1; }
+
+install-lint-tools: ## install them at the versions that .ci/lint-tools pins
+	@tests/support/tools.sh install lint
+	@$(MAKE) --no-print-directory $(LINT_TOOLS)/installed
+
+$(LINT_TOOLS)/installed: $(LINT_TOOLS)/requirements.txt $(LINT_TOOLS)/package-lock.json
+	python3 -m venv --clear $(LINT_TOOLS)/venv
+	$(LINT_TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	cd $(LINT_TOOLS) && npm ci $(NPM_FLAGS)
+	touch $@
 
 bench: ## measure the hot path and the cost of an idle socket
 	$(CARGO) bench --locked --bench hot_path
