@@ -22,12 +22,7 @@ const environment = {
   RELAY_IMAGE: relayImage(),
   REDIS_IMAGE: standIn('redis', 'CMD ["redis-server"]', 'redis-server', 'redis-cli'),
   BALANCER_IMAGE: standIn('haproxy', 'USER 65534:65534', 'haproxy', 'busybox'),
-  PROMETHEUS_IMAGE: standIn(
-    'prometheus',
-    'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]',
-    'prometheus',
-    'busybox',
-  ),
+  PROMETHEUS_IMAGE: standIn('prometheus', 'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]', 'prometheus', 'busybox'),
   RELAY_PORT: '127.0.0.1:0',
   PROMETHEUS_PORT: '0',
   // A machine for tests allows few open files.

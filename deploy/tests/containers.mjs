@@ -49,16 +49,7 @@ function build() {
   run('docker', ['import', '-', 'relay-test-binary:latest'], { input: packed });
   rmSync(folder, { recursive: true });
   const image = 'relay-test-image:latest';
-  const args = [
-    'build',
-    '-f',
-    at('deploy/Dockerfile'),
-    '--build-arg',
-    'BINARY=relay-test-binary:latest',
-    '-t',
-    image,
-    at('.'),
-  ];
+  const args = ['build', '-f', at('deploy/Dockerfile'), '--build-arg', 'BINARY=relay-test-binary:latest', '-t', image, at('.')];
   const { status, stderr } = run(builder(), args, { env: { ...process.env, DOCKER_BUILDKIT: '1' } });
   if (status !== 0) throw new Error(stderr);
   return image;

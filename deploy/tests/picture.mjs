@@ -9,18 +9,7 @@ import { at, Deployment, drive, RelayClient, startPairs, step, until } from './s
 
 const COLUMN = 60;
 const LINE = 26;
-const COLOURS = [
-  '#73bf69',
-  '#f2cc0c',
-  '#8ab8ff',
-  '#ff780a',
-  '#f2495c',
-  '#b877d9',
-  '#5794f2',
-  '#96d98d',
-  '#ffb357',
-  '#ca95e5',
-];
+const COLOURS = ['#73bf69', '#f2cc0c', '#8ab8ff', '#ff780a', '#f2495c', '#b877d9', '#5794f2', '#96d98d', '#ffb357', '#ca95e5'];
 const LENGTH = 80;
 
 const { panels } = JSON.parse(readFileSync(at('deploy/grafana/dashboard.json'), 'utf8'));
@@ -63,10 +52,7 @@ async function measure() {
 async function fill(deployment, panel, began) {
   const results = [];
   for (const { expr, legendFormat } of panel.targets ?? []) {
-    const query = expr
-      .replaceAll('$job', 'gitorial-relay')
-      .replaceAll('$instance', '.+')
-      .replaceAll('$__rate_interval', '10s');
+    const query = expr.replaceAll('$job', 'gitorial-relay').replaceAll('$instance', '.+').replaceAll('$__rate_interval', '10s');
     const range = { query, start: String(began + 5), end: String(began + LENGTH), step: '1' };
     const { result } = await deployment.ask('query_range', range);
     for (const { metric, values } of result) {
@@ -80,8 +66,7 @@ async function fill(deployment, panel, began) {
 }
 
 const round = (value) => (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2))));
-const short = (value) =>
-  value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value);
+const short = (value) => (value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value));
 function written(value, unit) {
   if (!Number.isFinite(value)) return '–';
   switch (unit) {
@@ -135,10 +120,7 @@ function lines(results, unit, stacked, width, height) {
 function heat(results, width, height) {
   const buckets = results.filter(({ name }) => name !== '+Inf').toSorted((a, b) => a.name - b.name);
   const counts = buckets.map(({ points }, index) =>
-    points.map(([time, value]) => [
-      time,
-      value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0),
-    ]),
+    points.map(([time, value]) => [time, value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0)]),
   );
   const most = Math.max(...counts.flat().map(([, count]) => count), 1e-9);
   const [w, h] = [(width - 62) / (LENGTH - 5), (height - 16) / buckets.length];
@@ -195,14 +177,7 @@ const file = join(process.env.TMPDIR ?? '/tmp', `gitorial-dashboard-${process.pi
 writeFileSync(file, page);
 const picture = at('docs/images/dashboard.png');
 const size = `--window-size=${24 * COLUMN},${height}`;
-const arguments_ = [
-  '--headless',
-  '--no-sandbox',
-  '--hide-scrollbars',
-  size,
-  `--screenshot=${picture}`,
-  `file://${file}`,
-];
+const arguments_ = ['--headless', '--no-sandbox', '--hide-scrollbars', size, `--screenshot=${picture}`, `file://${file}`];
 const { status, stderr } = spawnSync(process.env.CHROMIUM ?? '/usr/bin/chromium', arguments_, { encoding: 'utf8' });
 if (status !== 0) throw new Error(stderr);
 console.log(`drawn: ${picture}`);

@@ -45,13 +45,15 @@ const pause = (ms: number) => new Promise((resolve) => (ms > 0 ? setTimeout(reso
 type Crossing = (pair: Pair) => Promise<void>;
 
 /** The extension moves on, the website takes control a moment later, and goes on at once. */
-const stateFirst = (gap: number): Crossing => async ({ extension, website }) => {
-  extension.sendTutorialState(step(1));
-  await pause(gap);
-  const taken = website.acceptControlTransfer();
-  website.sendTutorialState(step(2));
-  return taken;
-};
+const stateFirst =
+  (gap: number): Crossing =>
+  async ({ extension, website }) => {
+    extension.sendTutorialState(step(1));
+    await pause(gap);
+    const taken = website.acceptControlTransfer();
+    website.sendTutorialState(step(2));
+    return taken;
+  };
 
 /** The website takes control and goes on; the extension, which cannot know, moves on. */
 const takeFirst: Crossing = async ({ extension, website }) => {

@@ -79,7 +79,12 @@ export class Roles {
   /** Asks whoever drives for control. */
   request(reason?: string): Promise<void> {
     this._mustBe([SyncPhase.CONNECTED_IDLE, SyncPhase.PASSIVE], 'requestControl', 'this client drives already');
-    const data = { requestingClientId: this._place.name, targetClientId: this._holder ?? '', requestTimestamp: Date.now(), reason };
+    const data = {
+      requestingClientId: this._place.name,
+      targetClientId: this._holder ?? '',
+      requestTimestamp: Date.now(),
+      reason,
+    };
     return this._ask('requestControl', 'active', 'request_control', data, false);
   }
 
@@ -120,7 +125,12 @@ export class Roles {
 
   /** Offers control to the others. */
   offerControl(): void {
-    this._mustBe([SyncPhase.ACTIVE], 'offerControlToPeer', 'only the client that drives can offer control', SyncErrorType.NOT_ACTIVE);
+    this._mustBe(
+      [SyncPhase.ACTIVE],
+      'offerControlToPeer',
+      'only the client that drives can offer control',
+      SyncErrorType.NOT_ACTIVE,
+    );
     const peers = this._place.peers.all();
     const metadata = {
       transferTimestamp: Date.now(),
@@ -152,7 +162,12 @@ export class Roles {
 
   /** Asks the others for their state. */
   requestState(): void {
-    this._mustBe([SyncPhase.ACTIVE], 'requestTutorialState', 'a client that follows is sent the state by itself', SyncErrorType.NOT_ACTIVE);
+    this._mustBe(
+      [SyncPhase.ACTIVE],
+      'requestTutorialState',
+      'a client that follows is sent the state by itself',
+      SyncErrorType.NOT_ACTIVE,
+    );
     this._send('request_sync', {});
   }
 
@@ -313,7 +328,8 @@ export class Roles {
   /** How a relay of before tells of a transfer: the client that takes control says so itself. */
   private _lostControlTo(clientId: string): void {
     // The answer to a request of ours is a yes, and to be answered by nobody.
-    if (this._place.phase !== SyncPhase.ACTIVE && this._decisions.has('requestControl')) return this._told('active', 'the request was granted');
+    if (this._place.phase !== SyncPhase.ACTIVE && this._decisions.has('requestControl'))
+      return this._told('active', 'the request was granted');
     if (this._place.phase === SyncPhase.ACTIVE) this._told('passive', 'another client took control');
     this._send('confirm_transfer', { toClientId: clientId, timestamp: Date.now() });
   }
@@ -338,13 +354,7 @@ export class Roles {
     return this._ask(call, wants, 'coordinate_sync_direction', data, false);
   }
 
-  private _ask(
-    call: Call,
-    wants: Question['wants'],
-    type: FrameType,
-    data: Question['data'],
-    announced = true,
-  ): Promise<void> {
+  private _ask(call: Call, wants: Question['wants'], type: FrameType, data: Question['data'], announced = true): Promise<void> {
     const patience = wants === 'active' ? ASK_MS : DECISION_MS;
     this._chosen = true;
     const asked = this._decisions.add({ call, wants, type, data, patience, announced });
@@ -392,7 +402,10 @@ export class Roles {
     if (phases.includes(this._place.phase)) return;
     const connected = isConnected(this._place.phase);
     const reason = connected ? why : 'there is no connection: wait for connectToSession(), or for the connected event';
-    throw new SyncClientError(connected ? type : SyncErrorType.INVALID_OPERATION, `${call}() is not possible when ${this._place.phase}: ${reason}`);
+    throw new SyncClientError(
+      connected ? type : SyncErrorType.INVALID_OPERATION,
+      `${call}() is not possible when ${this._place.phase}: ${reason}`,
+    );
   }
 }
 

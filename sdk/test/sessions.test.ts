@@ -33,7 +33,12 @@ beforeEach(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
   const baseUrl = `http://127.0.0.1:${port}/relay/`;
-  client = new RelayClient({ baseUrl, wsUrl: `ws://127.0.0.1:${port}`, sessionEndpoint: '/api/sessions', connectionTimeout: 1_000 });
+  client = new RelayClient({
+    baseUrl,
+    wsUrl: `ws://127.0.0.1:${port}`,
+    sessionEndpoint: '/api/sessions',
+    connectionTimeout: 1_000,
+  });
 });
 afterEach(() => {
   server.closeAllConnections();
@@ -79,10 +84,13 @@ describe('sessions', () => {
     expect(seen).toMatchObject([{ method: 'GET', url: '/relay/api/sessions', authorization: 'Bearer secret' }]);
   });
 
-  it('are refused with the relay\'s own words and code', async () => {
+  it("are refused with the relay's own words and code", async () => {
     answer = [503, '{"error":"The store is away.","code":"store_unavailable"}'];
     expect(await failure(() => client.createSession())).toMatchObject({
-      type: 'request_failed', status: 503, code: 'store_unavailable', message: 'The store is away.',
+      type: 'request_failed',
+      status: 503,
+      code: 'store_unavailable',
+      message: 'The store is away.',
     });
     answer = [502, '<html>'];
     expect(await failure(() => client.createSession())).toMatchObject({ type: 'request_failed', status: 502 });

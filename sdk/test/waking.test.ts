@@ -26,7 +26,10 @@ afterEach(() => {
 });
 
 describe('a browser that says the network is back, or that the page is seen again', () => {
-  for (const [event, target] of [['online', () => network], ['visibilitychange', () => page]] as const) {
+  for (const [event, target] of [
+    ['online', () => network],
+    ['visibilitychange', () => page],
+  ] as const) {
     it(`makes a waiting client try at once: ${event}`, async () => {
       await relay.connected({ reconnectDelay: 30_000 });
       vi.spyOn(Math, 'random').mockReturnValueOnce(1);
