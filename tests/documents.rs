@@ -77,6 +77,7 @@ fn every_relative_link_leads_to_a_file() {
         "README.md",
         "ARCHITECTURE.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "helm/gitorial-relay/README.md",
         "sdk/README.md",
         "sdk/API.md",

@@ -44,7 +44,9 @@ async function stage(system, over) {
   let redis;
   if (over) {
     const port = await freePort();
-    processes.push(await start('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', ''], {}, /Ready to accept/));
+    processes.push(
+      await start('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', ''], {}, /Ready to accept/),
+    );
     redis = `redis://127.0.0.1:${port}`;
     ports.push(await freePort());
   }
@@ -131,7 +133,11 @@ for (let round = 0; round < ROUNDS; round++) {
   }
 }
 
-const median = (name, part, figure) => quantile(results.get(name).map((one) => one[part]?.[figure] ?? NaN), 0.5);
+const median = (name, part, figure) =>
+  quantile(
+    results.get(name).map((one) => one[part]?.[figure] ?? NaN),
+    0.5,
+  );
 const rows = [
   ['one node: CPU time per state delivered', 'one', 'cpu', 'µs', 1],
   ['one node: a state takes, median', 'one', 'median', 'ms', 2],

@@ -3,7 +3,7 @@
 //! This is the only way in which clients learn of roles and presence, whoever changed the document and however it was
 //! learnt: by the node whose write it was, by the others, after a fault and on a resume alike. Clients without the
 //! handshake are told a role by a sequence that fits the phase they believe to be in (docs/protocol.md, "How a role is
-//! told"); [`Told`] keeps what is known of that.
+//! told"); [`ClientView`] keeps what is known of that.
 
 use std::collections::{HashMap, HashSet};
 

@@ -164,7 +164,7 @@ pub struct Ended {
 /// A role and the change that gave it; of two, the later change counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
-    /// `Connected` or `Passive`: ACTIVE is what [`Core::holder`] says.
+    /// `Connected` or `Passive`: ACTIVE is what [`Core::controller`] says.
     pub role: Role,
     /// The number of the change.
     pub change: u64,

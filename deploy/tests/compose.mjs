@@ -23,12 +23,7 @@ const environment = {
   RELAY_IMAGE: relayImage(),
   REDIS_IMAGE: standIn('redis', 'CMD ["redis-server"]', 'redis-server', 'redis-cli'),
   BALANCER_IMAGE: standIn('haproxy', 'USER 65534:65534', 'haproxy', 'busybox'),
-  PROMETHEUS_IMAGE: standIn(
-    'prometheus',
-    'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]',
-    'prometheus',
-    'busybox',
-  ),
+  PROMETHEUS_IMAGE: standIn('prometheus', 'USER 65534:65534\nENTRYPOINT ["/usr/bin/prometheus"]', 'prometheus', 'busybox'),
   RELAY_PORT: '127.0.0.1:0',
   PROMETHEUS_PORT: '0',
   // A test machine has a low limit of open files.
@@ -112,19 +107,16 @@ await checks.check('Prometheus reads the nodes and the balancer', async () => {
   await until('four targets that are up', async () => (await ask('sum(up)')) === 4);
 });
 
-await checks.check(
-  'the balancer finds a recreated node with another address',
-  async () => {
-    const before = container('relay-2');
-    compose('up', '--detach', '--no-build', '--no-deps', '--force-recreate', 'relay-2');
-    await healthy('relay-2');
-    equal(container('relay-2') === before, false, 'the same container');
-    await sendsStep(pair);
-    await until('three nodes in the balancer', async () => {
-      return (await ask('sum(haproxy_server_status{proxy="relays", state="UP"})')) === 3;
-    });
-  },
-);
+await checks.check('the balancer finds a recreated node with another address', async () => {
+  const before = container('relay-2');
+  compose('up', '--detach', '--no-build', '--no-deps', '--force-recreate', 'relay-2');
+  await healthy('relay-2');
+  equal(container('relay-2') === before, false, 'the same container');
+  await sendsStep(pair);
+  await until('three nodes in the balancer', async () => {
+    return (await ask('sum(haproxy_server_status{proxy="relays", state="UP"})')) === 3;
+  });
+});
 
 await checks.check('sessions survive a restart of Redis', async () => {
   compose('restart', 'redis');

@@ -25,8 +25,7 @@ function builder() {
   const able = (program) =>
     run(program, ['buildx', 'version']).status === 0 || /version (19|20|22)\./.test(run(program, ['--version']).stdout);
   const found = ['docker', '/usr/bin/docker'].find(able);
-  if (found === undefined)
-    throw new Error("no docker program with BuildKit found: install docker-buildx or Debian's docker.io");
+  if (found === undefined) throw new Error("no docker program with BuildKit found: install docker-buildx or Debian's docker.io");
   return found;
 }
 
@@ -49,16 +48,7 @@ function build() {
   run('docker', ['import', '-', 'relay-test-binary:latest'], { input: packed });
   rmSync(folder, { recursive: true });
   const image = 'relay-test-image:latest';
-  const args = [
-    'build',
-    '-f',
-    at('deploy/Dockerfile'),
-    '--build-arg',
-    'BINARY=relay-test-binary:latest',
-    '-t',
-    image,
-    at('.'),
-  ];
+  const args = ['build', '-f', at('deploy/Dockerfile'), '--build-arg', 'BINARY=relay-test-binary:latest', '-t', image, at('.')];
   const { status, stderr } = run(builder(), args, { env: { ...process.env, DOCKER_BUILDKIT: '1' } });
   if (status !== 0) throw new Error(stderr);
   return image;

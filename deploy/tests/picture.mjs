@@ -9,22 +9,11 @@ import { at, Deployment, sendSteps, RelayClient, startPairs, step, until } from 
 
 const COLUMN = 60;
 const LINE = 26;
-const COLOURS = [
-  '#73bf69',
-  '#f2cc0c',
-  '#8ab8ff',
-  '#ff780a',
-  '#f2495c',
-  '#b877d9',
-  '#5794f2',
-  '#96d98d',
-  '#ffb357',
-  '#ca95e5',
-];
+const COLOURS = ['#73bf69', '#f2cc0c', '#8ab8ff', '#ff780a', '#f2495c', '#b877d9', '#5794f2', '#96d98d', '#ffb357', '#ca95e5'];
 const LENGTH = 80;
 
 const { panels } = JSON.parse(readFileSync(at('deploy/grafana/dashboard.json'), 'utf8'));
-const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+const escapeHtml = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 
 /** Runs clients that join, take control from each other, cause refusals and leave, and replaces a node during that. */
 async function measure() {
@@ -63,10 +52,7 @@ async function measure() {
 async function fill(deployment, panel, began) {
   const results = [];
   for (const { expr, legendFormat } of panel.targets ?? []) {
-    const query = expr
-      .replaceAll('$job', 'gitorial-relay')
-      .replaceAll('$instance', '.+')
-      .replaceAll('$__rate_interval', '10s');
+    const query = expr.replaceAll('$job', 'gitorial-relay').replaceAll('$instance', '.+').replaceAll('$__rate_interval', '10s');
     const range = { query, start: String(began + 5), end: String(began + LENGTH), step: '1' };
     const { result } = await deployment.ask('query_range', range);
     for (const { metric, values } of result) {
@@ -80,8 +66,7 @@ async function fill(deployment, panel, began) {
 }
 
 const round = (value) => (value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2))));
-const short = (value) =>
-  value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value);
+const short = (value) => (value >= 1e6 ? `${round(value / 1e6)} M` : value >= 1e4 ? `${round(value / 1e3)} k` : round(value));
 function written(value, unit) {
   if (!Number.isFinite(value)) return '–';
   switch (unit) {
@@ -119,7 +104,7 @@ function lines(results, unit, stacked, width, height) {
   const x = (time) => 52 + (time / (LENGTH - 5)) * (width - 62);
   const y = (value) => height - 8 - (value / top) * (height - 16);
   const grid = [0, 0.5, 1].map((share) => {
-    const label = `<text x="46" y="${y(top * share) + 4}" text-anchor="end">${escape(written(top * share, unit))}</text>`;
+    const label = `<text x="46" y="${y(top * share) + 4}" text-anchor="end">${escapeHtml(written(top * share, unit))}</text>`;
     return `<line x1="52" x2="${width - 10}" y1="${y(top * share)}" y2="${y(top * share)}" stroke="#2c3235"/>${label}`;
   });
   const paths = drawn.toReversed().map(({ at, colour }) => {
@@ -128,17 +113,14 @@ function lines(results, unit, stacked, width, height) {
   });
   const legend = drawn
     .filter(({ at, name }) => name && (at.some(([, value]) => value > 0) || drawn.length < 4))
-    .map(({ name, colour }) => `<span><i style="background:${colour}"></i>${escape(name)}</span>`);
+    .map(({ name, colour }) => `<span><i style="background:${colour}"></i>${escapeHtml(name)}</span>`);
   return `<svg width="${width}" height="${height}">${grid.join('')}${paths.join('')}</svg><p>${legend.join(' ')}</p>`;
 }
 
 function heat(results, width, height) {
   const buckets = results.filter(({ name }) => name !== '+Inf').toSorted((a, b) => a.name - b.name);
   const counts = buckets.map(({ points }, index) =>
-    points.map(([time, value]) => [
-      time,
-      value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0),
-    ]),
+    points.map(([time, value]) => [time, value - (buckets[index - 1]?.points.find(([other]) => other === time)?.[1] ?? 0)]),
   );
   const most = Math.max(...counts.flat().map(([, count]) => count), 1e-9);
   const [w, h] = [(width - 62) / (LENGTH - 5), (height - 16) / buckets.length];
@@ -164,17 +146,15 @@ function draw({ panel, results }) {
   const { x, y, w, h } = panel.gridPos;
   const [width, height] = [w * COLUMN - 8, h * LINE - 8];
   const place = `left:${x * COLUMN + 4}px;top:${y * LINE + 4}px;width:${width}px;height:${height}px`;
-  if (panel.type === 'row') return `<h2 style="${place}">${escape(panel.title)}</h2>`;
+  if (panel.type === 'row') return `<h2 style="${place}">${escapeHtml(panel.title)}</h2>`;
   const { unit, custom } = panel.fieldConfig.defaults;
   const inner = {
-    stat: () => `<b>${escape(written(results[0]?.points.at(-1)?.[1] ?? NaN, unit))}</b>`,
+    stat: () => `<b>${escapeHtml(written(results[0]?.points.at(-1)?.[1] ?? NaN, unit))}</b>`,
     heatmap: () => heat(results, width, height - 30),
     timeseries: () =>
-      results.length
-        ? lines(results, unit, custom.stacking !== undefined, width, height - 62)
-        : '<em>none, as expected</em>',
+      results.length ? lines(results, unit, custom.stacking !== undefined, width, height - 62) : '<em>none, as expected</em>',
   }[panel.type]();
-  return `<section style="${place}"><h3>${escape(panel.title)}</h3>${inner}</section>`;
+  return `<section style="${place}"><h3>${escapeHtml(panel.title)}</h3>${inner}</section>`;
 }
 
 const drawn = await measure();
@@ -195,14 +175,7 @@ const file = join(process.env.TMPDIR ?? '/tmp', `gitorial-dashboard-${process.pi
 writeFileSync(file, page);
 const picture = at('docs/images/dashboard.png');
 const size = `--window-size=${24 * COLUMN},${height}`;
-const arguments_ = [
-  '--headless',
-  '--no-sandbox',
-  '--hide-scrollbars',
-  size,
-  `--screenshot=${picture}`,
-  `file://${file}`,
-];
+const arguments_ = ['--headless', '--no-sandbox', '--hide-scrollbars', size, `--screenshot=${picture}`, `file://${file}`];
 const { status, stderr } = spawnSync(process.env.CHROMIUM ?? '/usr/bin/chromium', arguments_, { encoding: 'utf8' });
 if (status !== 0) throw new Error(stderr);
 console.log(`drawn: ${picture}`);

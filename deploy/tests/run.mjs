@@ -93,9 +93,7 @@ const pairs = await startPairs(deployment.address, 30);
 const halt = sendSteps(pairs, 200);
 
 await checks.check('clients of a session meet on any nodes', async () => {
-  const sockets = await Promise.all(
-    deployment.nodes.map((node) => deployment.metric(node, 'gitorial_relay_connections')),
-  );
+  const sockets = await Promise.all(deployment.nodes.map((node) => deployment.metric(node, 'gitorial_relay_connections')));
   equal(
     [sockets.every((count) => count >= 10), sockets.reduce((sum, count) => sum + count)],
     [true, 60],

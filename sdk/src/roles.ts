@@ -79,7 +79,12 @@ export class Roles {
   /** Asks the controller for control. */
   request(reason?: string): Promise<void> {
     this._mustBe([SyncPhase.CONNECTED_IDLE, SyncPhase.PASSIVE], 'requestControl', 'this client has control already');
-    const data = { requestingClientId: this._host.name, targetClientId: this._controller ?? '', requestTimestamp: Date.now(), reason };
+    const data = {
+      requestingClientId: this._host.name,
+      targetClientId: this._controller ?? '',
+      requestTimestamp: Date.now(),
+      reason,
+    };
     return this._ask('requestControl', 'active', 'request_control', data, false);
   }
 
@@ -152,7 +157,12 @@ export class Roles {
 
   /** Asks the other clients for their state. */
   requestState(): void {
-    this._mustBe([SyncPhase.ACTIVE], 'requestTutorialState', 'a follower gets every state automatically', SyncErrorType.NOT_ACTIVE);
+    this._mustBe(
+      [SyncPhase.ACTIVE],
+      'requestTutorialState',
+      'a follower gets every state automatically',
+      SyncErrorType.NOT_ACTIVE,
+    );
     this._send('request_sync', {});
   }
 
@@ -255,7 +265,8 @@ export class Roles {
     if (direction !== 'PASSIVE') return;
     this._setRole('passive', reason);
     // An old relay sends no refusal besides this frame.
-    if (this._host.legacy) this._decisions.refuse((decision) => decision.wants === 'active', refused('another client has control'));
+    if (this._host.legacy)
+      this._decisions.refuse((decision) => decision.wants === 'active', refused('another client has control'));
   }
 
   /** Sets the role that the client has from now on. */
@@ -313,7 +324,8 @@ export class Roles {
   /** A transfer on an old relay: the client that takes control announces it itself. */
   private _lostControlTo(clientId: string): void {
     // This frame grants this client's own request, and needs no answer.
-    if (this._host.phase !== SyncPhase.ACTIVE && this._decisions.has('requestControl')) return this._setRole('active', 'the request was granted');
+    if (this._host.phase !== SyncPhase.ACTIVE && this._decisions.has('requestControl'))
+      return this._setRole('active', 'the request was granted');
     if (this._host.phase === SyncPhase.ACTIVE) this._setRole('passive', 'another client took control');
     this._send('confirm_transfer', { toClientId: clientId, timestamp: Date.now() });
   }
@@ -338,13 +350,7 @@ export class Roles {
     return this._ask(call, wants, 'coordinate_sync_direction', data, false);
   }
 
-  private _ask(
-    call: Call,
-    wants: Question['wants'],
-    type: FrameType,
-    data: Question['data'],
-    announced = true,
-  ): Promise<void> {
+  private _ask(call: Call, wants: Question['wants'], type: FrameType, data: Question['data'], announced = true): Promise<void> {
     const patience = wants === 'active' ? ASK_MS : DECISION_MS;
     this._hasChosenRole = true;
     const asked = this._decisions.add({ call, wants, type, data, patience, announced });
@@ -354,7 +360,9 @@ export class Roles {
   }
 
   private _mayGetControl(): boolean {
-    return this._phaseBeforeLoss === SyncPhase.ACTIVE || (this._host.phase !== SyncPhase.ACTIVE && this._decisions.wants('active'));
+    return (
+      this._phaseBeforeLoss === SyncPhase.ACTIVE || (this._host.phase !== SyncPhase.ACTIVE && this._decisions.wants('active'))
+    );
   }
 
   /** Reports a waiting state that will not be sent. */
@@ -395,7 +403,10 @@ export class Roles {
     if (phases.includes(this._host.phase)) return;
     const connected = isConnected(this._host.phase);
     const reason = connected ? why : 'not connected: wait for connectToSession() or the connected event';
-    throw new SyncClientError(connected ? type : SyncErrorType.INVALID_OPERATION, `${call}() is not possible when ${this._host.phase}: ${reason}`);
+    throw new SyncClientError(
+      connected ? type : SyncErrorType.INVALID_OPERATION,
+      `${call}() is not possible when ${this._host.phase}: ${reason}`,
+    );
   }
 }
 

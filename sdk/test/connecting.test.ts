@@ -168,14 +168,18 @@ describe('the peers', () => {
     expect(came).toEqual([]);
     await tasks();
     expect(came).toEqual(['ann']);
-    relay.socket.deliver('client_connected', undefined, { clientId: 'bob' }).deliver('client_disconnected', {}, { clientId: 'ann' });
+    relay.socket
+      .deliver('client_connected', undefined, { clientId: 'bob' })
+      .deliver('client_disconnected', {}, { clientId: 'ann' });
     await tasks();
     expect([came, went, client.getPeers()]).toEqual([['ann', 'bob'], ['ann'], ['bob']]);
   });
 
   it('are reported after a reconnect only if they changed', async () => {
     const client = await relay.connected();
-    relay.socket.deliver('client_connected', undefined, { clientId: 'ann' }).deliver('client_connected', undefined, { clientId: 'bob' });
+    relay.socket
+      .deliver('client_connected', undefined, { clientId: 'ann' })
+      .deliver('client_connected', undefined, { clientId: 'bob' });
     await tasks();
     const [came, went] = [record(client, 'clientConnected'), record(client, 'clientDisconnected')];
     relay.socket.drop();

@@ -47,7 +47,10 @@ describe('the frame types of the client', () => {
 });
 
 describe('the generated files', () => {
-  for (const [what, script] of [['the demo page', 'build-demo'], ['the API reference', 'api-reference']]) {
+  for (const [what, script] of [
+    ['the demo page', 'build-demo'],
+    ['the API reference', 'api-reference'],
+  ]) {
     it(`are up to date: ${what}`, { timeout: 60_000 }, () => {
       const path = fileURLToPath(new URL(`../scripts/${script}.mjs`, import.meta.url));
       const { status, stderr } = spawnSync(process.execPath, [path, '--check'], { encoding: 'utf8' });

@@ -85,7 +85,8 @@ describe('an invalid or unknown frame', () => {
   it('is ignored', async () => {
     const client = await relay.passive();
     const errors = record(client, 'error');
-    for (const text of ['', 'hello', '[]', '{}', 'null', '{"type":7}', '{"type":"brand_new"}', new ArrayBuffer(4)]) relay.socket.deliverText(text);
+    for (const text of ['', 'hello', '[]', '{}', 'null', '{"type":7}', '{"type":"brand_new"}', new ArrayBuffer(4)])
+      relay.socket.deliverText(text);
     relay.socket.deliver('state_update', undefined).deliver('assign_sync_direction');
     await tasks();
     expect(client.isPassive()).toBe(true);
@@ -108,7 +109,10 @@ describe('every call', () => {
       () => client.sendTutorialState(step(1)),
     ];
     for (const call of calls) {
-      expect(await failure(call)).toMatchObject({ type: 'invalid_operation', message: expect.stringContaining('connectToSession()') as string });
+      expect(await failure(call)).toMatchObject({
+        type: 'invalid_operation',
+        message: expect.stringContaining('connectToSession()') as string,
+      });
     }
     expect([client.getCurrentSyncPhase(), client.getConnectionStatus()]).toEqual(['disconnected', 'disconnected']);
     expect([client.getCurrentSessionId(), client.getLastTutorialState(), client.getPeers()]).toEqual([null, null, []]);
@@ -120,7 +124,10 @@ describe('every call', () => {
     const client = await relay.active();
     relay.socket.drop();
     for (const call of [() => client.releaseControl(), () => client.offerControlToPeer(), () => client.pullStateFromPeer()]) {
-      expect(await failure(call)).toMatchObject({ type: 'invalid_operation', message: expect.stringContaining('connected event') as string });
+      expect(await failure(call)).toMatchObject({
+        type: 'invalid_operation',
+        message: expect.stringContaining('connected event') as string,
+      });
     }
   });
 });

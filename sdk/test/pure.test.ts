@@ -32,7 +32,8 @@ describe('the state machine', () => {
 });
 
 describe('the wait before a reconnect', () => {
-  const highest = (attempt: number, when: 'at-once' | 'soon' | 'later'): number => retryDelay(attempt, when, 1000, 30_000, () => 1);
+  const highest = (attempt: number, when: 'at-once' | 'soon' | 'later'): number =>
+    retryDelay(attempt, when, 1000, 30_000, () => 1);
 
   it('doubles its bound with every attempt, up to the limit', () => {
     expect([0, 1, 2, 3, 4, 5, 6, 99].map((attempt) => highest(attempt, 'soon'))).toEqual([
@@ -52,12 +53,17 @@ describe('the wait before a reconnect', () => {
 
   it('never exceeds the limit', () => {
     for (const when of ['at-once', 'soon', 'later'] as const) {
-      for (let attempt = 0; attempt < 40; attempt += 1) expect(retryDelay(attempt, when, 1000, 700, () => 1)).toBeLessThanOrEqual(700);
+      for (let attempt = 0; attempt < 40; attempt += 1)
+        expect(retryDelay(attempt, when, 1000, 700, () => 1)).toBeLessThanOrEqual(700);
     }
   });
 
   it('spreads a thousand clients that lose a node together', () => {
-    for (const [attempt, when, span] of [[0, 'at-once', AT_ONCE_MS], [0, 'soon', 1000], [4, 'soon', 16_000]] as const) {
+    for (const [attempt, when, span] of [
+      [0, 'at-once', AT_ONCE_MS],
+      [0, 'soon', 1000],
+      [4, 'soon', 16_000],
+    ] as const) {
       const slots = new Array<number>(20).fill(0);
       for (let client = 0; client < 1000; client += 1) {
         const slot = Math.floor((retryDelay(attempt, when, 1000, 30_000) / span) * slots.length);
@@ -74,7 +80,16 @@ describe('the end of a connection', () => {
   it('decides the reconnect timing', () => {
     const codes = [1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 4000];
     expect(codes.map(reconnectTiming)).toEqual([
-      'soon', 'soon', 'soon', 'soon', 'never', 'soon', 'later', 'at-once', 'later', 'soon',
+      'soon',
+      'soon',
+      'soon',
+      'soon',
+      'never',
+      'soon',
+      'later',
+      'at-once',
+      'later',
+      'soon',
     ]);
   });
 

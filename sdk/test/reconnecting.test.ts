@@ -38,7 +38,17 @@ describe('a lost connection', () => {
     expect((await relay.reconnection()).url.searchParams.get('resume')).toBe('token-2');
   });
 
-  for (const [code, when] of [[1000, 'soon'], [1001, 'soon'], [1005, 'soon'], [1006, 'soon'], [1009, 'soon'], [1011, 'later'], [1012, 'at once'], [1013, 'later'], [4999, 'soon']] as const) {
+  for (const [code, when] of [
+    [1000, 'soon'],
+    [1001, 'soon'],
+    [1005, 'soon'],
+    [1006, 'soon'],
+    [1009, 'soon'],
+    [1011, 'later'],
+    [1012, 'at once'],
+    [1013, 'later'],
+    [4999, 'soon'],
+  ] as const) {
     it(`with ${code} is retried ${when}`, async () => {
       const client = await relay.connected();
       client.on('error', () => {});
@@ -60,7 +70,11 @@ describe('a lost connection', () => {
     });
   }
 
-  for (const [reason, type] of [['Session expired', 'session_ended'], ['Session deleted', 'session_ended'], ['Evicted: the client resumed on another connection', 'closed_by_relay']] as const) {
+  for (const [reason, type] of [
+    ['Session expired', 'session_ended'],
+    ['Session deleted', 'session_ended'],
+    ['Evicted: the client resumed on another connection', 'closed_by_relay'],
+  ] as const) {
     it(`with 1008 "${reason}" is not retried`, async () => {
       const client = await relay.active();
       const [errors, gone] = [record(client, 'error'), record(client, 'disconnected')];

@@ -33,7 +33,12 @@ beforeEach(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
   const baseUrl = `http://127.0.0.1:${port}/relay/`;
-  client = new RelayClient({ baseUrl, wsUrl: `ws://127.0.0.1:${port}`, sessionEndpoint: '/api/sessions', connectionTimeout: 1_000 });
+  client = new RelayClient({
+    baseUrl,
+    wsUrl: `ws://127.0.0.1:${port}`,
+    sessionEndpoint: '/api/sessions',
+    connectionTimeout: 1_000,
+  });
 });
 afterEach(() => {
   server.closeAllConnections();
@@ -82,7 +87,10 @@ describe('sessions', () => {
   it('are refused with the message and code of the relay', async () => {
     answer = [503, '{"error":"The store is away.","code":"store_unavailable"}'];
     expect(await failure(() => client.createSession())).toMatchObject({
-      type: 'request_failed', status: 503, code: 'store_unavailable', message: 'The store is away.',
+      type: 'request_failed',
+      status: 503,
+      code: 'store_unavailable',
+      message: 'The store is away.',
     });
     answer = [502, '<html>'];
     expect(await failure(() => client.createSession())).toMatchObject({ type: 'request_failed', status: 502 });

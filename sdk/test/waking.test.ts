@@ -26,7 +26,10 @@ afterEach(() => {
 });
 
 describe('a network that is back or a page that is visible again', () => {
-  for (const [event, target] of [['online', () => network], ['visibilitychange', () => page]] as const) {
+  for (const [event, target] of [
+    ['online', () => network],
+    ['visibilitychange', () => page],
+  ] as const) {
     it(`makes a waiting client retry at once: ${event}`, async () => {
       await relay.connected({ reconnectDelay: 30_000 });
       vi.spyOn(Math, 'random').mockReturnValueOnce(1);

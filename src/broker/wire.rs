@@ -32,7 +32,7 @@ pub(super) enum Entry {
     Changed { number: u64, session: SessionId, version: u64 },
     /// [`crate::broker::Body::Frame`], of this many bytes.
     Frame { number: u64, session: SessionId, route: Route, length: u32 },
-    /// [`crate::broker::Body::Passed`].
+    /// [`crate::broker::Body::RecentStates`].
     RecentStates { number: u64, session: SessionId, states: Vec<u64> },
     /// The last number on this link.
     Last { number: u64 },

@@ -1,6 +1,6 @@
 //! This node's sockets, by session. No rules and no I/O: what is known of each socket, and the way to it.
 //!
-//! A [`Room`] is a session as this node sees it, a [`Seat`] one socket in it. Locks are short, never held across an
+//! A [`Room`] is a session as this node sees it, a [`Member`] one socket in it. Locks are short, never held across an
 //! await, and taken in the order room, seat.
 
 mod member;

@@ -70,7 +70,7 @@ pub struct Base {
 pub struct Loaded {
     /// The store's time when it answered.
     pub now: Millis,
-    /// The server that answered: one of [`Memory::servers`], unless it has forgotten something since they were named.
+    /// The server that answered: one of [`StoreLineage::servers`], unless it has forgotten something since they were named.
     pub server: String,
     /// The document, unless there is none.
     pub found: Option<Stored>,

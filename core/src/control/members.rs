@@ -74,7 +74,7 @@ impl Step<'_> {
             client.given = Assignment { role: if role == Role::Passive { role } else { Role::Connected }, change };
         }
         self.move_claims(old.connection, new);
-        // Once hidden behind `replaced` the old socket has no place, so control has to move first. Control that is on
+        // Once hidden behind `superseded` the old socket has no place, so control has to move first. Control that is on
         // its way to another already goes there.
         if role == Role::Active
             && self.session.core.transfer.is_none()

@@ -25,7 +25,8 @@ export function activate(context: vscode.ExtensionContext): void {
     session = next;
     await how(next);
   };
-  const accept = ({ sessionId, relay = configuredRelay() }: Invitation): Promise<void> => open(relay, (next) => next.join(sessionId));
+  const accept = ({ sessionId, relay = configuredRelay() }: Invitation): Promise<void> =>
+    open(relay, (next) => next.join(sessionId));
 
   const commands: Record<Action | 'showActions', () => unknown> = {
     createSession: () => open(configuredRelay(), (next) => next.create()),
@@ -90,16 +91,20 @@ async function askForInvitation(): Promise<Invitation | undefined> {
 async function copySessionLink(): Promise<void> {
   if (!session?.id) throw new Error('There is no session to link to: create or join one first.');
   const website = vscode.workspace.getConfiguration('gitorialSync').get('website', '');
-  if (!isRelay(website)) throw new Error('The setting gitorialSync.website must be an address that begins with http:// or https://.');
+  if (!isRelay(website))
+    throw new Error('The setting gitorialSync.website must be an address that begins with http:// or https://.');
   await vscode.env.clipboard.writeText(websiteLink(website, { sessionId: session.id, relay: session.relay }));
   void vscode.window.showInformationMessage('The link is copied. Anyone who has it can join the session.');
 }
 
 /** Offers the possible actions, with the titles of the commands in package.json. */
 async function showActions(context: vscode.ExtensionContext): Promise<void> {
-  const { commands } = (context.extension.packageJSON as { contributes: { commands: { command: string; title: string }[] } }).contributes;
+  const { commands } = (context.extension.packageJSON as { contributes: { commands: { command: string; title: string }[] } })
+    .contributes;
   const possible = POSSIBLE[phase()].map((action) => `gitorialSync.${action}`);
-  const items = commands.filter(({ command }) => possible.includes(command)).map(({ command, title }) => ({ label: title, command }));
+  const items = commands
+    .filter(({ command }) => possible.includes(command))
+    .map(({ command, title }) => ({ label: title, command }));
   const chosen = await vscode.window.showQuickPick(items, { placeHolder: 'Gitorial' });
   if (chosen) await vscode.commands.executeCommand(chosen.command);
 }

@@ -56,7 +56,8 @@ export function toPlace(tutorial: Tutorial, state: Partial<TutorialSyncState>): 
 
 function parseStep(value: unknown, name: string): Step {
   const { title, file, line, solution } = asObject(value, name);
-  if (line !== undefined && !(Number.isInteger(line) && Number(line) > 0)) throw wrong(`"line" of ${name}`, 'a whole number from 1');
+  if (line !== undefined && !(Number.isInteger(line) && Number(line) > 0))
+    throw wrong(`"line" of ${name}`, 'a whole number from 1');
   return {
     title: asText(title, `"title" of ${name}`),
     file: asPath(file, `"file" of ${name}`),

@@ -39,7 +39,8 @@ export const STEPS: readonly Step[] = [
     title: 'Mark a task as done',
     text: 'Your turn: make “done 1” mark the first task. People count from 1, lists from 0. Do not forget to save.',
     code: "case 'done':\n  // your code",
-    solution: "case 'done':\n  save(tasks.map((task, at) =>\n    at + 1 === Number(subject) ? { ...task, done: true } : task));\n  break;",
+    solution:
+      "case 'done':\n  save(tasks.map((task, at) =>\n    at + 1 === Number(subject) ? { ...task, done: true } : task));\n  break;",
   },
   {
     title: 'Try it',
