@@ -29,15 +29,15 @@ pub fn line(run: &Run) -> String {
     )
 }
 
-/// Writes the table into a page, in the place that is marked for it.
+/// Writes the rows that were run into the table of a page, in the place that is marked for it. All other rows stay.
 pub fn write(path: &str, runs: &[Run]) {
     let page = std::fs::read_to_string(path).expect("the page is there");
     let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
-    let (_, after) = rest.split_once(END).expect("the place has an end");
-    std::fs::write(path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", table(runs))).expect("written");
+    let (known, after) = rest.split_once(END).expect("the place has an end");
+    std::fs::write(path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", table(known, runs))).expect("written");
 }
 
-fn table(runs: &[Run]) -> String {
+fn table(known: &str, runs: &[Run]) -> String {
     let mut table = String::from(
         "| fault | store | runs | noticed: median, max | converged: median, max | states missed | sessions lost | \
          double controllers | other |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -45,8 +45,11 @@ fn table(runs: &[Run]) -> String {
     for fault in faults::ALL {
         for store in fault.stores {
             let of: Vec<&Run> = runs.iter().filter(|run| run.fault.name == fault.name && run.store == *store).collect();
-            if !of.is_empty() {
-                table += &row(fault.says, *store, &of);
+            let before = known.lines().find(|line| line.starts_with(&format!("| {} | {store} |", fault.says)));
+            match (of.is_empty(), before) {
+                (false, _) => table += &row(fault.says, *store, &of),
+                (true, Some(row)) => table += &format!("{row}\n"),
+                (true, None) => {}
             }
         }
     }
