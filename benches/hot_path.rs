@@ -1,7 +1,11 @@
-//! The hot path: a frame comes in, its sender's role is checked, it is wrapped once and queued for every receiver.
-//! And the slow one: control goes from one client to the other.
+//! Measures two paths of the relay:
 //!
-//! `make bench`, or `cargo bench --bench hot_path`. No sockets and no Redis: what is measured is the relay itself.
+//! - the hot path: a state comes in, the relay checks its sender's role, wraps the state once and queues it for every
+//!   receiver;
+//! - the slow path: control moves from one client to the other.
+//!
+//! `make bench`, or `cargo bench --bench hot_path`. The bench uses no sockets and no Redis, so it measures only the
+//! relay.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use gitorial_relay::relay::{Handling, JoinRequest, NewSession, Relay};
 use gitorial_relay::{Node, NodeSettings};
 use tokio::runtime::Runtime;
 
-/// A tutorial state of some 400 bytes, as clients send it.
+/// A `state_update` with a tutorial state of some 400 bytes, as clients send it.
 fn state(client: &str) -> Bytes {
     let data = serde_json::json!({
         "tutorialId": "react-basics", "tutorialTitle": "React Fundamentals", "totalSteps": 10,
@@ -39,7 +43,7 @@ async fn send(relay: &Relay, member: &Arc<Member>, text: Bytes) {
 }
 
 fn drain(member: &Member) -> usize {
-    // What is held is due by then.
+    // By then the held frames are due.
     let now = Instant::now() + ANSWER_HOLD;
     std::iter::from_fn(|| match member.outbound.next(now, true) {
         Next::Write(item) => Some(item.text.len()),
@@ -48,7 +52,7 @@ fn drain(member: &Member) -> usize {
     .count()
 }
 
-/// A session with one driver and so many followers, all settled.
+/// The members of a session with one controller and this number of followers. No frames are queued for the followers.
 async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Member>> {
     let session = relay.create_session(NewSession::default()).await.expect("embedded store").id();
     let mut members = Vec::new();

@@ -1,7 +1,8 @@
-//! What an idle socket costs: starts the relay, opens sockets that say nothing, and reads the relay's resident memory.
+//! Measures the memory that an idle socket costs: starts the relay, opens sockets that send nothing, and reads the
+//! relay's resident memory.
 //!
-//! `make bench`, or `cargo bench --bench idle_sockets -- 10000`. Linux only: it reads /proc. Each of the two
-//! processes needs as many file descriptors as there are sockets (`ulimit -n`).
+//! `make bench`, or `cargo bench --bench idle_sockets -- 10000`. The bench runs only on Linux, because it reads /proc.
+//! Each of the two processes needs one file descriptor per socket (`ulimit -n`).
 
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Two clients to a session: a website and an editor.
+/// The clients of one session: a website and an editor.
 const PER_SESSION: usize = 2;
 
 struct Relay {
@@ -74,7 +75,7 @@ async fn main() {
     let http = reqwest::Client::new();
     let sessions = format!("http://{}/api/sessions", relay.address);
     let mut open_sockets = Vec::with_capacity(sockets);
-    // What the first sessions allocate once is not counted.
+    // The memory that the relay allocates once, for its first session, is not counted.
     let mut before = 0;
     for index in 0..=sockets / PER_SESSION {
         let created = http.post(&sessions).body("{}").send().await.expect("a session");

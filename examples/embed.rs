@@ -1,4 +1,5 @@
-//! The relay inside another axum application: its own pages, its own session policy, the relay's sockets.
+//! Embeds the relay in another axum application. The application has its own routes and decides who gets a session; the
+//! relay serves the sockets.
 //!
 //! `cargo run --example embed`, then:
 //!
@@ -28,7 +29,7 @@ use tokio::net::TcpListener;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::start(NodeSettings::default()).await?;
 
-    // What happens in the sessions, for a dashboard, an audit log, a bill.
+    // Events of all sessions, for example for a dashboard or an audit log.
     let mut events = node.relay().events();
     tokio::spawn(async move {
         while let Ok(event) = events.recv().await {
@@ -46,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async {
-            // Without Ctrl-C it runs until it is killed.
+            // If the signal cannot be awaited, the future ends and the server shuts down.
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;
@@ -54,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The application's own rule: a session belongs to a lesson and lives for an hour.
+/// Creates a session by the application's own rule: a session belongs to a lesson and lives for an hour.
 async fn begin(State(relay): State<Relay>, Path(lesson): Path<String>) -> Result<Json<SessionData>, StatusCode> {
     let metadata = serde_json::value::to_raw_value(&serde_json::json!({ "lesson": lesson }));
     let metadata = metadata.map_err(|_| StatusCode::BAD_REQUEST)?;
@@ -91,7 +92,7 @@ struct Ask {
     session: String,
 }
 
-/// An upgraded socket is attached to its session; from there on the relay serves it.
+/// Upgrades a socket and hands it to the relay, which serves it until it closes.
 async fn open(
     State(relay): State<Relay>,
     axum::extract::Query(ask): axum::extract::Query<Ask>,

@@ -1,7 +1,7 @@
-//! Five minutes with the relay: an editor and a website stay on the same step, and control goes from one to the other.
+//! A tour of the protocol: an editor and a website stay on the same step, and control moves from one to the other.
 //!
-//! `cargo run --example tour -- http://127.0.0.1:8080`, or with two addresses to put the two sides on two nodes.
-//! Every frame that goes over the wire is printed.
+//! `cargo run --example tour -- http://127.0.0.1:8080`, or with two addresses to connect the two sides to two nodes.
+//! The tour prints every frame that goes over the wire.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// One side of the session: what an existing client does, step by step.
+/// One side of the session. It acts as an existing client does.
 struct Side {
     name: &'static str,
     id: &'static str,
@@ -35,7 +35,7 @@ impl Side {
         Ok(self.socket.send(Message::text(frame.to_string())).await?)
     }
 
-    /// Reads until a frame of this type comes. Whoever loses control acknowledges it, as existing clients do.
+    /// Reads until a frame of this type comes. A side that loses control acknowledges the loss, as existing clients do.
     async fn hear(&mut self, wanted: &str) -> Result<Value> {
         loop {
             let next = timeout(Duration::from_secs(10), self.socket.next());

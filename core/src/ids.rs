@@ -1,4 +1,6 @@
-//! The names of things. A session id is a secret, so nothing here prints one: its `Debug` is a short hash.
+//! The ids of sessions, connections, clients and nodes, and the numbers that order grants and frames.
+//!
+//! Session ids and resume tokens are secrets. Their `Debug` forms do not show them, so that no log line can.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,40 +9,42 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Milliseconds since the Unix epoch, in the store's time.
+/// Milliseconds since the Unix epoch, in the store's time. Also used for durations in milliseconds.
 pub type Millis = u64;
 
-/// The longest client id that the relay remembers, in bytes. Longer ones are refused.
+/// The longest client id that the relay stores, in bytes (docs/protocol.md, "Bounds").
 pub const MAX_CLIENT_ID_BYTES: usize = 128;
 
-/// The id of a session: 122 random bits, the only secret a user shares (docs/protocol.md, "Sessions").
+/// The id of a session: 122 random bits, and the only secret that the clients of a session share (docs/protocol.md,
+/// "Sessions").
 ///
-/// Its `Debug` form is [`SessionId::tag`], so a log line cannot leak it; only [`SessionId::reveal`] gives the text.
+/// Its `Debug` form shows only [`SessionId::tag`]. Only [`SessionId::reveal`] gives the id itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(Uuid);
 
 impl SessionId {
-    /// The id with these 128 bits. The caller draws them at random: a client that can guess them is in.
+    /// The id with these 128 bits. The caller draws them at random, because a client that guesses them can join.
     #[must_use]
     pub fn from_bits(bits: u128) -> Self {
         Self(Uuid::from_u128(bits))
     }
 
-    /// Reads an id as a caller wrote it. Anything that this relay cannot have issued is `None`.
+    /// Parses an id in its hyphenated form of 36 characters. Any other text is `None`, because the relay issues no such
+    /// id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let id = Uuid::try_parse(text).ok()?;
         (text.len() == 36).then_some(Self(id))
     }
 
-    /// The id itself, for URLs and store keys. Never for logs, metrics or errors.
+    /// The id itself, for URLs and store keys. It must not go into logs, metrics or errors.
     #[must_use]
     pub fn reveal(&self) -> String {
         self.0.hyphenated().to_string()
     }
 
-    /// Eight hex digits of a hash: enough to follow one session through the logs, useless for joining it.
+    /// Eight hex digits of a hash of the id. They identify a session in the logs, and do not help to join it.
     #[must_use]
     pub fn tag(&self) -> String {
         hex(&Sha256::digest(self.0.as_bytes())[..4])
@@ -59,13 +63,13 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// One socket, unique over all nodes and all time.
+/// The id of one socket, unique over all nodes and all time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConnectionId(Uuid);
 
 impl ConnectionId {
-    /// The id with this number, which the caller gives to no other socket.
+    /// The id with this number. The caller must not give the number to another socket.
     #[must_use]
     pub fn from_number(number: u128) -> Self {
         Self(Uuid::from_u128(number))
@@ -78,19 +82,20 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// A client as its peers know it: the id in `client_connected`, or the one that it puts into its own frames.
+/// The id of a client, by which its peers know it: the id in `client_connected`, or the `clientId` of its own frames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientId(Arc<str>);
 
 impl ClientId {
-    /// An id of the relay's own making, for a client that has not named itself.
+    /// An id that the relay makes, for a client that has not named itself.
     #[must_use]
     pub fn from_bits(bits: u128) -> Self {
         Self(format!("client_{bits:032x}").into())
     }
 
-    /// Reads an id as a peer wrote it: not empty, at most [`MAX_CLIENT_ID_BYTES`] bytes, no control characters.
+    /// Parses an id from a client. `None` if it is empty, is longer than [`MAX_CLIENT_ID_BYTES`], or has control
+    /// characters.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let fits = !text.is_empty() && text.len() <= MAX_CLIENT_ID_BYTES;
@@ -104,7 +109,8 @@ impl ClientId {
     }
 }
 
-/// One run of one node: the operator's name for it and a random boot id, `name@boot`. A restarted node is another.
+/// The id of one incarnation of a node, `name@boot`: the operator's name and a random boot id. A restart gives a new
+/// id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(Arc<str>);
@@ -116,7 +122,7 @@ impl NodeId {
         Self(format!("{name}@{boot:016x}").into())
     }
 
-    /// The incarnation written as `name@boot`, as found in a store key or a frame.
+    /// The incarnation that a store key or a message of another node names as `name@boot`.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(text.into())
@@ -135,28 +141,29 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The fencing token of a grant of control. Every grant in a session has a higher one than all before it.
+/// The fencing token of a grant of control. Every grant in a session has a higher epoch than all before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The epoch of the next grant: above the last one, and above any that a store which lost its memory can have
-    /// handed out, since it is never below the store's time in microseconds.
+    /// The epoch of the next grant at `now`. It is above this epoch. It is also at least the store's time in
+    /// microseconds, and so above the epochs of earlier grants that the store may have lost.
     #[must_use]
     pub fn next(self, now: Millis) -> Self {
         Self((self.0 + 1).max(now.saturating_mul(1000)))
     }
 }
 
-/// The number of a frame among those of one connection, from 1.
+/// The number of a frame among the frames of one connection, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
-/// What a client shows to come back as itself (docs/protocol.md, "Leaving and coming back"). Used once.
+/// The secret by which a client proves that it is back (docs/protocol.md, "Leaving and coming back"). A token is used
+/// once.
 ///
-/// The store keeps only [`ResumeToken::digest`]; like a session id it has no printable form but [`ResumeToken::reveal`].
+/// The store keeps only [`ResumeToken::digest`]. The `Debug` form does not show the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ResumeToken(String);
 
@@ -167,7 +174,8 @@ impl ResumeToken {
         Self(format!("{bits:032x}"))
     }
 
-    /// A token as a client presents it.
+    /// The token that a client presents. Any text is accepted here; only a digest that the store knows proves
+    /// something.
     #[must_use]
     pub fn presented(text: &str) -> Self {
         Self(text.to_owned())
@@ -179,7 +187,7 @@ impl ResumeToken {
         &self.0
     }
 
-    /// What the store keeps in its place.
+    /// The form that the store keeps: 32 hex digits of a hash.
     #[must_use]
     pub fn digest(&self) -> String {
         hex(&Sha256::digest(self.0.as_bytes())[..16])

@@ -1,9 +1,33 @@
-//! What to tell whom: the difference between what a connection was last told and what the document says. Pure.
+//! The news: the frames that tell each connection about roles and presence.
 //!
-//! This is the only way in which clients learn of roles and presence, whoever changed the document and however it was
-//! learnt: by the node whose write it was, by the others, after a fault and on a resume alike. Clients without the
-//! handshake are told a role by a sequence that fits the phase they believe to be in (docs/protocol.md, "How a role is
-//! told"); [`ClientView`] keeps what is known of that.
+//! A node has a new document after a write of its own, after a write of another node, after a fault, or after a resume.
+//! In all of these cases it does the same:
+//!
+//! 1. [`diff`] compares the document with the one before, once for all connections: clients that left or joined, roles
+//!    that changed, the epoch that was released.
+//! 2. [`notices`] computes the frames for one connection. It compares the role in the document with the [`ClientView`]
+//!    of the connection (what the client was last told, and what it believes), and updates the view.
+//!
+//! Clients learn of roles and presence in no other way. A frame that a client sends never changes a role by itself: it
+//! changes the document ([`crate::control`]), and it changes the view, because it shows what its sender believes
+//! ([`ClientView::believes`]).
+//!
+//! A client with the handshake is told its role by one frame. A client without it runs a state machine of its own, and
+//! ignores a role that does not fit its [`Phase`]. So it is told by a sequence that fits that phase (docs/protocol.md,
+//! "How a role is told"):
+//!
+//! | role in the document | phase | frames |
+//! | --- | --- | --- |
+//! | active | `Push` | assign PASSIVE, assign ACTIVE, `confirm_transfer` |
+//! | active | any other | assign ACTIVE, `confirm_transfer` |
+//! | passive | `Pull` | assign ACTIVE, assign PASSIVE, `accept_control` |
+//! | passive | `Push` | assign PASSIVE |
+//! | passive | `Idle`, `Active` | assign PASSIVE, `accept_control` |
+//! | connected | `Active`, `Pull`, `Push` | as for passive, then `release_control` |
+//! | connected | `Passive` | `release_control` |
+//!
+//! A client without the handshake answers every `accept_control` by a `confirm_transfer`; [`ClientView::acks`] counts
+//! the answers that are pending.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,46 +35,49 @@ use crate::control::{Direction, Intent, StateClaim};
 use crate::ids::{ClientId, ConnectionId, Epoch};
 use crate::session::{Client, Ended, EpochEnd, Role, Session};
 
-/// Above this many changes of role at once only those of the holders are announced: a session of thousands would
-/// otherwise write millions of frames for one change of control.
+/// Above this many role changes at once, only those of the old and the new controller are announced (docs/protocol.md,
+/// "Bounds"). Otherwise one change of control in a session of thousands would cause millions of frames.
 const MAX_ANNOUNCEMENTS: usize = 32;
 
-/// The phase that a client believes to be in, as far as the relay knows.
+/// The phase that a client believes to be in, as far as the relay knows (docs/protocol.md, "How a role is told").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// No role.
+    /// It has no role.
     #[default]
     Idle,
     /// It asked to be ACTIVE and waits.
     Pull,
     /// It asked to be PASSIVE and waits.
     Push,
-    /// It drives.
+    /// It has control.
     Active,
     /// It follows.
     Passive,
 }
 
-/// What one connection was last told, and what it owes the relay in return.
+/// One connection as the relay knows it: what the client was last told, what it believes, and which acknowledgements
+/// are pending.
 #[derive(Clone, Debug, Default)]
 pub struct ClientView {
-    /// Its phase.
+    /// The phase that it believes to be in.
     pub phase: Phase,
-    /// The last epoch it was told.
+    /// The last epoch that it was told.
     pub epoch: Epoch,
     /// It has done the handshake, so one frame tells it a role.
     pub modern: bool,
-    /// How many of its `confirm_transfer` are outstanding. While any is, its role frames and states were under way.
+    /// The number of pending acknowledgements: `confirm_transfer`s that it has not sent yet. While there are any, its
+    /// role frames and states are dropped, because they were under way when it lost control.
     pub acks: u32,
-    /// It was told that it drives when it believed so by itself: if it lets go, it may do so before the news arrives.
+    /// It already believed to have control when it was granted control. A release of it may cross the news of the
+    /// grant.
     pub assured: bool,
-    /// It asked for a role, so it is told its role even if nothing changed.
+    /// It asked for a role, so it is told its role even if the role has not changed.
     pub retell: bool,
-    /// It gave control up, and takes itself for a follower from then on.
+    /// It gave control up, and believes to be a follower since.
     pub let_go: bool,
-    /// It has been told of the others.
+    /// It has been told of the other clients.
     pub introduced: bool,
-    /// It joined while another drove and has not said yet what it is: it may have come back to follow.
+    /// It joined under another controller and has not chosen a role yet: it may have come back to follow.
     pub may_be_back: bool,
 }
 
@@ -65,34 +92,34 @@ pub enum Notice {
     Assign(Role),
     /// `confirm_transfer`.
     ConfirmTransfer,
-    /// `accept_control` in the name of the client that drives now.
+    /// `accept_control` in the name of the new controller, or of the receiver if there is no controller.
     AcceptControl(ClientId),
-    /// `release_control` of the client that drove.
+    /// `release_control` in the name of the last controller, or of the receiver if none is known.
     ReleaseControl(ClientId),
-    /// `role_changed`.
+    /// `role_changed`: this client has this role now.
     RoleChanged(ClientId, Role),
-    /// `request_sync`, on behalf of everybody who follows now and did not before.
+    /// `request_sync`, on behalf of all clients that have become followers.
     RequestSync,
 }
 
 /// What changed between two documents, computed once for all connections of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Diff {
-    /// Who has no place any more.
+    /// The clients that have left, by announced id.
     pub left: Vec<ClientId>,
-    /// Who has one now.
+    /// The clients that have joined, by announced id.
     pub joined: Vec<ClientId>,
-    /// Whose role is another.
+    /// The clients whose role has changed, by the name that their peers know, with the new role.
     pub roles: Vec<(ClientId, Role)>,
-    /// The epoch that ended by giving control up.
+    /// The epoch that ended because its controller gave control up or left, if one did.
     pub released: Option<Ended>,
-    /// Somebody follows who did not before.
+    /// Whether a client has become a follower, or a follower has come back on another socket.
     pub followers: bool,
-    /// Who drives came back on another socket: what it was asked on the old one it does not know.
+    /// Whether the controller has come back on another socket. A question that was put on the old socket is lost.
     pub returned: bool,
 }
 
-/// Compares two documents. `before` is `None` if the node knew nothing of the session.
+/// Compares two documents. `before` is `None` if the node did not know the session; then the difference is empty.
 #[must_use]
 pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
     let Some(before) = before else { return Diff::default() };
@@ -109,7 +136,7 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
         if role != was.unwrap_or_default() {
             diff.roles.push((client.name().clone(), role));
         }
-        // One that came back on another socket has missed what was said meanwhile.
+        // A client that came back on another socket has missed the states in between.
         let moved = old.get(&client.id).is_some_and(|known| known.connection != client.connection);
         diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved);
     }
@@ -122,7 +149,7 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
     diff
 }
 
-/// Bounds the announcements, and adds a new epoch of the same client: its peers have to know the epoch.
+/// Bounds the announced role changes. Adds the controller if only its epoch changed, because its peers need the epoch.
 fn cap_role_changes(diff: &mut Diff, before: &Session, after: &Session) {
     let controller = after.core.controller.as_ref();
     if diff.roles.len() > MAX_ANNOUNCEMENTS {
@@ -138,7 +165,7 @@ fn cap_role_changes(diff: &mut Diff, before: &Session, after: &Session) {
     }
 }
 
-/// What to tell the connection of `me`, which was last told `told`; `told` is brought up to date.
+/// The frames for the connection of the client `me`, in order. `told` is the view of that connection, and is updated.
 #[must_use]
 pub fn notices(told: &mut ClientView, me: &Client, diff: &Diff, after: &Session) -> Vec<Notice> {
     let mut out = Vec::new();
@@ -158,14 +185,15 @@ pub fn notices(told: &mut ClientView, me: &Client, diff: &Diff, after: &Session)
     }
     role_notices(told, me, role, after, &mut out);
     out.extend(diff.roles.iter().cloned().map(|(client, role)| Notice::RoleChanged(client, role)));
-    // One with the handshake repeats its state by itself when it comes back.
+    // A controller with the handshake repeats its state by itself when it comes back.
     if role == Role::Active && (diff.followers || (diff.returned && !told.modern)) {
         out.push(Notice::RequestSync);
     }
     out
 }
 
-/// Whoever joins while another drives may be a returning client that still believes to drive.
+/// Sends `accept_control` to a client without the handshake that joins under another controller: it may be a returning
+/// client that still believes to have control.
 fn correct_newcomer(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Notice>) {
     let other = after.core.controller.as_ref().filter(|controller| controller.place.connection != me.connection);
     if let Some(controller) = other.filter(|_| !told.modern) {
@@ -175,9 +203,10 @@ fn correct_newcomer(told: &mut ClientView, me: &Client, after: &Session, out: &m
     }
 }
 
+/// Tells a client that control was given up, so that it follows no controller any more.
 fn release_notice(told: &mut ClientView, me: &Client, role: Role, diff: &Diff, after: &Session, out: &mut Vec<Notice>) {
     let released = diff.released.as_ref().filter(|ended| ended.connection != me.connection);
-    // Several changes may have come at once: what counts is that a follower of nobody hears that it is one.
+    // Several changes may have come at once. A follower that has no controller any more must hear of it in any case.
     let freed = role == Role::Connected && told.phase == Phase::Passive;
     let by = match (released, &after.core.ended) {
         (Some(ended), _) => ended.client.clone(),
@@ -191,15 +220,16 @@ fn release_notice(told: &mut ClientView, me: &Client, role: Role, diff: &Diff, a
     }
 }
 
+/// Tells a client its own role, if its view differs from the document or the client asked.
 fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session, out: &mut Vec<Notice>) {
     if after.awaits(me.connection) {
-        // Control is on its way to it: told when it comes, or when it goes elsewhere.
+        // Control is moving to this client. It is told its role when control arrives, or goes to another client.
         return;
     }
     let retell = std::mem::take(&mut told.retell);
     let epoch = after.core.epoch;
     match role {
-        // Control is leaving it. One without the handshake is told when it has left.
+        // Control is moving away from it. A client without the handshake is told when control has moved.
         Role::Active if after.core.transfer.is_some() => {
             if told.modern && (told.phase != Phase::Passive || retell) {
                 out.push(Notice::Assign(Role::Passive));
@@ -212,7 +242,8 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
             told.phase = Phase::Passive;
         }
         Role::Passive if !told.modern => demote(told, me, after, out),
-        // It drove, and nobody does now: its node had lost its place. Or it waits for a role that could not be given.
+        // It had control and there is no controller now, because its node had lost its place; or it waits for a role
+        // that it could not be given.
         Role::Connected if matches!(told.phase, Phase::Active | Phase::Pull | Phase::Push) => {
             demote(told, me, after, out);
             if !told.modern {
@@ -220,10 +251,11 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
             }
             told.phase = Phase::Idle;
         }
-        // It let go, or asked for a role that somebody then took from all: of two words under way the last one counts.
+        // It gave control up, or asked for a role that a change for all clients then took away. The last change counts.
         Role::Connected if told.modern && retell => {
             out.push(Notice::Assign(Role::Connected));
-            // That says that it follows. If it has not chosen so, and there is nobody to follow, it has no role.
+            // That frame says PASSIVE. If the client did not give control up and there is no controller to follow, it
+            // has no role, and `release_control` says so.
             if !told.let_go && after.core.controller.is_none() {
                 let ended = after.core.ended.as_ref().map(|ended| &ended.client);
                 out.push(Notice::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
@@ -235,7 +267,7 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
     told.epoch = epoch;
 }
 
-/// *Grant*. A client that waits for PASSIVE hears nothing else, so it is told that first.
+/// *Grant*. A client that waits for PASSIVE ignores all else, so it is assigned PASSIVE first.
 fn grant(told: &mut ClientView, out: &mut Vec<Notice>) {
     told.assured = told.phase == Phase::Active;
     if !told.modern && told.phase == Phase::Push {
@@ -248,7 +280,7 @@ fn grant(told: &mut ClientView, out: &mut Vec<Notice>) {
     told.phase = Phase::Active;
 }
 
-/// *Demote*, or *refuse* to one that waits for ACTIVE. A client that asked to follow is just told so.
+/// *Demote*, or *refuse* for a client that waits for ACTIVE. A client that asked to follow is only assigned PASSIVE.
 fn demote(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Notice>) {
     let phase = std::mem::replace(&mut told.phase, Phase::Passive);
     match phase {
@@ -265,28 +297,29 @@ fn demote(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Not
     }
 }
 
-/// Notes what a client's own frame says about the phase it believes to be in.
+/// What a client's own frame shows about the phase that it believes to be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belief {
     /// It waits for ACTIVE.
     Pull,
     /// It waits for PASSIVE.
     Push,
-    /// It drives: it accepted, offered, or sent a state of its own.
+    /// It has control: it accepted, offered, or sent a state of its own.
     Drives,
-    /// It let go.
+    /// It gave control up.
     LetGo,
 }
 
 impl Belief {
-    /// What a frame says of its sender, which held control before it or did not.
+    /// What a frame shows about its sender; `None` if it shows nothing. `held`: the sender was the controller before
+    /// it.
     #[must_use]
     pub fn of(intent: &Intent, held: bool) -> Option<Self> {
         match intent {
             Intent::Coordinate(Direction::Active) => Some(Self::Pull),
             Intent::Coordinate(Direction::Passive) => Some(Self::Push),
             Intent::Accept(_) => Some(Self::Drives),
-            // What only an ACTIVE client sends says something new only if it comes from another.
+            // A frame that only a controller sends shows something new only if its sender is not the controller.
             Intent::Offer(_) | Intent::State(StateClaim::Drive) => (!held).then_some(Self::Drives),
             Intent::Release => Some(Self::LetGo),
             Intent::Speak | Intent::Request | Intent::Decline(_) => None,
@@ -296,10 +329,10 @@ impl Belief {
 }
 
 impl ClientView {
-    /// Takes a frame's word for what its sender believes.
+    /// Updates the view by a frame of the client, before the news of that frame's decision is computed.
     pub fn believes(&mut self, belief: Belief) {
         if self.modern {
-            // It believes only what it is told; it asked, so it is told.
+            // It believes only the role that it is told. It asked, so it is told its role.
             self.retell = true;
             self.let_go = belief == Belief::LetGo;
             if self.let_go {
@@ -311,18 +344,19 @@ impl ClientView {
             Belief::Pull => Phase::Pull,
             Belief::Push => Phase::Push,
             Belief::Drives => {
-                // One that was told already is not told again: the news could overtake its release.
+                // A client that was told already is not told again, because its release could cross the news.
                 self.retell |= self.phase != Phase::Active;
                 Phase::Active
             }
-            // News that it drives makes it ACTIVE again, if it is still on its way: as ACTIVE it is told that it is not.
+            // The news of its grant may be under way still, and would make it ACTIVE again. So it counts as ACTIVE, and
+            // is told that it is not.
             Belief::LetGo if std::mem::take(&mut self.assured) => Phase::Active,
             Belief::LetGo => Phase::Idle,
         };
     }
 }
 
-/// Whether this connection's place was taken by a newer socket.
+/// Whether a newer socket of the same client has taken the place of this connection.
 #[must_use]
 pub fn is_superseded(session: &Session, connection: ConnectionId) -> bool {
     session.core.superseded.contains(&connection)

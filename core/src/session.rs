@@ -1,7 +1,25 @@
-//! The session document: what the store keeps of a session, and the questions one can ask of it. Pure data.
+//! The session document: the data that the store keeps of a session, and questions about it.
 //!
-//! It has three parts with different writers. [`Info`] never changes. [`Core`] says who drives and is changed by
-//! compare-and-swap. Each node writes its own [`Roster`], so that joins on different nodes never conflict.
+//! The parts of the document have different writers, so that most writes do not conflict:
+//!
+//! | part | content | writer |
+//! | --- | --- | --- |
+//! | [`Info`] | lifetime, strategy, metadata | the node that creates the session, once |
+//! | [`Core`] | status, controller, epoch, pending claims | any node, by compare-and-swap |
+//! | [`Roster`] | the clients of one node | that node; another node once its lease has lapsed |
+//! | [`Activity`] | the times of the last frames on one node | that node |
+//!
+//! A client's role is not stored as one value. [`Session::role`] derives it:
+//!
+//! 1. The client that [`Core::controller`] names is ACTIVE.
+//! 2. Otherwise the later of two assignments counts: [`Core::everyone`], which each change of control except a resume
+//!    sets, and [`Client::given`], which one client alone was given. So a grant makes all other clients passive in one
+//!    write of the core, and no roster has to change.
+//!
+//! A [`Core::transfer`] marks the first of the two steps in which control moves: the controller's node has not stopped
+//! the controller yet, and the next controller still waits. Every grant raises [`Core::epoch`].
+//!
+//! The serialized form is the store's format. It is independent of the Rust names: see the `serde` attributes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,32 +29,32 @@ use serde_json::value::RawValue;
 
 use crate::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 
-/// How a claim is decided while somebody else is ACTIVE (docs/protocol.md, "Claims").
+/// How a claim is decided while another client is the controller (docs/protocol.md, "Claims").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// Whoever came first keeps control until it is taken, offered or released.
+    /// The first claimant keeps control until it is taken, handed over or released.
     #[default]
     #[serde(alias = "FIRST_COME_FIRST_SERVED")]
     FirstComeFirstServed,
-    /// The ACTIVE client decides on every claim.
+    /// The controller decides on every claim.
     #[serde(alias = "USER_CHOICE")]
     UserChoice,
-    /// No claim is granted while somebody is ACTIVE.
+    /// No claim is granted while there is a controller.
     #[serde(alias = "DENY_BOTH")]
     DenyBoth,
 }
 
-/// Whether a session is still one.
+/// The state of a session's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Clients may join.
     #[default]
     Active,
-    /// Nothing happened in it for its time to live, or it reached its greatest age.
+    /// The session had no activity for its time to live, or reached its greatest age.
     Expired,
-    /// Somebody deleted it. The document stays as a tombstone until its greatest age.
+    /// The session was deleted. The document stays as a tombstone until the session's greatest age.
     Deleted,
 }
 
@@ -44,58 +62,60 @@ pub enum Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// No role chosen, or nobody drives.
+    /// The client has no role: it has not chosen one, or there is no controller to follow.
     #[default]
     Connected,
-    /// Drives: its states go to all others.
+    /// The client is the controller: its states go to all other clients.
     Active,
-    /// Follows.
+    /// The client is a follower.
     Passive,
 }
 
-/// What is fixed when a session is created.
+/// The part of the document that is fixed when the session is created.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Info {
-    /// When it was created, in the store's time.
+    /// When the session was created, in the store's time.
     pub created_at: Millis,
-    /// How long it lives without activity, in milliseconds.
+    /// How long the session lives without activity, in milliseconds.
     pub ttl: Millis,
-    /// When it ends however busy it is.
+    /// When the session ends in spite of activity, in the store's time.
     pub ends_at: Millis,
-    /// How claims against a holder are decided.
+    /// How claims against a controller are decided.
     pub strategy: Strategy,
-    /// What the creator attached to it: any JSON, kept as it was written.
+    /// The creator's metadata: any JSON, kept byte for byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Arc<RawValue>>,
 }
 
-/// The part of the document that decides: changed only by compare-and-swap.
+/// The part of the document that decides about control. It is changed only by compare-and-swap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Core {
-    /// Alive, expired or deleted.
+    /// Whether the session is active, expired or deleted.
     pub status: Status,
     /// The epoch of the last grant; zero before the first.
     pub epoch: Epoch,
-    /// The ACTIVE client.
+    /// The client that is ACTIVE.
     #[serde(rename = "holder")]
     pub controller: Option<Controller>,
-    /// Whom the holder's role goes to once the holder's node has stopped it.
+    /// The change of control that waits until the controller's node has stopped the controller.
     pub transfer: Option<Transfer>,
-    /// How the last epoch that is over ended.
+    /// The end of the last epoch that is over.
     pub ended: Option<Ended>,
-    /// The last role that was given to everybody but the holder at once.
+    /// The last role that all clients except the controller were given at once.
     pub everyone: Assignment,
-    /// Claims that wait for the holder's decision, oldest first.
+    /// Claims that wait for the controller's decision, oldest first.
     pub requests: Vec<Request>,
-    /// The holder's standing offer.
+    /// The controller's open offer.
     pub offer: Option<Offer>,
-    /// Connections whose place a newer socket of the same client took (docs/protocol.md, "Two sockets of one client").
+    /// Connections whose place a newer socket of the same client has taken (docs/protocol.md, "Two sockets of one
+    /// client").
     #[serde(default, rename = "replaced")]
     pub superseded: Vec<ConnectionId>,
-    /// When a role last changed or the session was created, in the store's time.
+    /// When control or a role of all clients last changed, or the session was created, in the store's time.
     pub changed_at: Millis,
-    /// Until when nobody is granted control anew, in the store's time: the store lost this document, and a holder that
-    /// it does not know any more may drive as long as its node's lease lasts.
+    /// Until when no client is granted control, in the store's time; zero in a document that was never lost. The store
+    /// lost this document, and a controller that the document no longer names may pass states until its node's lease
+    /// lapses.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub doubtful_until: Millis,
 }
@@ -114,25 +134,26 @@ pub struct Place {
     pub connection: ConnectionId,
 }
 
-/// Who is ACTIVE, and since which grant.
+/// The client that is ACTIVE, and the grant that made it so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Controller {
-    /// Where it is.
+    /// Its socket.
     pub place: Place,
-    /// By what name its peers know it.
+    /// The name by which its peers know it.
     pub client: ClientId,
-    /// It did not ask for the role: any claim beats it until it sends something of its own.
+    /// It did not ask for the role. Any claim is granted against it until it sends a role or state frame of its own
+    /// (docs/protocol.md, "Giving up").
     pub provisional: bool,
-    /// When it was granted the role.
+    /// When it was granted the role, in the store's time.
     pub since: Millis,
 }
 
-/// A change of control that waits for the old holder's node to stop letting its frames through.
+/// A change of control that waits until the controller's node has stopped passing the controller's frames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Transfer {
-    /// Who gets the role, or `None` when it is given up.
+    /// The next controller, or `None` if control is given up.
     pub to: Option<Controller>,
-    /// How the old holder's epoch ends.
+    /// How the controller's epoch ends.
     pub how: EpochEnd,
 }
 
@@ -140,120 +161,122 @@ pub struct Transfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpochEnd {
-    /// Control went to another: by a take, an accepted offer or a granted request.
+    /// Control went to another client: by a take, an accepted offer or a granted request.
     Taken,
-    /// The holder gave it up or left.
+    /// The controller gave control up, or left.
     Released,
-    /// The same client came back on another socket: for all others nothing changed.
+    /// The same client came back on another socket. For all other clients nothing changed.
     Resumed,
 }
 
-/// The end of an epoch, for those who still have to be told.
+/// The end of an epoch, kept for the nodes that have not told their clients yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {
-    /// Which epoch.
+    /// The epoch that ended.
     pub epoch: Epoch,
-    /// Whose it was.
+    /// The client that was the controller.
     pub client: ClientId,
-    /// The socket it was held by.
+    /// The socket of that client.
     pub connection: ConnectionId,
-    /// How it ended.
+    /// How the epoch ended.
     pub how: EpochEnd,
 }
 
-/// A role and the change that gave it; of two, the later change counts.
+/// A role and the number of the change that gave it. Of two assignments the one with the higher number counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
-    /// `Connected` or `Passive`: ACTIVE is what [`Core::controller`] says.
+    /// `Connected` or `Passive`. ACTIVE is never assigned here: [`Core::controller`] names the controller.
     pub role: Role,
-    /// The number of the change.
+    /// The number of the change, counted per session.
     pub change: u64,
 }
 
-/// A claim that waits for the holder's decision, for at most [`crate::control::Rules::pending`].
+/// A claim that waits for the controller's decision, for at most [`crate::control::Rules::pending`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
-    /// Who claims.
+    /// The claimant's socket.
     pub place: Place,
-    /// Its name.
+    /// The claimant's name.
     pub client: ClientId,
-    /// Since when.
+    /// When the claim was made, in the store's time.
     pub at: Millis,
 }
 
-/// The holder's offer of control to whoever accepts first, for at most [`crate::control::Rules::pending`].
+/// The controller's offer of control to the first client that accepts it. It is open for at most
+/// [`crate::control::Rules::pending`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offer {
     /// The name in the offer's envelope.
     pub client: ClientId,
-    /// Since when.
+    /// When the offer was made, in the store's time.
     pub at: Millis,
-    /// Who said no.
+    /// The connections that have declined.
     pub declined: Vec<ConnectionId>,
 }
 
-/// One node's clients of the session. Written by that node alone while it lives.
+/// The clients of one node in the session. Only that node writes the roster while its lease lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Roster {
-    /// In the order of joining.
+    /// The clients, in the order of joining.
     pub clients: Vec<Client>,
 }
 
-/// What a node last reported of its clients' doings, written beside its roster and more often.
+/// The times of the last frames on one node. The node writes them beside its roster, and more often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    /// The last frame of any of its clients, in the store's time.
+    /// The time of the last frame of any of its clients, in the store's time.
     pub seen_at: Millis,
-    /// The last frame of the holder that was no answer to a `request_sync`.
+    /// The time of the controller's last frame that was not an answer to a `request_sync`, in the store's time.
     pub drove_at: Millis,
 }
 
 /// A client's place in the session, bound to one socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Client {
-    /// Its socket, or its last one if it is cut off.
+    /// Its socket, or its last socket if it is cut off.
     pub connection: ConnectionId,
-    /// The id that the relay announced it by.
+    /// The id in its `client_connected`.
     pub id: ClientId,
-    /// The id in its own frames, once it has sent one.
+    /// The id in its own frames, once it has sent a frame with an id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<ClientId>,
-    /// It has done the handshake.
+    /// Whether it has done the handshake.
     #[serde(default)]
     pub modern: bool,
-    /// The digest of the token it may resume with.
+    /// The digest of the token that it may resume with ([`crate::ids::ResumeToken::digest`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
-    /// The digest of the token that it came back with.
+    /// The digest of the token that it came back with. That token is good once more while the client is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_before: Option<String>,
-    /// When its socket opened.
+    /// When its socket joined, in the store's time.
     pub joined_at: Millis,
-    /// It has sent a frame.
+    /// Whether it has sent a frame.
     #[serde(default)]
     pub spoke: bool,
-    /// The role that it, alone, was last given.
+    /// The last role that this client alone was given.
     pub given: Assignment,
-    /// Since when its socket is gone, while its place is kept.
+    /// When its socket was lost, in the store's time, while its place is kept for the grace period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_off_at: Option<Millis>,
 }
 
 impl Client {
-    /// The name that its peers see in its frames: its own if it has given one.
+    /// The name that its peers know it by: its own name if it has sent one, else the announced id.
     #[must_use]
     pub fn name(&self) -> &ClientId {
         self.alias.as_ref().unwrap_or(&self.id)
     }
 
-    /// Whether its place is kept for it when its socket is lost.
+    /// Whether its place is kept when its socket is lost: the client has a resume token.
     #[must_use]
     pub const fn may_return(&self) -> bool {
         self.resume.is_some() || self.resume_before.is_some()
     }
 
-    /// Whether this proof is that of this client. A token is used once; should the socket that it was used for be lost,
-    /// its client may never have read the next one.
+    /// Whether this digest proves that a socket belongs to this client. A token is used once. The token of the last
+    /// return is good once more while the client is cut off, because the client may never have read the new token
+    /// (docs/protocol.md, "Leaving and coming back").
     #[must_use]
     pub fn resumes_with(&self, proof: &str) -> bool {
         let before = self.resume_before.as_ref().filter(|_| self.cut_off_at.is_some());
@@ -270,26 +293,26 @@ impl Client {
 /// A whole session document.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// What never changes.
+    /// The part that never changes.
     pub info: Arc<Info>,
-    /// What decides.
+    /// The part that decides about control.
     pub core: Core,
     /// The clients, by node.
     pub rosters: BTreeMap<NodeId, Roster>,
-    /// What the nodes reported, by node.
+    /// The times of the last frames, by node.
     pub activity: BTreeMap<NodeId, Activity>,
 }
 
 impl Session {
-    /// A session nobody has joined yet.
+    /// A session without clients.
     #[must_use]
     pub fn new(info: Arc<Info>) -> Self {
         let core = Core { changed_at: info.created_at, ..Core::default() };
         Self { info, core, rosters: BTreeMap::new(), activity: BTreeMap::new() }
     }
 
-    /// Every client that has a place, in no particular order: those on other nodes and those cut off included, sockets
-    /// that a newer one replaced left out.
+    /// All clients that have a place in the session, on all nodes, in no particular order. Clients that are cut off are
+    /// included; superseded sockets are not.
     pub fn clients(&self) -> impl Iterator<Item = (&NodeId, &Client)> {
         self.rosters
             .iter()
@@ -303,7 +326,7 @@ impl Session {
         self.clients().find(|(_, client)| client.connection == connection)
     }
 
-    /// How many clients have a living socket (`clientCount` of the HTTP API).
+    /// The number of clients with a living socket (`clientCount` of the HTTP API).
     #[must_use]
     pub fn live_clients(&self) -> usize {
         self.clients().filter(|(_, client)| client.cut_off_at.is_none()).count()
@@ -321,7 +344,8 @@ impl Session {
         }
     }
 
-    /// The role of this client as an assignment of its own, to give it back by: ACTIVE is not given in this way.
+    /// The role of this client as an assignment of its own, from which a lost place can be restored. For the controller
+    /// the role is `Connected`, because ACTIVE is never assigned.
     #[must_use]
     pub fn assignment(&self, client: &Client) -> Assignment {
         let role = match self.role(client) {
@@ -331,20 +355,20 @@ impl Session {
         Assignment { role, change: self.core.everyone.change.max(client.given.change) }
     }
 
-    /// Every role at once, by socket.
+    /// The roles of all clients, by socket.
     #[must_use]
     pub fn roles(&self) -> HashMap<ConnectionId, Role> {
         self.clients().map(|(_, client)| (client.connection, self.role(client))).collect()
     }
 
-    /// Whether this socket is the ACTIVE client's.
+    /// Whether this socket is the controller's.
     #[must_use]
     pub fn controls(&self, connection: ConnectionId) -> bool {
         self.core.controller.as_ref().is_some_and(|controller| controller.place.connection == connection)
     }
 
-    /// The ACTIVE client, if its states may pass: not while control is leaving it, and not while it is cut off, since
-    /// others take control from it then without asking its node.
+    /// The controller, if its states may pass. They may not while control is moving away, or while the controller is
+    /// cut off, because then other nodes take control from it without asking its node.
     #[must_use]
     pub fn driver(&self) -> Option<&Controller> {
         let controller = self.core.controller.as_ref().filter(|_| self.core.transfer.is_none())?;
@@ -352,14 +376,14 @@ impl Session {
         (client.cut_off_at.is_none() && self.core.status == Status::Active).then_some(controller)
     }
 
-    /// Whether control is on its way to this socket.
+    /// Whether a transfer is moving control to this socket.
     #[must_use]
     pub fn awaits(&self, connection: ConnectionId) -> bool {
         let to = self.core.transfer.as_ref().and_then(|transfer| transfer.to.as_ref());
         to.is_some_and(|to| to.place.connection == connection)
     }
 
-    /// The last activity, in the store's time.
+    /// The time of the last activity, in the store's time: a join, a frame or a change of control.
     #[must_use]
     pub fn last_activity(&self) -> Millis {
         let joined = self.clients().map(|(_, client)| client.joined_at).max().unwrap_or(0);
@@ -367,13 +391,13 @@ impl Session {
         joined.max(seen).max(self.core.changed_at).max(self.info.created_at)
     }
 
-    /// When it ends if nothing more happens.
+    /// When the session ends without further activity, in the store's time.
     #[must_use]
     pub fn expires_at(&self) -> Millis {
         self.last_activity().saturating_add(self.info.ttl).min(self.info.ends_at)
     }
 
-    /// The status at `now`: a document that nobody has marked yet may have expired all the same.
+    /// The status at `now`. A session may have expired although no node has marked its document yet.
     #[must_use]
     pub fn status_at(&self, now: Millis) -> Status {
         match self.core.status {

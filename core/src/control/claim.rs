@@ -1,4 +1,4 @@
-//! Claims: who gets control, and the steps in which it moves.
+//! Claims: the decision on a claim, and the steps in which control moves.
 
 use super::{Effect, Step, Transition, millis};
 use crate::ids::ConnectionId;
@@ -12,31 +12,31 @@ pub(super) enum Claim {
     Coordinate,
     /// `request_control`.
     Request,
-    /// `accept_control`, or a frame that only an ACTIVE client sends: it takes control, or believes to have it.
+    /// `accept_control`, or a frame that only a controller sends: the client takes control, or believes to have it.
     Take,
 }
 
-/// What a claim came to.
+/// The decision on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The claimant drives now.
+    /// The claimant is the controller.
     Granted,
-    /// It will, once the holder's node has stopped the holder.
+    /// The claimant becomes the controller when the present controller's node has stopped the present one.
     Moving,
-    /// It waits for the holder's decision.
+    /// The claim waits for the controller's decision.
     Waiting,
-    /// It was refused.
+    /// The claim is refused.
     Refused,
 }
 
 impl Step<'_> {
-    /// Decides a claim of a client of this node.
+    /// Decides a claim of a client of this node (docs/protocol.md, "Claims").
     pub(super) fn claim(&mut self, claimant: &Client, claim: Claim) -> Verdict {
         let Some(controller) = self.session.core.controller.clone() else {
             return self.grant_to(claimant, false, EpochEnd::Taken);
         };
         if controller.place.connection == claimant.connection {
-            // Told ACTIVE once more, same epoch. It asked, so it is no longer there by chance.
+            // It is told ACTIVE once more, in the same epoch. It has asked for the role now.
             self.no_longer_provisional();
             return Verdict::Granted;
         }
@@ -62,8 +62,8 @@ impl Step<'_> {
         }
     }
 
-    /// Whether the holder gives way to any claim (it never asked for the role) or to this ask (it may have let go
-    /// without saying so, as clients without the handshake do).
+    /// Whether the controller yields: to any claim if it never asked for the role, to an ask if it has no handshake and
+    /// was quiet for [`super::Rules::quiet`], because it may have given control up without a frame.
     fn yields(&self, controller: &Controller, claim: Claim) -> bool {
         let modern = self.session.client(controller.place.connection).is_some_and(|(_, client)| client.modern);
         let activity = self.session.activity.get(&controller.place.node).copied().unwrap_or_default();
@@ -83,7 +83,7 @@ impl Step<'_> {
         Verdict::Refused
     }
 
-    /// Puts the claim before the holder, if no more than `limit` wait then.
+    /// Lets the claim wait and asks the controller, unless `limit` other claims wait already.
     fn wait(&mut self, claimant: &Client, claim: Claim, limit: usize) -> Verdict {
         let core = &self.session.core;
         let known = core.requests.iter().any(|request| request.place.connection == claimant.connection);
@@ -104,8 +104,8 @@ impl Step<'_> {
         Verdict::Waiting
     }
 
-    /// A claimant that does not get control follows: a coordinating one chose a role, and one without the handshake
-    /// that takes control believes to have it and has to be told.
+    /// Makes a claimant that does not get control a follower, in two cases: it coordinated, so it has chosen a role; or
+    /// it took control without the handshake, so it believes to have control and has to be told.
     fn follow_instead(&mut self, claimant: &Client, claim: Claim) {
         if claim == Claim::Coordinate || (claim == Claim::Take && !claimant.modern) {
             self.give(claimant.connection, Role::Passive);
@@ -117,13 +117,14 @@ impl Step<'_> {
         Place { node: node.clone(), connection: client.connection }
     }
 
-    /// Control goes to `client`: now, or when the holder's node has stopped the holder.
+    /// Grants control to `client`: at once, or when the controller's node has stopped the controller.
     pub(super) fn grant_to(&mut self, client: &Client, provisional: bool, how: EpochEnd) -> Verdict {
         let place = self.place_of(client);
         let to = Controller { place, client: client.name().clone(), provisional, since: self.context.now };
         self.hand_over(Some(to), how)
     }
 
+    /// Starts the epoch of `to` at once if the controller is stopped or there is none; otherwise starts a transfer.
     fn hand_over(&mut self, to: Option<Controller>, how: EpochEnd) -> Verdict {
         let Some(controller) = &self.session.core.controller else {
             self.begin_epoch(to, how);
@@ -145,21 +146,21 @@ impl Step<'_> {
         }
     }
 
-    /// Whether nothing that this controller of this node has sent is still on its way: what it sends before it can know of
-    /// its loss is let through. One without the handshake is not waited for: its frames count no more until it has
-    /// confirmed its loss.
+    /// Whether all frames that this controller of this node sent before it could know of its loss have been read. Those
+    /// frames still pass. A controller without the handshake is not waited for, because its frames are dropped until it
+    /// confirms its loss.
     pub(super) fn is_flushed(&self, controller: &Controller) -> bool {
         let connection = controller.place.connection;
         let modern = self.session.client(connection).is_some_and(|(_, client)| client.modern);
-        // Who hands control over itself has sent all it had to send.
+        // A controller that hands control over itself has no earlier frame under way.
         let flushed = self.context.flushed == Some((connection, self.session.core.epoch));
         !modern || flushed || self.actor == Some(connection)
     }
 
-    /// The second step of a transfer: the holder has been stopped.
+    /// Completes a transfer: the controller has been stopped.
     pub(super) fn complete_transfer(&mut self) {
         let Some(Transfer { to, how }) = self.session.core.transfer.take() else { return };
-        // Whoever was to have control may have left meanwhile.
+        // The next controller may have left in the meantime.
         let present = |place: &Place| self.session.client(place.connection).is_some();
         match to {
             Some(to) if present(&to.place) => self.end_epoch(Some(Controller { since: self.context.now, ..to }), how),
@@ -191,7 +192,7 @@ impl Step<'_> {
         if granted {
             core.epoch = core.epoch.next(now);
         }
-        // A client that comes back on another socket changes nothing for the others.
+        // A client that comes back on another socket changes nothing for the other clients.
         if how != EpochEnd::Resumed {
             let role = if granted { Role::Passive } else { Role::Connected };
             core.everyone = Assignment { role, change: core.everyone.change + 1 };
@@ -201,9 +202,9 @@ impl Step<'_> {
         }
     }
 
-    /// The one procedure of giving control up: the oldest pending request is granted, else nobody drives.
+    /// Gives control up: grants the oldest request that waits, or leaves the session without a controller.
     pub(super) fn give_up(&mut self) {
-        // A requester whose socket is gone could not drive.
+        // A requester whose socket is lost cannot control.
         let client = |request: &Request| self.session.client(request.place.connection);
         let here = |request: &&Request| client(request).is_some_and(|(_, client)| client.cut_off_at.is_none());
         let oldest = self.session.core.requests.iter().find(here).cloned();

@@ -1,5 +1,5 @@
-//! What happens by itself: expiry, time-outs, the end of a grace period, dead nodes. Applied before every event, by
-//! whoever loads a document first.
+//! The changes that time alone causes: expiry, time-outs, the end of a grace period, lapsed nodes. They are made before
+//! every event, by the first node that loads the document.
 
 use super::{Step, millis};
 use crate::session::{Assignment, Client, Role, Roster, Status};
@@ -17,8 +17,9 @@ impl Step<'_> {
         self.drop_overdue_claims();
     }
 
-    /// A document that was restored after the store had lost it may say that everybody follows a controller that nobody
-    /// has claimed: its node is gone, too. When no lease from before can last any more, the followers are free.
+    /// Ends the role of followers without a controller. A document that was restored after the store had lost it may
+    /// say that all clients follow, although the controller's node is gone too and has not restored the controller.
+    /// When the leases of the time before the loss have lapsed, no node can still restore it.
     fn free_followers_of_nobody(&mut self) {
         let now = self.context.now;
         let core = &mut self.session.core;
@@ -28,7 +29,8 @@ impl Step<'_> {
         }
     }
 
-    /// A transfer away from a holder that this node has stopped, or whose socket or node is gone, is completed.
+    /// Completes a transfer if this node has stopped the controller, or the controller's socket or node is gone.
+    /// Without a transfer, gives up the control of a controller that has lost its place.
     fn acknowledge_transfer(&mut self) {
         let core = &self.session.core;
         let Some(controller) = &core.controller else { return };
@@ -42,13 +44,13 @@ impl Step<'_> {
                 self.complete_transfer();
             }
         } else if gone && (ours || !self.session.rosters.contains_key(&place.node)) {
-            // Its own node wrote it out of the roster, or lost it: nobody drives.
+            // Its own node removed it from the roster, or the roster is gone.
             self.give_up();
         }
     }
 
-    /// The clients of a node whose lease has lapsed are cut off: those with a token keep their place for the grace
-    /// period, the others cannot come back to it.
+    /// Cuts off the clients of nodes whose lease has lapsed. Clients with a resume token keep their place for the grace
+    /// period. The others lose it, because they cannot prove that they are back.
     fn reap_lapsed_nodes(&mut self) {
         let now = self.context.now;
         for node in self.context.lapsed {
@@ -65,7 +67,7 @@ impl Step<'_> {
         let (now, grace) = (self.context.now, millis(self.context.rules.grace));
         let over = |client: &Client| client.cut_off_at.is_some_and(|since| now >= since.saturating_add(grace));
         for (node, roster) in &mut self.session.rosters {
-            // The roster of a living node is that node's to write.
+            // Only the node itself writes its roster while its lease lasts.
             if node == self.context.here || self.context.lapsed.contains(node) {
                 roster.clients.retain(|client| !over(client));
             }

@@ -1,4 +1,4 @@
-//! What each frame does to the roles (docs/protocol.md, "Frames" and "Roles").
+//! Role frames: the effect of each frame on the document (docs/protocol.md, "Frames" and "Roles").
 
 use super::claim::{Claim, Verdict};
 use super::{Direction, Effect, Intent, StateClaim, Step};
@@ -16,7 +16,7 @@ impl Step<'_> {
     ) {
         self.actor = Some(connection);
         self.speak(connection, alias);
-        // A socket that a newer one replaced, or that is no longer in the session, decides nothing.
+        // A superseded socket, or one that is no longer in the session, has no say.
         let Some((_, sender)) = self.session.client(connection) else {
             return self.emit(Effect::Drop);
         };
@@ -28,7 +28,7 @@ impl Step<'_> {
         if stale && *intent != Intent::Speak {
             return self.reject(connection, ErrorCode::StaleEpoch);
         }
-        // A client without the handshake asks for a direction only when it knows that it has none.
+        // A client without the handshake coordinates only when it knows that it has no role, so that frame is current.
         let never_under_way = matches!(intent, Intent::Speak | Intent::Coordinate(_));
         if !sender.modern && epoch.is_some() && !self.session.controls(connection) && !never_under_way {
             return self.emit(Effect::Drop);
@@ -50,14 +50,15 @@ impl Step<'_> {
         }
     }
 
-    /// The sender's standing: whether it drives, and whether control is just leaving it.
+    /// Whether the sender is the controller, and whether a transfer is moving control away from it. At most one is
+    /// true.
     fn drives(&self, sender: &Client) -> (bool, bool) {
         let controls = self.session.controls(sender.connection);
         let leaving = controls && self.session.core.transfer.is_some();
         (controls && !leaving, leaving)
     }
 
-    /// A frame of a holder whose role is just moving on: under way, so it counts no more.
+    /// Refuses or drops a frame of a controller that a transfer is moving control away from: the frame came too late.
     fn too_late(&mut self, sender: &Client) {
         if sender.modern {
             self.reject(sender.connection, ErrorCode::StaleEpoch);
@@ -78,13 +79,14 @@ impl Step<'_> {
         self.grant_to(&candidate, true, EpochEnd::Taken);
     }
 
-    /// Who drives if somebody has to: of those that have ever sent a frame the one connected longest, rather one
-    /// without a role than one that follows.
+    /// The client that becomes the controller provisionally: among the clients that have ever sent a frame, the one
+    /// that has been connected longest. A client without a role comes before a follower.
     fn longest_connected_except(&self, except: ConnectionId) -> Option<Client> {
         let roles = self.session.roles();
         let willing = |client: &&Client| client.spoke && client.cut_off_at.is_none() && client.connection != except;
         let candidates = self.session.clients().map(|(_, client)| client).filter(willing);
-        // Of two that joined in the same millisecond the one that comes first in the roster was the first.
+        // `min_by_key` keeps the first of equals: of two clients that joined in the same millisecond, the first in the
+        // roster.
         let rank = |client: &&Client| (roles.get(&client.connection) == Some(&Role::Passive), client.joined_at);
         candidates.min_by_key(rank).cloned()
     }
@@ -98,7 +100,7 @@ impl Step<'_> {
             if sender.modern {
                 return self.reject(sender.connection, ErrorCode::NotActive);
             }
-            // It believes to be ACTIVE.
+            // The sender believes to be the controller.
             match self.claim(sender, Claim::Take) {
                 Verdict::Granted => {}
                 Verdict::Moving => return self.emit(Effect::HoldFrame),
@@ -119,7 +121,7 @@ impl Step<'_> {
             return self.accept_request(sender, from);
         }
         let Some(controller) = self.session.core.controller.clone() else {
-            // Nobody drives: whatever this was an answer to, it says "I will".
+            // Without a controller the frame is a claim, whatever it names.
             self.claim(sender, Claim::Take);
             return;
         };
@@ -145,7 +147,7 @@ impl Step<'_> {
         }
     }
 
-    /// The holder accepts: it grants the request of that name, or says that it drives.
+    /// An `accept_control` of the controller: it grants the request of that name, or claims the controller's own role.
     fn accept_request(&mut self, sender: &Client, from: Option<&str>) {
         let named = |name: &str| {
             let requests = self.session.core.requests.iter();
@@ -212,7 +214,7 @@ impl Step<'_> {
     fn release(&mut self, sender: &Client) {
         match self.drives(sender) {
             (_, true) => self.too_late(sender),
-            // Told with the end of its epoch, by whoever tells the roles.
+            // The news of the epoch's end carries the frame to the other clients.
             (true, _) => self.give_up(),
             (false, _) => self.reject(sender.connection, ErrorCode::NotActive),
         }

@@ -1,20 +1,20 @@
-//! Joins and leaves, the second socket of one client, the handshake, and coming back.
+//! Joins and leaves, the second socket of one client, the handshake, resumes, and repairs after a fault.
 
 use super::{Effect, Step};
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::CloseReason;
 use crate::session::{Assignment, Client, Core, EpochEnd, Place, Role, Status};
 
-/// A socket that wants into a session.
+/// A socket that asks to join a session.
 #[derive(Clone, Debug)]
 pub struct Join {
     /// The socket.
     pub connection: ConnectionId,
-    /// The id that the client asks to be known by, if it names one.
+    /// The id that the client asks for, if it names one (`?client=`).
     pub wants: Option<ClientId>,
-    /// The id it gets otherwise.
+    /// The id that it gets if it asks for none, or another client has that id.
     pub otherwise: ClientId,
-    /// The digest of the token it shows, if it claims to be back.
+    /// The digest of the resume token that it presents, if it claims to be back (`?resume=`).
     pub resume: Option<String>,
 }
 
@@ -23,7 +23,7 @@ impl Step<'_> {
         if self.session.core.status != Status::Active {
             return self.emit(Effect::Close(join.connection, CloseReason::SessionNotFound));
         }
-        // A write whose outcome was unknown may have landed.
+        // An earlier write with an unknown outcome may have been committed.
         if self.own_client(join.connection).is_some() {
             return;
         }
@@ -56,14 +56,14 @@ impl Step<'_> {
         }
     }
 
-    /// The place that the client of this join had, if it proves to be that client.
+    /// The place that the client of this join had before, if its token proves that it is the same client.
     fn comes_back(&self, join: &Join) -> Option<Client> {
         let (id, proof) = (join.wants.as_ref()?, join.resume.as_ref()?);
         let same = |client: &&Client| client.id == *id && client.resumes_with(proof);
         self.session.clients().map(|(_, client)| client).find(same).cloned()
     }
 
-    /// The socket `new`, of this node, takes over the place of `old`: role, name and claims.
+    /// The socket `new` of this node takes over the place of `old`: role, name and claims.
     fn replace(&mut self, old: &Client, new: ConnectionId) {
         let role = self.session.role(old);
         let change = self.session.core.everyone.change;
@@ -74,8 +74,8 @@ impl Step<'_> {
             client.given = Assignment { role: if role == Role::Passive { role } else { Role::Connected }, change };
         }
         self.move_claims(old.connection, new);
-        // Once hidden behind `superseded` the old socket has no place, so control has to move first. Control that is on
-        // its way to another already goes there.
+        // A socket in `superseded` has no place, so control has to move first. If a transfer is moving control away
+        // already, that transfer goes on.
         if role == Role::Active
             && self.session.core.transfer.is_none()
             && let Some((_, client)) = self.session.client(new)
@@ -109,7 +109,7 @@ impl Step<'_> {
         let Some(client) = self.own_client(connection) else { return };
         if lost && client.may_return() && !superseded {
             client.cut_off_at.get_or_insert(now);
-            // A transfer that waited for this socket to stop need not wait any more.
+            // A transfer that waited for this socket has nothing to wait for any more.
             if self.session.controls(connection) {
                 self.complete_transfer();
             }
@@ -146,7 +146,8 @@ impl Step<'_> {
                 self.rejoin_one(client);
             }
         }
-        // Others may be taking control from it without waiting for its node, so it goes on in a new epoch only.
+        // Other nodes may be taking control from the controller without asking this node, so it goes on only in a new
+        // epoch.
         let still = self.session.core.controller.as_ref().map(|controller| controller.place.connection);
         let still = still.filter(|controller| clients.iter().any(|client| client.connection == *controller));
         let held = still.or(held.filter(|_| self.session.core.controller.is_none()));
@@ -156,15 +157,15 @@ impl Step<'_> {
         }
     }
 
-    /// A place that is missing comes back as it was: who followed follows, unless everybody was given a role since. One that
-    /// is there keeps the role that it has there.
+    /// Restores one place. A missing place comes back with the role that it had, unless all clients were given a role
+    /// since. A place that the document has keeps the role in the document.
     fn rejoin_one(&mut self, client: &Client) {
         let kept = self.own_client(client.connection).map(|kept| kept.given);
-        // A document that was restored may know fewer changes than this node did.
+        // A restored document may have a lower change number than this node has seen.
         let change = client.given.change.min(self.session.core.everyone.change);
         let given = kept.unwrap_or(Assignment { change, ..client.given });
         let back = Client { given, ..client.clone() };
-        // While its place was given up its client may have come back on another socket.
+        // While its place was missing, its client may have come back on another socket.
         let same = |other: &&Client| other.connection != back.connection && other.id == back.id;
         let elsewhere = self.session.clients().map(|(_, client)| client).find(same).cloned();
         if let Some(other) = elsewhere {
@@ -180,9 +181,11 @@ impl Step<'_> {
         roster.clients.push(back);
     }
 
-    /// Of two cores the one with the later grant is the later one, and of one grant the one that changed later: control
-    /// that was given since must not be given again. Any two nodes agree on which it is, or they would write in turn. A
-    /// core that another node restored lacks a holder of this node, for whom only this node answers.
+    /// Replaces the core by the core that this node last saw, if that is later. Of two cores the one with the later
+    /// grant is later, and with the same grant the one that changed later, so that a grant that was made is not made
+    /// again. The order is the same on all nodes, because nodes that disagreed would overwrite each other without end.
+    /// A core that another node restored lacks a controller of this node, because a node restores only its own clients;
+    /// this node adds it.
     pub(super) fn remember(&mut self, core: &Core) {
         let age = |core: &Core| (core.epoch, core.changed_at);
         let known = &self.session.core;
@@ -202,8 +205,9 @@ impl Step<'_> {
         }
     }
 
-    /// Notes a client's first frame and the name in it. A name that an older socket has, neither with the handshake,
-    /// says that this is the same client: the newer socket takes over.
+    /// Notes a client's first frame and the name in it. If an older socket has the same name, and neither socket has
+    /// done the handshake, both belong to one client, and the newer socket takes over (docs/protocol.md, "Two sockets
+    /// of one client").
     pub(super) fn speak(&mut self, connection: ConnectionId, alias: Option<&ClientId>) {
         let Some(client) = self.own_client(connection) else { return };
         client.spoke = true;

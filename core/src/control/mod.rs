@@ -1,12 +1,35 @@
-//! Who may drive: the rules of docs/protocol.md, "Roles", as a pure function.
+//! The decision: which client has control. The rules of docs/protocol.md, "Roles", as one pure function.
 //!
-//! [`apply`] takes a session document and something that happened, and returns the document as it is afterwards and what
-//! has to be sent besides. It reads no clock, awaits nothing and sends nothing, so that a property test can drive it
-//! through a million interleavings. Roles and presence are not among its effects: whoever has a new document tells its
-//! clients by [`crate::reconcile`].
+//! [`apply`] takes a document, an [`Event`] and a [`Context`] (the node, the time, the nodes whose lease has lapsed).
+//! It returns the document after the event, and [`Effect`]s: frames to refuse, forward or hold, and connections to
+//! close. It reads no clock and sends nothing, so that a property test can run it through any interleaving of nodes. A
+//! caller that loses the compare-and-swap drops the result and applies the event to the new document.
 //!
-//! Where things are: [`claim`](self) decides who gets control and moves it, `frames` reads each role frame, `members`
-//! has joins, leaves, resumes and dead nodes, `due` has what happens by itself when time passes.
+//! Roles and presence are not effects. Each node computes them from the new document ([`crate::reconcile`]).
+//!
+//! # How an event is applied
+//!
+//! 1. `due` makes the changes that time alone causes: it expires the session, cuts off the clients of lapsed nodes,
+//!    ends grace periods, completes transfers, and drops overdue requests and offers. The node that loads the document
+//!    first makes them, so no timer has to be exact.
+//! 2. The event itself changes the document. Joins, frames and deletes do not change a session that is over.
+//!
+//! # How control moves
+//!
+//! A claim is granted, refused, or waits for the controller's decision; the session's
+//! [`Strategy`](crate::session::Strategy) decides. A granted claim moves control in one step if there is no controller,
+//! or if none of the controller's frames can pass any more: it is cut off, its node's lease has lapsed, or its own node
+//! applies the event and has no frame of it left to read. Otherwise control moves in two steps. The first sets
+//! [`Core::transfer`](crate::session::Core::transfer). The controller's node reads that and stops the controller; the
+//! next event that it applies completes the transfer (`due`). So at most one client passes states at any time, and no
+//! state of an older epoch follows one of a newer epoch.
+//!
+//! # Modules
+//!
+//! - `frames`: each role frame.
+//! - `claim`: the decision on a claim, and the steps in which control moves.
+//! - `members`: joins, leaves, resumes, the handshake, and repairs after a fault.
+//! - `due`: the changes that time alone causes.
 
 mod claim;
 mod due;
@@ -22,16 +45,17 @@ use crate::session::{Client, Core, Place, Role, Session};
 
 pub use members::Join;
 
-/// The numbers in the rules.
+/// The limits in the rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long a cut-off client keeps its place.
+    /// The grace period: how long a cut-off client keeps its place.
     pub grace: Duration,
     /// How long a request or an offer waits for an answer.
     pub pending: Duration,
-    /// After how long without a frame of its own a holder without the handshake may have let go silently.
+    /// A controller without the handshake that has sent nothing but answers for so long yields to any ask: it may have
+    /// given control up without a frame.
     pub quiet: Duration,
-    /// How many claims may wait at once.
+    /// How many claims may wait at once under `user_choice`.
     pub max_requests: usize,
     /// How many clients a session may have.
     pub max_clients: usize,
@@ -52,15 +76,16 @@ impl Default for Rules {
 /// Where and when an event is applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The node that applies it. It has already stopped its own holder if the outcome may move control.
+    /// The node that applies the event. It has already stopped its own controller if the outcome may move control.
     pub here: &'a NodeId,
     /// The store's time.
     pub now: Millis,
-    /// The nodes whose lease this node has seen lapse.
+    /// The nodes whose lease has lapsed, as far as this node has seen.
     pub lapsed: &'a HashSet<NodeId>,
-    /// The controller here that knows that control is leaving it, and whose last frames have all been read; and its epoch.
+    /// The controller of this node, and its epoch, if it has been told that it loses control and all frames that it
+    /// sent before the news have been read.
     pub flushed: Option<(ConnectionId, Epoch)>,
-    /// The numbers.
+    /// The limits.
     pub rules: &'a Rules,
 }
 
@@ -69,52 +94,56 @@ pub struct Context<'a> {
 pub enum Event {
     /// A socket opened.
     Join(Join),
-    /// A socket of this node closed. `lost`: without a goodbye, so that its client may come back.
+    /// A socket of this node closed.
     Leave {
-        /// Which.
+        /// The socket.
         connection: ConnectionId,
-        /// Whether the client may come back.
+        /// Whether the socket was lost without a goodbye, so that its client may come back.
         lost: bool,
     },
-    /// Living sockets of this node are missing from the document or marked as cut off, or its lease had lapsed, so that
-    /// others may be about to do that. If the holder is among them, this is a new grant. After the store has lost its memory
-    /// those are among them, too, that are cut off and may come back.
+    /// This node claims the places of its clients again. Living sockets of it are missing from the document or marked
+    /// as cut off, or its lease had lapsed, so that other nodes may be about to cut them off. A controller among them
+    /// goes on in a new epoch. After the store has lost data, the clients of this node that are cut off and may come
+    /// back are included.
     Rejoin {
-        /// Their places as they were, with the role of each ([`Session::assignment`]).
+        /// Their places as this node last knew them, with the role of each ([`Session::assignment`]).
         clients: Vec<Client>,
-        /// The one that drove, if it may go on: the store has lost its memory, so nobody else was let drive since.
+        /// The client that had control when the store lost data, if this node is sure that no other client was granted
+        /// control since.
         held: Option<ConnectionId>,
     },
-    /// The store may have forgotten what it last confirmed, and this is the core as this node last saw it.
+    /// The store may have lost its last confirmed writes. The value is the core as this node last saw it.
     RestoreCore(Box<Core>),
-    /// A client did the handshake; it may resume with the token of this digest.
+    /// A client did the handshake, and gets a resume token.
     Handshake {
-        /// Which.
+        /// The client's socket.
         connection: ConnectionId,
-        /// The digest of its next token.
+        /// The digest of the token ([`crate::ids::ResumeToken::digest`]).
         resume: String,
     },
-    /// A client sent a frame that decides about roles, or the first frame of all.
+    /// A client sent a frame that affects roles, or its first frame.
     Frame {
-        /// Whose.
+        /// The sender's socket.
         connection: ConnectionId,
-        /// The `clientId` it carries.
+        /// The `clientId` of the frame.
         alias: Option<ClientId>,
-        /// The `epoch` it carries. For one that carries none: the epoch that its sender drove in when it came in, if it
-        /// did. If it drives no more when the frame is decided on, the frame was under way when it lost control.
+        /// The `epoch` of the frame. For a frame without one: the epoch in which its sender was the controller when the
+        /// frame came in, if it was. If the sender is no longer the controller when the frame is decided, the frame was
+        /// under way when the sender lost control.
         epoch: Option<Epoch>,
-        /// What it wants.
+        /// What the frame asks for.
         intent: Intent,
     },
-    /// Somebody deletes the session.
+    /// The session is deleted.
     Delete,
-    /// Nothing: only what is due.
+    /// No event of its own: only the changes that time alone causes are made.
     Tick,
 }
 
 impl Event {
-    /// Whether what comes of it depends on more than its own node's roster. Such a decision is written only over the core
-    /// that it was made on, even if it leaves that core as it is: of two that are made at once the second sees the first.
+    /// Whether the outcome depends on more than the roster of the node that applies the event. Such a decision is
+    /// committed only if the core is still the one that it was made on, even if the decision does not change the core.
+    /// So of two decisions that are made at once, the second is made again and sees the first.
     #[must_use]
     pub const fn reads_whole_document(&self) -> bool {
         match self {
@@ -124,20 +153,20 @@ impl Event {
     }
 }
 
-/// What a frame wants of the rules.
+/// What a frame asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// Nothing: a frame without meaning for roles, the first of its client.
+    /// Nothing: the client's first frame, which does not affect roles.
     Speak,
     /// `coordinate_sync_direction`: ACTIVE or PASSIVE.
     Coordinate(Direction),
     /// `request_control`.
     Request,
-    /// `offer_control`; the name in its envelope.
+    /// `offer_control`, with the name in its envelope.
     Offer(ClientId),
-    /// `accept_control`; the name in its payload.
+    /// `accept_control`, with the `fromClientId` of its payload.
     Accept(Option<String>),
-    /// `decline_control`; the name in its payload.
+    /// `decline_control`, with the `fromClientId` of its payload.
     Decline(Option<String>),
     /// `release_control`.
     Release,
@@ -148,68 +177,70 @@ pub enum Intent {
 /// The direction that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// To drive.
+    /// ACTIVE: to control.
     Active,
-    /// To follow.
+    /// PASSIVE: to follow.
     Passive,
 }
 
-/// What a `state_update` can be, as far as its sender's connection knows.
+/// What a `state_update` can be, by what its sender's connection knows (docs/protocol.md, "States").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateClaim {
     /// An answer to an open `request_sync`.
     Answer,
-    /// The one initial push that follows an answer to the sender's own coordinate PASSIVE.
+    /// The one initial push that a client with the handshake may send after its own coordinate PASSIVE.
     InitialPush,
-    /// Neither: only the ACTIVE client may send it.
+    /// Neither of them: a state that only the controller may send.
     Drive,
 }
 
-/// What has to be done besides storing the document and telling roles and presence.
+/// What the relay has to do besides storing the document and telling roles and presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The frame is refused.
+    /// The frame is refused with this code.
     Reject(ConnectionId, ErrorCode),
-    /// The connection is closed.
+    /// The connection is closed for this reason.
     Close(ConnectionId, CloseReason),
     /// The frame that caused the event goes to all other clients.
     ForwardToOthers,
-    /// The frame goes to the client that loses control by it, with the news of its loss.
+    /// The frame goes to the client that loses control by it, together with the news of the loss.
     ForwardToLoser(Place),
-    /// A claim is put before the holder: the frame itself if it is a `request_control`, else one made for it.
+    /// The controller is asked to decide a claim. It gets the frame itself if that is a `request_control`, else a
+    /// `request_control` in the claimant's name.
     AskController {
-        /// The holder.
+        /// The controller's socket.
         controller: Place,
-        /// Who claims, by name.
+        /// The claimant's name.
         claimant: ClientId,
     },
     /// The state goes to all other clients.
     PassState,
-    /// The state goes to those who asked its sender for it.
+    /// The state goes to the clients that asked its sender for it.
     PassAnswer,
-    /// The frame waits with its connection: it follows if control comes, and is dropped if not.
+    /// The frame waits with its connection until the transfer ends. It is sent on if its sender gets control, else
+    /// dropped.
     HoldFrame,
-    /// The frame is dropped without an answer: it was under way when its sender lost control.
+    /// The frame is dropped without an answer: it was under way when its sender lost control or its place.
     Drop,
-    /// Control changed, or a claim was decided: for the metrics.
+    /// A change of control or a refusal is counted in the metrics.
     Count(Transition),
 }
 
-/// A change of who drives.
+/// A kind of decision about control, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// A role was granted.
+    /// Control was granted.
     Granted,
-    /// The holder's node has to stop it before another is granted.
+    /// The controller's node has to stop the controller before another client is granted control.
     Revoking,
-    /// The holder gave it up.
+    /// The controller gave control up, or left.
     Released,
     /// A claim was refused.
     Refused,
 }
 
 impl Transition {
-    /// Every kind, with its label in the metrics.
+    /// All kinds, each with its label in the metrics.
     pub const ALL: [(Self, &'static str); 4] = [
         (Self::Granted, "granted"),
         (Self::Revoking, "revoking"),
@@ -218,16 +249,16 @@ impl Transition {
     ];
 }
 
-/// A document after an event, and what else follows from it.
+/// The result of [`apply`].
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The document.
+    /// The document after the event.
     pub session: Session,
-    /// What follows, in order.
+    /// The effects, in the order in which they happen.
     pub effects: Vec<Effect>,
 }
 
-/// Applies what is due at `context.now`, then `event`.
+/// Makes the changes that are due at `context.now`, then applies `event`. The input document is not changed.
 #[must_use]
 pub fn apply(session: &Session, event: &Event, context: Context<'_>) -> Outcome {
     let mut step = Step { context, session: session.clone(), actor: None, effects: Vec::new() };
@@ -236,11 +267,11 @@ pub fn apply(session: &Session, event: &Event, context: Context<'_>) -> Outcome 
     Outcome { session: step.session, effects: step.effects }
 }
 
-/// One application of one event: the document in the making.
+/// One application of one event: the document so far, and the effects so far.
 struct Step<'a> {
     context: Context<'a>,
     session: Session,
-    /// Whose frame this is.
+    /// The sender of the frame that is applied, if the event is a frame.
     actor: Option<ConnectionId>,
     effects: Vec<Effect>,
 }
@@ -249,7 +280,7 @@ impl Step<'_> {
     fn event(&mut self, event: &Event) {
         let over = self.session.core.status != crate::session::Status::Active;
         match event {
-            // A session that is over changes no more, and stays over in the way in which it ended.
+            // A session that is over does not change any more, so its status stays the first one that ended it.
             Event::Frame { .. } if over => self.emit(Effect::Drop),
             Event::Delete if over => {}
             Event::Join(join) => self.join(join),
@@ -273,7 +304,7 @@ impl Step<'_> {
         self.emit(Effect::Reject(connection, code));
     }
 
-    /// Gives one client a role of its own, until the next change for everybody.
+    /// Gives one client a role of its own, which lasts until the next change for all clients.
     fn give(&mut self, connection: ConnectionId, role: Role) {
         let change = self.session.core.everyone.change;
         if let Some(client) = self.own_client(connection) {
@@ -281,7 +312,7 @@ impl Step<'_> {
         }
     }
 
-    /// A client of this node, to be changed.
+    /// A client of this node.
     fn own_client(&mut self, connection: ConnectionId) -> Option<&mut Client> {
         let roster = self.session.rosters.get_mut(self.context.here)?;
         roster.clients.iter_mut().find(|client| client.connection == connection)

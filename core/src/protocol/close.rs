@@ -1,37 +1,37 @@
-//! The one table of close codes (docs/protocol.md, "Close codes").
+//! The table of close codes (docs/protocol.md, "Close codes").
 
 /// Why the relay ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The upgrade named no session.
+    /// The upgrade request names no session.
     SessionIdRequired,
-    /// There is no such session, or it has ended.
+    /// The session is unknown, or has ended.
     SessionNotFound,
     /// The session reached its time to live or its greatest age.
     SessionExpired,
-    /// Somebody deleted the session.
+    /// The session was deleted.
     SessionDeleted,
-    /// The session has as many clients as it may have.
+    /// The session has its greatest number of clients.
     SessionFull,
     /// The same client resumed on a newer socket.
     Evicted,
-    /// The handshake named a protocol version that this relay does not speak.
+    /// The handshake names a protocol version that this relay does not speak.
     UnsupportedVersion,
-    /// A browser page of an origin that is not allowed here.
+    /// The request comes from a browser page whose origin is not allowed.
     OriginNotAllowed,
-    /// A frame was over the size limit.
+    /// A frame is over the size limit.
     FrameTooBig,
-    /// Nothing was heard of the client for two ping intervals.
+    /// The socket gave no sign of life for two ping intervals.
     Silent,
-    /// The node is shutting down: reconnect now, elsewhere.
+    /// The node shuts down. The client reconnects at once, to any other node.
     Drain,
-    /// The client does not read as fast as it is written to.
+    /// The queue of the socket is full, because the client reads too slowly.
     SlowReader,
-    /// The node has as many sockets as it may have.
+    /// The node has its greatest number of sockets.
     Overloaded,
     /// The relay cannot reach its store.
     StoreUnavailable,
-    /// A fault of the relay's own.
+    /// The relay has an internal fault.
     Internal,
 }
 

@@ -1,31 +1,32 @@
-//! The one table of `rejected` codes (docs/protocol.md, "Refusals").
+//! The table of `rejected` codes (docs/protocol.md, "Refusals").
 
 /// Why the relay refused one frame. The connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// Not a JSON object with a string `type`, or a member of the envelope has the wrong type.
+    /// The frame is not a JSON object with a string `type`, has a member of the envelope twice or of a wrong type, or
+    /// has an invalid direction.
     MalformedFrame,
     /// The frame nests deeper than the relay passes on.
     NestedTooDeep,
-    /// A binary frame.
+    /// The frame is binary.
     BinaryFrame,
-    /// A type that only the relay may send.
+    /// The frame's type is one that only the relay may send.
     ReservedType,
-    /// Only the ACTIVE client may send this.
+    /// Only the controller may send this frame.
     NotActive,
-    /// The frame belongs to an epoch that is over.
+    /// The frame belongs to an epoch that is over, or names a client that is no longer the controller.
     StaleEpoch,
-    /// Somebody is ACTIVE, and this session serves whoever came first.
+    /// Another client has control, under `first_come_first_served`.
     ControlHeld,
-    /// Another claim is waiting for the ACTIVE client's decision, or control is just moving.
+    /// Another claim waits for the controller's decision, or control is moving at the moment.
     ControlPending,
-    /// Somebody is ACTIVE, and this session grants no claims meanwhile.
+    /// Another client has control, under `deny_both`.
     ControlDenied,
-    /// There is no offer or request of that name to decline.
+    /// The frame declines an offer or a request that does not exist.
     NothingPending,
-    /// The handshake came twice, or after the first frame of another type.
+    /// The handshake is a second one, or comes after other frames.
     HandshakeRefused,
-    /// The relay cannot reach its store, so it can decide nothing and nobody drives.
+    /// The relay can decide nothing now: the store is away, or may have lost the newest grant of control.
     StoreUnavailable,
 }
 

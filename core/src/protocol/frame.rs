@@ -1,4 +1,4 @@
-//! Frames: the envelope is read, the payload stays bytes (docs/protocol.md, "Frames").
+//! Frames: the relay parses the envelope and keeps the payload as bytes (docs/protocol.md, "Frames").
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +17,10 @@ pub const PROTOCOL_VERSION: u64 = 1;
 /// The `clientId` of frames that the relay sends in its own name.
 pub const RELAY_CLIENT_ID: &str = "relay-server";
 
-/// The deepest nesting of objects and arrays that is passed on: some JSON readers of peers give up not far above.
+/// The deepest nesting of objects and arrays that is passed on. Some JSON parsers of peers fail not far above it.
 const MAX_DEPTH: usize = 128;
 
-/// Which way a frame goes, seen from the relay.
+/// The direction of a frame, seen from the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flow {
     /// From a client.
@@ -42,11 +42,13 @@ impl Flow {
 
 macro_rules! frame_types {
     ($($(#[$doc:meta])* $name:ident = $wire:literal,)*) => {
-        /// Every type of frame that the protocol names. Exhaustive on purpose: a new type is decided on everywhere.
+        /// All types of frames that the protocol names. Every `match` on it lists all types, so that the compiler finds
+        /// each
+/// place where a new type needs a decision.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FrameType {
             $($(#[$doc])* $name,)*
-            /// A type that the protocol does not name; passed on untouched.
+            /// A type that the protocol does not name. The relay forwards it untouched.
             Unknown,
         }
 
@@ -63,7 +65,7 @@ macro_rules! frame_types {
                 }
             }
 
-            /// Its name on the wire; `unknown` for the others.
+            /// The name on the wire; `unknown` for a type that the protocol does not name.
             #[must_use]
             pub const fn wire(self) -> &'static str {
                 match self {
@@ -76,13 +78,13 @@ macro_rules! frame_types {
 }
 
 frame_types! {
-    /// Announces the client's protocol version; optional.
+    /// A client announces its protocol version; optional.
     ProtocolHandshake = "protocol_handshake",
-    /// The relay's answer to it.
+    /// The relay answers `protocol_handshake`.
     ProtocolAck = "protocol_ack",
-    /// Asks the relay whether it is there; optional.
+    /// A client asks whether the relay is there; optional.
     ProtocolPing = "protocol_ping",
-    /// The relay's answer to it.
+    /// The relay answers `protocol_ping`.
     ProtocolPong = "protocol_pong",
     /// A client joined.
     ClientConnected = "client_connected",
@@ -94,29 +96,29 @@ frame_types! {
     AssignSyncDirection = "assign_sync_direction",
     /// The tutorial's state.
     StateUpdate = "state_update",
-    /// Asks for the state.
+    /// A client, or the relay, asks for the state.
     RequestSync = "request_sync",
-    /// Asks for control.
+    /// A client asks for control.
     RequestControl = "request_control",
-    /// Offers control.
+    /// The controller offers control.
     OfferControl = "offer_control",
-    /// Accepts an offer or a request, or takes control.
+    /// A client accepts an offer or a request, or takes control.
     AcceptControl = "accept_control",
-    /// Declines an offer or a request.
+    /// A client declines an offer or a request.
     DeclineControl = "decline_control",
-    /// The relay: "you are ACTIVE now". A client: "I know that I am not".
+    /// From the relay: the receiver is the controller. From a client: it knows that it is not the controller.
     ConfirmTransfer = "confirm_transfer",
-    /// Gives control up.
+    /// The controller gives control up.
     ReleaseControl = "release_control",
-    /// Announces a role.
+    /// The relay announces a client's new role. From a client: an announcement without effect.
     RoleChanged = "role_changed",
     /// The relay refused one frame.
     Rejected = "rejected",
-    /// Never sent by this relay, and never passed on.
+    /// A reserved type: never sent by the relay, and never forwarded.
     Error = "error",
 }
 
-/// A client's text frame: its envelope, read once, and the bytes it came in.
+/// A client's text frame: its bytes, and its envelope, which is parsed once.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The whole frame as it was sent.
@@ -125,27 +127,27 @@ pub struct Frame {
     pub kind: FrameType,
     /// `clientId`, if it has one.
     pub client_id: Option<String>,
-    /// `epoch`, if it has one (only clients that have done the handshake send it).
+    /// `epoch`, if it has one. Only clients that have done the handshake send it.
     pub epoch: Option<Epoch>,
     /// `protocol_version`, if it has one.
     pub protocol_version: Option<u64>,
-    /// Where `data` stands in `text`; empty if it has none.
+    /// The byte range of `data` in `text`; empty if it has none.
     data: std::ops::Range<usize>,
 }
 
-/// Why a text cannot be a frame.
+/// The reason why a text is not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It is no JSON object with a string `type`.
+    /// The text is not a JSON object with a string `type`, or a member of the envelope is wrong.
     #[error("not a JSON object with a string type")]
     NotAFrame,
-    /// It nests too deeply.
+    /// Objects and arrays nest deeper than 128 levels.
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
 }
 
 impl Malformed {
-    /// The code that its sender is refused with.
+    /// The code of the refusal.
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
@@ -169,7 +171,7 @@ struct Envelope<'a> {
     protocol_version: Option<u64>,
 }
 
-/// What the relay reads of the payload of a role frame; every member may be missing.
+/// The members of a role frame's payload that affect roles. Each of them may be missing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RoleData {
@@ -182,17 +184,17 @@ pub struct RoleData {
 }
 
 impl Frame {
-    /// Reads the envelope of a text frame. The text has to be UTF-8.
+    /// Parses the envelope of a text frame. The text must be UTF-8. The payload is not parsed.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if a peer could not read it as a frame.
+    /// [`Malformed`] if the text is not a frame that peers can parse.
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
         if nests_too_deep(&text) {
             return Err(Malformed::TooDeep);
         }
         let envelope: Envelope<'_> = serde_json::from_slice(&text).map_err(|_| Malformed::NotAFrame)?;
-        // A struct can be read from an array too, and a peer expects an object.
+        // serde accepts an array for a struct, but a peer expects an object.
         if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Malformed::NotAFrame);
         }
@@ -206,19 +208,19 @@ impl Frame {
         Ok(Self { kind, client_id, epoch, protocol_version, data, text })
     }
 
-    /// The payload as it was written; empty if there is none.
+    /// The bytes of the payload as the client wrote them; empty if there is no payload.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.text[self.data.clone()]
     }
 
-    /// The members of the payload that decide about roles; none if it has another shape.
+    /// The members of the payload that affect roles; all of them `None` if the payload has another shape.
     #[must_use]
     pub fn role_data(&self) -> RoleData {
         serde_json::from_slice(self.data()).unwrap_or_default()
     }
 
-    /// A hash of the payload that tells two states apart.
+    /// A hash of the payload, by which states are compared. It is fast and not cryptographic.
     #[must_use]
     pub fn data_hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(self.data())
@@ -227,7 +229,8 @@ impl Frame {
 
 /// Whether objects and arrays nest deeper than [`MAX_DEPTH`]. Brackets inside strings do not count.
 fn nests_too_deep(text: &[u8]) -> bool {
-    // Too few brackets for it: true of nearly every frame, and found without following the strings.
+    // Nearly every frame has too few brackets to nest so deeply. Counting them is cheap, and needs no parsing of
+    // strings.
     if memchr::memchr2_iter(b'{', b'[', text).nth(MAX_DEPTH).is_none() {
         return false;
     }
@@ -250,7 +253,7 @@ fn nests_too_deep(text: &[u8]) -> bool {
     false
 }
 
-/// The members of a frame's envelope in their order, each value as it was written.
+/// The members of a frame's envelope in their order, each value as the client wrote it.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -273,11 +276,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// The frames that the relay writes itself, and the changes it makes to those it passes on.
+/// The frames that the relay writes itself, and the members that it sets in the frames that it forwards.
 pub mod outgoing {
     use super::*;
 
-    /// `frame` with the given members of its envelope set and all others byte for byte as they were.
+    /// `frame` with the members `set` of its envelope replaced or added at the end. All other values stay byte for
+    /// byte. A text that is not a JSON object is returned as it is.
     #[must_use]
     pub fn with_members(frame: &Bytes, set: &[(&str, serde_json::Value)]) -> Bytes {
         let Ok(Members(members)) = serde_json::from_slice::<Members<'_>>(frame) else {
@@ -297,13 +301,14 @@ pub mod outgoing {
         text.into()
     }
 
-    /// A frame of the relay's own. `client` is the `clientId` it carries, `data` its payload, if it has one.
+    /// A frame of the relay, without an epoch. `client` becomes its `clientId`, `data` its payload, `now` its
+    /// `timestamp` in milliseconds.
     #[must_use]
     pub fn frame(kind: FrameType, client: &str, data: Option<serde_json::Value>, now: Millis) -> Bytes {
         numbered(kind, client, data, now, None)
     }
 
-    /// As [`frame`], with the epoch that a client which has done the handshake is told.
+    /// A frame of the relay as [`frame`] makes it, with the epoch that clients with the handshake get.
     #[must_use]
     pub fn numbered(
         kind: FrameType,
@@ -330,7 +335,7 @@ pub mod outgoing {
         serde_json::to_vec(&out).map(Bytes::from).unwrap_or_default()
     }
 
-    /// `rejected`: the refusal of one frame.
+    /// `rejected`: the refusal of one frame of the type `of` (docs/protocol.md, "Refusals").
     #[must_use]
     pub fn rejected(code: ErrorCode, of: &str, now: Millis) -> Bytes {
         let data = serde_json::json!({ "code": code.code(), "message": code.message(), "type": of });

@@ -1,4 +1,4 @@
-//! What goes over the wire: frames, close codes, error codes and session data. No I/O, no rules.
+//! The data on the wire: frames, close codes, error codes and session data. The rules are in [`crate::control`].
 
 mod close;
 mod error_code;

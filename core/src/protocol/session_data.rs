@@ -1,4 +1,4 @@
-//! A session as the HTTP API shows it (docs/protocol.md, "HTTP API").
+//! `SessionData`: a session as the HTTP API shows it (docs/protocol.md, "HTTP API").
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::session::{Session, Status};
 /// The last millisecond that RFC 3339 can write: 9999-12-31T23:59:59.999Z.
 const LAST_MILLIS: Millis = 253_402_300_799_999;
 
-/// One session, ready to be written as JSON. Its `Debug` does not show the id.
+/// One session in the JSON form of the HTTP API. Its `Debug` form does not show the id, which is a secret.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionData {
@@ -31,7 +31,7 @@ pub struct SessionData {
 }
 
 impl SessionData {
-    /// What the document says at `now`, in the store's time.
+    /// The data of the document at `now`, in the store's time.
     #[must_use]
     pub fn of(id: SessionId, session: &Session, now: Millis) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl SessionData {
         }
     }
 
-    /// Which session this is.
+    /// The session's id.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.session
@@ -64,7 +64,7 @@ impl fmt::Debug for SessionData {
     }
 }
 
-/// `2025-06-11T09:30:00.000Z`.
+/// The time as `2025-06-11T09:30:00.000Z`.
 fn rfc3339(at: Millis) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.min(LAST_MILLIS))).to_string()
 }

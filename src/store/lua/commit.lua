@@ -1,7 +1,12 @@
--- Changes a document. KEYS[1]: its key. ARGV: keep in ms; the write that the core must stem from, or '' to leave the
--- core alone; the name of the server's memory that it must stem from; the new write; the new core; then field and value
--- in turn, an empty value removing its field. Returns {0} if there is no such document, {1} if another core was written
--- since or another server took the place of that one, else {2, version, time in ms}.
+-- Changes a document, if its core is still the one that the change is based on.
+-- KEYS[1]: the document.
+-- ARGV[1]: how long to keep the document, in ms.
+-- ARGV[2]: the id of the write that the new core is based on, or '' to leave the core alone.
+-- ARGV[3]: the replication id of the server that the new core is based on.
+-- ARGV[4], ARGV[5]: the id of this write, and the new core.
+-- ARGV[6], ...: pairs of field and value; an empty value removes the field.
+-- Returns {0} if there is no such document, {1} if another core was written since or another server answers, and
+-- {2, version, time in ms} if the change is written.
 local key = KEYS[1]
 if redis.call('EXISTS', key) == 0 then
   return {0}

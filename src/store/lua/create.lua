@@ -1,5 +1,8 @@
--- Writes a new document. KEYS[1]: its key. ARGV: keep in ms, then field and value in turn.
--- Returns the time in ms, or false if there is such a document already.
+-- Writes a new document.
+-- KEYS[1]: the document.
+-- ARGV[1]: how long to keep the document, in ms.
+-- ARGV[2], ...: pairs of field and value.
+-- Returns the time in ms, or false if the document exists already.
 local key = KEYS[1]
 if redis.call('EXISTS', key) == 1 then
   return false

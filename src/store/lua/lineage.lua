@@ -1,6 +1,9 @@
--- Says what this store remembers. KEYS[1]: where its marker stands. KEYS[2]: when each server was first heard of. ARGV: the
--- marker to write if there is none; the names of the memories of the servers, of this one alone if none are given.
--- Returns {time in ms, the name of this server's memory, the marker, since when nothing can have been forgotten in ms}.
+-- Reports the lineage of this store's data, so that a node can tell whether the store may have lost data.
+-- KEYS[1]: the marker, and the time at which it was written. It is lost only if all data is lost.
+-- KEYS[2]: a sorted set: the replication id of each server, and the time at which it was first seen.
+-- ARGV[1]: the marker to write if there is none.
+-- ARGV[2], ...: the replication ids of the servers that answer for documents; without them, that of this server.
+-- Returns {time in ms, replication id of this server, marker, time in ms since which no data can have been lost}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('SET', KEYS[1], ARGV[1] .. '@' .. string.format('%.0f', now), 'NX')
@@ -9,7 +12,7 @@ local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%
 for i = 2, math.max(2, #ARGV) do
   redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', now), ARGV[i] or memory)
 end
--- As many failovers as anybody will want to look back on.
+-- Keeps the newest 100 servers, so that failovers do not grow the set without bound.
 redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -101)
 local newest = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
 return {now, memory, name, math.max(tonumber(since), tonumber(newest))}
