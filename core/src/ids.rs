@@ -50,7 +50,7 @@ impl SessionId {
         hex(&Sha256::digest(self.0.as_bytes())[..4])
     }
 
-    /// A well-spread number for this id, the same on every node.
+    /// A number derived from the id: evenly distributed, and the same on every node.
     #[must_use]
     pub fn spread(&self) -> u64 {
         self.0.as_u64_pair().1

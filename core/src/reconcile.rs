@@ -81,7 +81,7 @@ pub struct ClientView {
     pub may_be_back: bool,
 }
 
-/// One frame to tell.
+/// A frame that tells one client about a role or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// `client_connected`.

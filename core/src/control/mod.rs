@@ -89,7 +89,7 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
 }
 
-/// Something that happened in a session.
+/// A change that a node applies to a session.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A socket opened.
