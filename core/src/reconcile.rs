@@ -244,23 +244,16 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
         Role::Passive if !told.modern => demote(told, me, after, out),
         // It had control and there is no controller now, because its node had lost its place; or it waits for a role
         // that it could not be given.
+        // It had control and there is no controller now, because its node had lost its place; or it waits for a role
+        // that it could not be given.
         Role::Connected if matches!(told.phase, Phase::Active | Phase::Pull | Phase::Push) => {
             demote(told, me, after, out);
-            if !told.modern {
-                out.push(Notice::ReleaseControl(me.name().clone()));
-            }
-            told.phase = Phase::Idle;
+            free(told, me, after, out);
         }
         // It gave control up, or asked for a role that a change for all clients then took away. The last change counts.
         Role::Connected if told.modern && retell => {
             out.push(Notice::Assign(Role::Connected));
-            // That frame says PASSIVE. If the client did not give control up and there is no controller to follow, it
-            // has no role, and `release_control` says so.
-            if !told.let_go && after.core.controller.is_none() {
-                let ended = after.core.ended.as_ref().map(|ended| &ended.client);
-                out.push(Notice::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
-            }
-            told.phase = Phase::Idle;
+            free(told, me, after, out);
         }
         Role::Active | Role::Passive | Role::Connected => {}
     }
@@ -295,6 +288,17 @@ fn demote(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Not
         out.push(Notice::AcceptControl(by.clone()));
         told.acks += 1;
     }
+}
+
+/// PASSIVE says that a client follows. A client that has no role is told that there is nobody to follow, unless it has
+/// given control up itself: such a client takes itself for a follower until another has control.
+fn free(told: &mut ClientView, me: &Client, after: &Session, out: &mut Vec<Notice>) {
+    let by_choice = told.modern && (told.let_go || after.core.controller.is_some());
+    if !by_choice {
+        let ended = after.core.ended.as_ref().filter(|_| told.modern).map(|ended| &ended.client);
+        out.push(Notice::ReleaseControl(ended.unwrap_or_else(|| me.name()).clone()));
+    }
+    told.phase = Phase::Idle;
 }
 
 /// What a client's own frame shows about the phase that it believes to be in.

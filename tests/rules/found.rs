@@ -227,6 +227,8 @@ fn a_claim_that_could_not_be_decided_makes_nobody_a_follower_of_nobody() {
     undecided.believes(Belief::Drives);
     let last = |notices: Vec<Notice>| notices.last().cloned();
     assert!(matches!(last(scene.notices(1, &mut undecided)), Some(Notice::ReleaseControl(_))));
+    let mut drove = told(Phase::Active, true);
+    assert!(matches!(last(scene.notices(1, &mut drove)), Some(Notice::ReleaseControl(_))));
     // One that gave control up goes on as a follower, until another drives.
     let mut released = told(Phase::Active, true);
     released.believes(Belief::LetGo);
