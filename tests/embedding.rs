@@ -61,7 +61,7 @@ async fn an_application_creates_reads_lists_and_deletes_sessions() {
 }
 
 #[tokio::test]
-async fn it_hears_of_sessions_clients_roles_and_transfers() {
+async fn events_report_sessions_clients_roles_and_transfers() {
     let node = Node::start(NodeSettings::default()).await.unwrap();
     assert!(node.ready(PATIENCE).await);
     let mut events = node.relay().events();
@@ -99,7 +99,7 @@ async fn it_hears_of_sessions_clients_roles_and_transfers() {
 }
 
 #[tokio::test]
-async fn two_nodes_live_in_one_process() {
+async fn two_nodes_run_in_one_process() {
     use std::sync::Arc;
 
     use gitorial_relay::broker::MemoryBus;
@@ -139,7 +139,7 @@ async fn two_nodes_live_in_one_process() {
 }
 
 #[tokio::test]
-async fn a_scrape_shows_queues_and_drain_as_they_are() {
+async fn a_scrape_shows_the_queues_and_the_drain() {
     let node = Node::start(NodeSettings::default()).await.unwrap();
     assert!(node.ready(PATIENCE).await);
     let relay = node.relay();

@@ -130,7 +130,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
 }
 
 #[tokio::test]
-async fn a_join_its_decision_and_its_commit_are_one_trace() {
+async fn a_join_and_its_decision_and_commit_share_one_trace() {
     let (address, posted) = collector().await;
     let (child, relay) = relay(&address).await;
     let session = work(&relay).await;
@@ -152,7 +152,7 @@ async fn a_join_its_decision_and_its_commit_are_one_trace() {
 }
 
 #[tokio::test]
-async fn without_its_collector_a_node_serves_and_says_once_that_spans_are_lost() {
+async fn a_node_without_its_collector_serves_and_logs_the_loss_once() {
     // Nobody listens there any more.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (child, relay) = relay(&format!("http://{address}")).await;

@@ -119,7 +119,7 @@ impl ByHand {
 }
 
 #[tokio::test]
-async fn a_change_announced_while_the_document_is_read_is_read_too() {
+async fn a_change_announced_during_a_read_is_read_too() {
     let (bus, lineage) = (MemoryBus::new(), MemoryStore::new());
     let slow = SlowReads { store: lineage.clone(), permits: Semaphore::new(1_000), begun: Semaphore::new(0) };
     let slow = Arc::new(slow);

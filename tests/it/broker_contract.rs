@@ -167,7 +167,7 @@ async fn a_frame_arrives_byte_for_byte_with_its_label(net: Net) {
     }
 }
 
-async fn what_was_sent_before_a_node_listened_is_reported_when_it_does(net: Net) {
+async fn messages_sent_before_a_node_listened_are_reported_later(net: Net) {
     let mut a = net.join("a").await;
     let late = boot("late");
     let sessions: BTreeSet<_> = (0..3).map(|_| SessionId::random()).collect();
@@ -244,7 +244,7 @@ macro_rules! contract {
 contract!(
     messages_of_two_senders_arrive_in_order_and_once,
     a_frame_arrives_byte_for_byte_with_its_label,
-    what_was_sent_before_a_node_listened_is_reported_when_it_does,
+    messages_sent_before_a_node_listened_are_reported_later,
     a_loss_in_the_middle_is_reported_with_its_sessions,
     a_loss_at_the_tail_is_reported_with_its_sessions,
     a_node_that_hears_itself_passes_the_probe,
@@ -252,7 +252,7 @@ contract!(
 );
 
 #[tokio::test]
-async fn exactly_the_dropped_messages_are_reported_in_memory() {
+async fn only_the_dropped_messages_are_reported_in_memory() {
     let bus = MemoryBus::new();
     let net = Net::StoreLineage(bus.clone());
     let (mut a, mut b) = (net.join("a").await, net.join("b").await);
@@ -263,7 +263,7 @@ async fn exactly_the_dropped_messages_are_reported_in_memory() {
 }
 
 #[tokio::test]
-async fn a_probe_fails_while_redis_is_away_and_passes_again_without_help() {
+async fn a_probe_fails_while_redis_is_away_and_recovers_by_itself() {
     let mut fixture = RedisFixture::local().await;
     for fault in ["stop", "pause"] {
         let net = Net::Redis(fixture);
@@ -287,7 +287,7 @@ async fn a_probe_fails_while_redis_is_away_and_passes_again_without_help() {
 }
 
 #[tokio::test]
-async fn a_killed_subscription_comes_back_and_what_it_missed_is_reported() {
+async fn a_killed_subscription_recovers_and_reports_its_losses() {
     let net = Net::Redis(RedisFixture::local().await);
     let (mut a, mut b) = (net.join("a").await, net.join("b").await);
     let Net::Redis(mut fixture) = net else { unreachable!() };

@@ -103,7 +103,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_sockets_move_in_waves_controllers_last_and_everybody_keeps_its_place() {
+async fn two_thousand_clients_move_in_waves_and_keep_their_places() {
     let options = Options::default().flag("--drain-timeout", &format!("{}s", DRAIN.as_secs()));
     let cluster = Cluster::start(Kind::Redis(2), options).await;
     let (from, to) = (cluster.near().address().to_owned(), cluster.far().address().to_owned());

@@ -35,20 +35,20 @@ macro_rules! scenarios {
 scenarios! {
     one_pulls_and_the_other_pushes,
     one_pushes_before_the_other_pulls,
-    a_refused_pull_ends_as_a_follower_who_has_the_state,
+    a_refused_pull_makes_a_follower_that_has_the_state,
     an_accepted_offer_hands_control_over_and_back,
     a_declined_offer_changes_nothing,
     the_follower_takes_control,
     a_request_for_the_state_is_answered,
-    a_released_session_is_taken_by_the_other,
-    a_released_session_is_taken_again_by_the_same,
-    a_driver_whose_socket_breaks_drives_again,
+    released_control_is_taken_by_the_other,
+    released_control_is_taken_again_by_the_same,
+    a_controller_whose_socket_breaks_regains_control,
     a_follower_whose_socket_breaks_follows_again,
     a_follower_that_comes_back_is_shown_what_it_missed,
     a_follower_that_moves_to_another_node_is_shown_what_it_missed,
-    a_driver_that_comes_back_too_late_has_lost_control,
-    the_driver_leaves_and_the_other_takes_over,
-    a_third_and_a_fourth_client_follow_and_drive,
+    a_controller_that_comes_back_too_late_has_lost_control,
+    the_controller_leaves_and_the_other_takes_over,
+    a_third_and_a_fourth_client_follow_and_take_control,
 }
 
 /// Two generations in a session.
@@ -175,7 +175,7 @@ async fn one_pushes_before_the_other_pulls(pair: &Pair<'_>) {
     b.assert_clean();
 }
 
-async fn a_refused_pull_ends_as_a_follower_who_has_the_state(pair: &Pair<'_>) {
+async fn a_refused_pull_makes_a_follower_that_has_the_state(pair: &Pair<'_>) {
     let a = pair.join_first("a").await;
     pull(&a).await;
     a.send_state(5);
@@ -249,7 +249,7 @@ async fn a_request_for_the_state_is_answered(pair: &Pair<'_>) {
     assert_eq!(after, (before.0 + 1, before.1), "one answer, to the one who asked");
 }
 
-async fn a_released_session_is_taken_by_the_other(pair: &Pair<'_>) {
+async fn released_control_is_taken_by_the_other(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.call(Call::Release);
     match a.generation {
@@ -263,7 +263,7 @@ async fn a_released_session_is_taken_by_the_other(pair: &Pair<'_>) {
     pair.is_driven_by(&b).await;
 }
 
-async fn a_released_session_is_taken_again_by_the_same(pair: &Pair<'_>) {
+async fn released_control_is_taken_again_by_the_same(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.call(Call::Release);
     a.phase_is(without_driver(&a)).await;
@@ -273,7 +273,7 @@ async fn a_released_session_is_taken_again_by_the_same(pair: &Pair<'_>) {
     pair.is_driven_by(&a).await;
 }
 
-async fn a_driver_whose_socket_breaks_drives_again(pair: &Pair<'_>) {
+async fn a_controller_whose_socket_breaks_regains_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.reconnect().await;
     if a.generation == Generation::Second {
@@ -331,7 +331,7 @@ async fn a_follower_that_moves_to_another_node_is_shown_what_it_missed(pair: &Pa
     settle(&[(&a, Phase::Active), (&b, without_driver(&b))]).await;
 }
 
-async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
+async fn a_controller_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.cut();
     eventually(PATIENCE, async || (b.count("client_disconnected") == 1).then_some(())).await;
@@ -348,7 +348,7 @@ async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
     pair.is_driven_by(&b).await;
 }
 
-async fn the_driver_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
+async fn the_controller_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
     let (mut a, b) = pair.start().await;
     a.leave().await;
     settle(&[(&b, without_driver(&b))]).await;
@@ -361,7 +361,7 @@ async fn the_driver_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
     settle(&[(&again, Phase::Passive), (&b, Phase::Active)]).await;
 }
 
-async fn a_third_and_a_fourth_client_follow_and_drive(pair: &Pair<'_>) {
+async fn a_third_and_a_fourth_client_follow_and_take_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     let (c, d) = (pair.join_first("c").await, pair.join_second("d").await);
     settle(&[(&a, Phase::Active), (&b, Phase::Passive), (&c, Phase::Idle), (&d, Phase::Idle)]).await;

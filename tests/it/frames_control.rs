@@ -9,19 +9,19 @@ use super::support::cluster::{Kind, Options};
 use super::support::stage::{Stage, assigned, demoted, drive, granted, meet, on_both, state};
 
 on_both! {
-    a_request_goes_to_the_driver_alone_in_the_claimants_name,
-    while_a_request_is_pending_others_are_refused,
-    the_driver_grants_a_request_by_its_name,
-    the_driver_declines_a_request,
+    a_request_goes_to_the_controller_alone_in_the_claimants_name,
+    other_requests_are_refused_while_one_is_pending,
+    the_controller_grants_a_request_by_its_name,
+    the_controller_declines_a_request,
     a_release_grants_the_oldest_request,
     an_offer_is_forwarded_untouched,
     an_offer_of_a_follower_with_the_handshake_is_refused,
-    an_offer_of_a_client_that_believes_to_drive_is_a_take,
-    an_accepted_offer_is_forwarded_to_the_loser_alone_and_once,
+    an_offer_of_a_client_that_believes_to_be_active_is_a_take,
+    an_accepted_offer_is_forwarded_once_to_the_loser_alone,
     a_declined_offer_cannot_be_accepted_by_the_same_client,
     declining_nothing_is_refused,
-    naming_the_holder_takes_control,
-    naming_neither_holder_nor_epoch_is_stale,
+    naming_the_controller_takes_control,
+    naming_neither_controller_nor_epoch_is_stale,
     a_change_of_control_ends_offers_and_requests,
 }
 
@@ -38,7 +38,7 @@ fn request(by: &str) -> Value {
     json!({ "requestingClientId": by, "targetClientId": "client_a", "requestTimestamp": 1 })
 }
 
-async fn a_request_goes_to_the_driver_alone_in_the_claimants_name(stage: &Stage) {
+async fn a_request_goes_to_the_controller_alone_in_the_claimants_name(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     b.say("request_control", request("client_b")).await;
     let asked = a.expect("request_control").await;
@@ -49,7 +49,7 @@ async fn a_request_goes_to_the_driver_alone_in_the_claimants_name(stage: &Stage)
     assert!(b.frames_of("rejected").is_empty());
 }
 
-async fn while_a_request_is_pending_others_are_refused(stage: &Stage) {
+async fn other_requests_are_refused_while_one_is_pending(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     b.say("request_control", request("client_b")).await;
     a.expect("request_control").await;
@@ -59,7 +59,7 @@ async fn while_a_request_is_pending_others_are_refused(stage: &Stage) {
     assert_eq!(a.frames_of("request_control").len(), 1);
 }
 
-async fn the_driver_grants_a_request_by_its_name(stage: &Stage) {
+async fn the_controller_grants_a_request_by_its_name(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("request_control", request("client_b")).await;
     let name = a.expect("request_control").await["clientId"].clone();
@@ -71,7 +71,7 @@ async fn the_driver_grants_a_request_by_its_name(stage: &Stage) {
     assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
-async fn the_driver_declines_a_request(stage: &Stage) {
+async fn the_controller_declines_a_request(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     b.say("request_control", request("client_b")).await;
     a.expect("request_control").await;
@@ -117,7 +117,7 @@ async fn an_offer_of_a_follower_with_the_handshake_is_refused(stage: &Stage) {
     assert!(a.frames_of("offer_control").is_empty());
 }
 
-async fn an_offer_of_a_client_that_believes_to_drive_is_a_take(stage: &Stage) {
+async fn an_offer_of_a_client_that_believes_to_be_active_is_a_take(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("offer_control", offer("client_b")).await;
     granted(&b).await;
@@ -129,7 +129,7 @@ async fn an_offer_of_a_client_that_believes_to_drive_is_a_take(stage: &Stage) {
     demoted(&b, "client_a").await;
 }
 
-async fn an_accepted_offer_is_forwarded_to_the_loser_alone_and_once(stage: &Stage) {
+async fn an_accepted_offer_is_forwarded_once_to_the_loser_alone(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("offer_control", offer("client_a")).await;
     b.expect("offer_control").await;
@@ -172,7 +172,7 @@ async fn declining_nothing_is_refused(stage: &Stage) {
     assert!(a.frames_of("decline_control").is_empty() && b.frames_of("decline_control").is_empty());
 }
 
-async fn naming_the_holder_takes_control(stage: &Stage) {
+async fn naming_the_controller_takes_control(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("accept_control", from("client_a")).await;
     granted(&b).await;
@@ -180,7 +180,7 @@ async fn naming_the_holder_takes_control(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn naming_neither_holder_nor_epoch_is_stale(stage: &Stage) {
+async fn naming_neither_controller_nor_epoch_is_stale(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("accept_control", from("client_z")).await;
     assert_eq!(b.expect_rejected("accept_control").await, "stale_epoch");
@@ -215,7 +215,7 @@ async fn with_strategy(kind: Kind, name: &str) -> (Stage, [RawClient; 3]) {
 }
 
 #[tokio::test]
-async fn under_user_choice_the_driver_picks_one_of_several_claims() {
+async fn under_user_choice_the_controller_picks_one_of_several_claims() {
     for (kind, name) in [(Kind::Embedded, "user_choice"), (Kind::Redis(2), "USER_CHOICE")] {
         let (stage, [a, b, c]) = with_strategy(kind, name).await;
         b.say("request_control", request("client_b")).await;
@@ -234,7 +234,7 @@ async fn under_user_choice_the_driver_picks_one_of_several_claims() {
 }
 
 #[tokio::test]
-async fn under_deny_both_every_claim_is_denied_until_the_driver_lets_go() {
+async fn under_deny_both_claims_are_denied_until_a_release() {
     for (kind, name) in [(Kind::Embedded, "DENY_BOTH"), (Kind::Redis(2), "deny_both")] {
         let (stage, [a, b, c]) = with_strategy(kind, name).await;
         b.say("request_control", request("client_b")).await;

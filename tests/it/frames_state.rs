@@ -7,30 +7,30 @@ use super::support::cluster::Kind;
 use super::support::stage::{Stage, acknowledge, assigned, demoted, drive, granted, meet, on_both, state};
 
 on_both! {
-    a_state_of_the_driver_goes_to_all_others_byte_for_byte,
+    the_controllers_state_goes_to_all_others_byte_for_byte,
     states_arrive_in_order_and_once,
     a_state_of_an_old_follower_is_a_take,
     a_state_of_a_follower_with_the_handshake_is_refused,
     a_follower_with_the_handshake_pushes_one_initial_state,
     a_state_of_an_older_epoch_is_refused,
-    a_state_that_was_under_way_when_control_moved_is_dropped,
-    a_question_goes_to_all_others_and_the_answer_to_the_asker_alone,
+    a_state_in_flight_when_control_moved_is_dropped,
+    a_request_goes_to_all_and_its_answer_to_the_requester_alone,
     an_answer_that_is_another_state_is_a_take,
-    all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take,
+    one_answer_serves_all_requesters_and_a_second_is_no_take,
     a_client_without_a_state_may_answer_with_any,
     a_take_right_after_an_answer_is_a_take,
-    an_answer_that_the_driver_has_overtaken_is_dropped,
-    an_outdated_answer_of_one_that_has_just_come_back_is_no_take,
-    a_driver_whose_answer_crossed_another_state_is_asked_again,
-    a_late_answer_of_one_that_lost_control_is_no_initial_push,
-    a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
+    an_answer_that_the_controller_has_overtaken_is_dropped,
+    an_outdated_answer_of_a_returned_client_is_no_take,
+    a_controller_whose_answer_crossed_a_state_is_asked_again,
+    a_late_answer_of_a_former_controller_is_no_initial_push,
+    a_controller_back_on_another_socket_is_asked_for_its_state,
     unknown_types_are_forwarded_byte_for_byte_and_counted,
     unknown_members_are_preserved_byte_for_byte,
-    clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was,
-    clients_without_the_handshake_get_no_member_and_no_type_they_do_not_know,
+    clients_with_the_handshake_get_epoch_and_seq_added,
+    clients_without_the_handshake_get_only_members_they_know,
 }
 
-async fn a_state_of_the_driver_goes_to_all_others_byte_for_byte(stage: &Stage) {
+async fn the_controllers_state_goes_to_all_others_byte_for_byte(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     let text = r#"{ "data" : {"b":1.0,"a":"\u00e9 é","n":1e3},"timestamp":1, "clientId":"client_a","type":"state_update","protocol_version":1,"extra":[ ] }"#;
     a.send_text(text).await;
@@ -112,7 +112,7 @@ async fn a_state_of_an_older_epoch_is_refused(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn a_state_that_was_under_way_when_control_moved_is_dropped(stage: &Stage) {
+async fn a_state_in_flight_when_control_moved_is_dropped(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     a.expect("accept_control").await;
@@ -128,7 +128,7 @@ async fn a_state_that_was_under_way_when_control_moved_is_dropped(stage: &Stage)
     assert_eq!(b.expect("state_update").await["data"], state(10));
 }
 
-async fn a_question_goes_to_all_others_and_the_answer_to_the_asker_alone(stage: &Stage) {
+async fn a_request_goes_to_all_and_its_answer_to_the_requester_alone(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("state_update", state(3)).await;
     b.expect("state_update").await;
@@ -159,7 +159,7 @@ async fn an_answer_that_is_another_state_is_a_take(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take(stage: &Stage) {
+async fn one_answer_serves_all_requesters_and_a_second_is_no_take(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("state_update", state(3)).await;
     b.expect("state_update").await;
@@ -200,7 +200,7 @@ async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
     assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
-async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
+async fn an_answer_that_the_controller_has_overtaken_is_dropped(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("state_update", state(4)).await;
     b.expect("state_update").await;
@@ -215,7 +215,7 @@ async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
     assert_eq!(stage.active().await, "client_a");
 }
 
-async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &Stage) {
+async fn an_outdated_answer_of_a_returned_client_is_no_take(stage: &Stage) {
     let (a, b) = (stage.near("client_a").await, stage.near("client_b").await);
     drive(&a, &[&b]).await;
     for step in [1, 2] {
@@ -240,7 +240,7 @@ async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &St
     assert_eq!(a.expect("state_update").await["data"], state(4), "what nobody has said before is a take");
 }
 
-async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stage) {
+async fn a_controller_whose_answer_crossed_a_state_is_asked_again(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("state_update", state(22)).await;
     b.expect("state_update").await;
@@ -259,7 +259,7 @@ async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stag
     assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
-async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage) {
+async fn a_late_answer_of_a_former_controller_is_no_initial_push(stage: &Stage) {
     let (a, b) = modern_two(stage).await;
     a.say("state_update", state(1)).await;
     b.expect("state_update").await;
@@ -280,7 +280,7 @@ async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage
     assert_eq!(a.expect("state_update").await["data"], state(2), "what it pushes carries an epoch");
 }
 
-async fn a_driver_that_comes_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
+async fn a_controller_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
     let (_a, b) = stage.driven().await;
     let again = stage.far("client_a").await;
     again.expect("accept_control").await;
@@ -328,7 +328,7 @@ fn numbers(frame: &Value) -> (u64, u64) {
     (frame["epoch"].as_u64().expect("an epoch"), frame["seq"].as_u64().expect("a seq"))
 }
 
-async fn clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was(stage: &Stage) {
+async fn clients_with_the_handshake_get_epoch_and_seq_added(stage: &Stage) {
     let a = stage.near("client_a").await;
     let b = stage.modern_far("client_b").await;
     let c = stage.modern_near("client_c").await;
@@ -352,7 +352,7 @@ async fn clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was(sta
     }
 }
 
-async fn clients_without_the_handshake_get_no_member_and_no_type_they_do_not_know(stage: &Stage) {
+async fn clients_without_the_handshake_get_only_members_they_know(stage: &Stage) {
     let (a, b) = stage.driven().await;
     let m = stage.modern_far("client_m").await;
     meet(&[&a, &b], &m).await;

@@ -115,7 +115,7 @@ fn join_request(session: SessionId) -> JoinRequest {
 }
 
 #[tokio::test]
-async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
+async fn a_place_written_for_a_refused_socket_is_removed() {
     let (relay, line, _inbox) = start(&MemoryBus::new(), &MemoryStore::new(), "a").await;
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
     line.breaks.store(true, Ordering::Release);
@@ -128,7 +128,7 @@ async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
 }
 
 #[tokio::test]
-async fn who_joins_between_a_write_and_its_answer_is_heard_of() {
+async fn a_client_that_joins_between_a_write_and_its_answer_is_seen() {
     let (bus, store) = (MemoryBus::new(), MemoryStore::new());
     let (here, line, mut inbox) = start(&bus, &store, "a").await;
     let (there, ..) = start(&bus, &store, "b").await;

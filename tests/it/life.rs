@@ -33,7 +33,7 @@ fn one_sentence(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_terminated_node_tells_its_clients_to_come_back_elsewhere_and_exits_with_0() {
+async fn a_terminated_node_sends_clients_elsewhere_and_exits_with_0() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (a, b) = stage.driven().await;
     stage.cluster.near().terminate();
@@ -62,7 +62,7 @@ async fn a_wrong_setting_is_one_sentence_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn a_node_that_may_not_wait_for_redis_exits_with_1_and_one_sentence() {
+async fn a_node_that_may_not_wait_for_redis_exits_with_1() {
     let args = ["--redis-url", "redis://127.0.0.1:1", "--redis-fail-fast", "--redis-connect-timeout", "300ms"];
     let output = tokio::task::spawn_blocking(move || run(&args)).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -80,7 +80,7 @@ async fn a_redis_that_may_evict_sessions_is_refused() {
 }
 
 #[tokio::test]
-async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_session_back() {
+async fn sockets_and_their_session_outlive_a_redis_that_loses_all() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     let c = stage.near("client_c").await;
@@ -125,7 +125,7 @@ async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_sess
 }
 
 #[tokio::test]
-async fn a_node_waits_for_redis_and_says_that_it_is_not_ready() {
+async fn a_node_that_waits_for_redis_is_not_ready() {
     let mut redis = RedisFixture::local().await;
     redis.stop().await;
     let url = redis.url().to_owned();

@@ -47,11 +47,11 @@ async fn all_at_once(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn twenty_sessions_of_500_states_on_one_node_arrive_byte_for_byte() {
+async fn ten_thousand_states_on_one_node_arrive_byte_for_byte() {
     all_at_once(&Stage::set(Kind::Embedded).await.cluster).await;
 }
 
 #[tokio::test]
-async fn twenty_sessions_of_500_states_across_two_nodes_arrive_byte_for_byte() {
+async fn ten_thousand_states_across_nodes_arrive_byte_for_byte() {
     all_at_once(&Stage::set(Kind::Redis(2)).await.cluster).await;
 }

@@ -23,7 +23,7 @@ fn is(kind: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 #[tokio::test]
-async fn the_death_of_a_node_is_noticed_within_ten_seconds_and_its_drivers_role_is_given_up() {
+async fn a_dead_nodes_controller_loses_control_within_ten_seconds() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (_a, b) = stage.driven().await;
     let died = Instant::now();
@@ -38,7 +38,7 @@ async fn the_death_of_a_node_is_noticed_within_ten_seconds_and_its_drivers_role_
 }
 
 #[tokio::test]
-async fn a_frozen_nodes_driver_moves_nobody_once_another_has_control() {
+async fn a_frozen_nodes_controller_moves_no_client_after_a_transfer() {
     let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     a.say("state_update", json!({ "step": 1 })).await;
@@ -82,7 +82,7 @@ async fn come_back(node: &Node, stage: &Stage, token: &Value) -> RawClient {
 }
 
 #[tokio::test]
-async fn a_driver_that_is_cut_off_comes_back_on_another_node_and_drives_in_a_new_epoch() {
+async fn a_cut_off_controller_resumes_on_another_node_in_a_new_epoch() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (driver, token, follower) = modern_driver(&stage).await;
     driver.cut();
@@ -103,7 +103,7 @@ async fn a_driver_that_is_cut_off_comes_back_on_another_node_and_drives_in_a_new
 }
 
 #[tokio::test]
-async fn a_driver_whose_node_is_killed_comes_back_on_another_and_drives_again() {
+async fn a_controller_regains_control_after_its_node_is_killed() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (_driver, token, follower) = modern_driver(&stage).await;
     stage.cluster.near().kill9();
@@ -116,7 +116,7 @@ async fn a_driver_whose_node_is_killed_comes_back_on_another_and_drives_again() 
 }
 
 #[tokio::test]
-async fn who_does_not_come_back_within_the_grace_period_has_left() {
+async fn a_client_absent_beyond_the_grace_period_has_left() {
     let options = Options::default().flag("--grace-period", "1s");
     let stage = Stage::with(Kind::Redis(2), options, json!({})).await;
     let (driver, token, follower) = modern_driver(&stage).await;
@@ -143,7 +143,7 @@ async fn a_client_that_resumes_evicts_its_older_socket() {
 }
 
 #[tokio::test]
-async fn a_session_outlives_all_its_nodes_but_one_after_the_other() {
+async fn a_session_outlives_its_nodes_lost_one_after_the_other() {
     let mut cluster = Cluster::over_redis(1).await;
     let session = cluster.near().create_session(json!({ "metadata": { "lesson": 1 } })).await;
     let next = cluster.add_node().await;

@@ -174,9 +174,9 @@ async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
 }
 
 /// Where the clients are 40 ms away, a goodbye that is on its way when the relay writes cannot be known: what remains is
-/// printed (`cargo test --test it -- --nocapture far_away`), and is nothing for a goodbye right after a take or a refusal.
+/// printed (`cargo test --test it -- --nocapture distant_clients`), and is nothing for a goodbye right after a take or a refusal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn far_away_all_leave_right_after_a_take() {
+async fn distant_clients_all_leave_right_after_a_take() {
     const AWAY: Duration = Duration::from_millis(40);
     const REPETITIONS: usize = 20;
     let cluster = Cluster::start(Kind::Redis(2), Options::default()).await;

@@ -30,7 +30,7 @@ async fn is_asked(client: &RawClient, known: usize, step: u64) {
 }
 
 #[tokio::test]
-async fn each_call_gets_503_and_each_socket_1013_and_no_socket_is_lost() {
+async fn calls_get_503_new_sockets_1013_and_open_sockets_stay() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -52,7 +52,7 @@ async fn each_call_gets_503_and_each_socket_1013_and_no_socket_is_lost() {
 }
 
 #[tokio::test]
-async fn each_frame_that_needs_a_decision_is_refused_and_all_others_pass() {
+async fn frames_that_need_a_decision_are_refused_and_others_pass() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -81,7 +81,7 @@ async fn each_frame_that_needs_a_decision_is_refused_and_all_others_pass() {
 }
 
 #[tokio::test]
-async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
+async fn the_controller_is_told_that_it_lost_control_after_its_lease() {
     let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -94,7 +94,7 @@ async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
 }
 
 #[tokio::test]
-async fn a_state_that_was_refused_is_asked_for_when_redis_is_back() {
+async fn a_refused_state_is_asked_for_when_redis_is_back() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -108,7 +108,7 @@ async fn a_state_that_was_refused_is_asked_for_when_redis_is_back() {
 }
 
 #[tokio::test]
-async fn who_believes_to_drive_because_its_claim_could_not_be_decided_is_told_the_truth_when_redis_is_back() {
+async fn a_client_with_an_undecided_claim_is_corrected_later() {
     let mut stage = Stage::with(Kind::Redis(2), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -125,7 +125,7 @@ async fn who_believes_to_drive_because_its_claim_could_not_be_decided_is_told_th
 }
 
 #[tokio::test]
-async fn who_believes_to_have_let_go_is_told_that_it_still_drives() {
+async fn a_client_with_an_undecided_release_is_told_it_has_control() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let a = stage.modern_near("client_a").await;
     a.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "test" })).await;
@@ -138,7 +138,7 @@ async fn who_believes_to_have_let_go_is_told_that_it_still_drives() {
 }
 
 #[tokio::test]
-async fn a_refused_state_that_answers_a_question_is_no_take() {
+async fn a_refused_state_in_answer_to_a_request_is_no_take() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b, c) = stage.driven_with_a_third().await;
     redis(&mut stage).pause();
@@ -159,7 +159,7 @@ async fn a_refused_state_that_answers_a_question_is_no_take() {
 }
 
 #[tokio::test]
-async fn a_handshake_whose_token_could_not_be_kept_is_tried_again() {
+async fn a_handshake_whose_token_could_not_be_stored_is_retried() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let near = stage.near("client_a").await;
     let url = format!("{}/ws?session={}&client=client_b", stage.cluster.near().ws(), stage.session);
@@ -190,7 +190,7 @@ async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_unknown() {
+async fn an_empty_redis_loses_no_session_of_a_connected_client() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
     let (c, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_c").await;
@@ -208,7 +208,7 @@ async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_un
 }
 
 #[tokio::test]
-async fn followers_that_resume_after_redis_came_back_empty_follow_on() {
+async fn followers_that_resume_on_an_empty_redis_stay_followers() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let mut pairs = Vec::new();
     for _ in 0..15 {
@@ -240,7 +240,7 @@ async fn followers_that_resume_after_redis_came_back_empty_follow_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
+async fn no_grant_while_the_store_may_have_lost_the_controller() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let a = stage.modern_near("client_a").await;
     let b = stage.modern_far("client_b").await;
@@ -270,7 +270,7 @@ async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
 }
 
 #[tokio::test]
-async fn a_node_that_starts_after_a_failover_grants_nothing_either() {
+async fn a_node_that_starts_after_a_failover_grants_nothing() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
     // What a replica does that takes its primary's place.
@@ -284,7 +284,7 @@ async fn a_node_that_starts_after_a_failover_grants_nothing_either() {
 }
 
 #[tokio::test]
-async fn the_followers_of_a_node_that_was_given_up_are_brought_up_to_date() {
+async fn followers_on_a_node_declared_dead_are_brought_up_to_date() {
     let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (b, a) = stage.two().await;
     let c = stage.modern_near("client_c").await;

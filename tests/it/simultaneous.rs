@@ -105,27 +105,27 @@ async fn both_join_under_one_name(cluster: &Cluster, session: String, gap: Durat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_one_drives_on_one_node() {
+async fn two_pushes_on_one_node_give_one_controller() {
     repeat(Kind::Embedded, 50, async |cluster, session, gap| old_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_on_two_nodes_one_drives() {
+async fn two_pushes_on_two_nodes_give_one_controller() {
     repeat(Kind::Redis(2), 200, async |cluster, session, gap| old_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_with_the_handshake_one_drives() {
+async fn two_pushes_with_the_handshake_give_one_controller() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| modern_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_pull_one_drives_and_one_follows() {
+async fn two_pulls_give_one_controller_and_one_follower() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_pull(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_join_under_one_name_get_two() {
+async fn two_clients_that_join_under_one_name_get_two_names() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_join_under_one_name(cluster, session, gap).await)
         .await;
 }

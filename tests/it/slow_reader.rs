@@ -26,7 +26,7 @@ async fn with_a_deaf_client(stage: &Stage) -> (RawClient, RawClient, TcpStream) 
 }
 
 #[tokio::test]
-async fn a_follower_that_never_reads_is_spared_old_states_and_delays_nobody() {
+async fn a_follower_that_never_reads_skips_states_and_delays_no_other() {
     let stage = Stage::set(Kind::Embedded).await;
     let (a, b, _deaf) = with_a_deaf_client(&stage).await;
     let before = stage.cluster.near().resident_kib();

@@ -178,7 +178,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_one_client_drives_at_most_and_in_the_end_everybody_knows_its_role(
+    fn every_history_has_one_controller_and_ends_with_known_roles(
         strategy in strategies(),
         nodes in 1..4_usize,
         generations in generations(),

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn both_acknowledge_a_loss_and_answer_a_question_in_every_phase() {
+    fn both_generations_acknowledge_and_answer_in_every_phase() {
         for generation in [Generation::First, Generation::Second] {
             for phase in PHASES {
                 let answer = &after(generation, phase, &frame("accept_control", json!({}))).1[0];
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_generation_dies_of_answering_without_a_socket() {
+    fn only_the_first_generation_dies_answering_without_a_socket() {
         for (generation, deaths) in [(Generation::First, 2), (Generation::Second, 0)] {
             let mut script = Script::new(generation, "client_me");
             script.state = Some(json!({ "step": 1 }));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_never_reach_an_old_client_is_noticed() {
+    fn frames_that_must_never_reach_an_old_client_are_noticed() {
         let faults = [
             "no json".to_owned(),
             frame("error", json!({})).to_string(),
