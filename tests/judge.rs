@@ -1,4 +1,4 @@
-//! The checker of the fault suite is itself checked: by histories that were forged, each with one thing wrong in it.
+//! Tests of the fault suite's checker: forged histories, each with one thing wrong in it.
 
 #![allow(dead_code, unreachable_pub, reason = "the checker as the fault suite has it, and not all of it needed here")]
 
@@ -41,7 +41,7 @@ fn got(who: Who, state: StateFrame) -> (Who, What) {
     (who, What::Got(state))
 }
 
-/// Control goes from A to B; C hears both.
+/// Control goes from A to B; C receives the states of both.
 fn good() -> Vec<(Who, What)> {
     vec![
         told(A, 1),
@@ -221,7 +221,7 @@ fn followers_without_a_controller_are_found() {
         nobody(quiet);
         quiet.standings[1].stubborn = true;
     };
-    assert_eq!(at_rest(one), [], "the first to choose, and one that cannot be told");
+    assert_eq!(at_rest(one), [], "the first follower, and a client that cannot be told");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The arrows of ARCHITECTURE.md, held: which part may name which, and what must stay absent.
+//! Checks the arrows of ARCHITECTURE.md: which part may name which, and what must stay absent.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ fn sources_in(folder: &str, under: &str) -> Vec<(PathBuf, String)> {
                 open.push(entry.path());
             } else if entry.path().extension().is_some_and(|kind| kind == "rs") {
                 let name = entry.path().strip_prefix(&root).unwrap().to_path_buf();
-                // What stands after the unit tests begin is no part of the product.
+                // Code after the start of the unit tests is not part of the product.
                 let text = std::fs::read_to_string(entry.path()).unwrap();
                 let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
                 found.push((name, text));

@@ -25,20 +25,20 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 const OLD_RECONNECT: Duration = Duration::from_secs(2);
 /// How long a client waits for a socket to open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
-/// After so long without a word from the relay a client with the handshake takes its socket for dead.
+/// After this long without a frame from the relay a client with the handshake takes its socket for dead.
 const DEAD: Duration = Duration::from_secs(6);
 
 /// Where clients connect: the addresses of the nodes that take them.
 pub type Addresses = Arc<RwLock<Vec<String>>>;
 
-/// What a fault does to a client.
+/// An effect of a fault on a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Its socket ends without a close frame.
     Cut,
     /// It loses its network: the old socket stays open and silent, and it opens another.
     Ghost,
-    /// It reads nothing for so long.
+    /// It reads nothing for this long.
     Stall(Duration),
 }
 
@@ -58,13 +58,13 @@ struct Shared {
     history: Arc<History>,
 }
 
-/// What a client needs to know of its world.
+/// A client's view of its world.
 pub struct Surroundings {
     /// Where the nodes are.
     pub addresses: Addresses,
     /// The id of its session.
     pub session: String,
-    /// Whether its user does anything.
+    /// Whether its user acts.
     pub driving: watch::Receiver<bool>,
     /// What happened.
     pub history: Arc<History>,
@@ -87,12 +87,12 @@ impl Member {
         Self { who, orders, shared, task: tokio::spawn(life.run()) }
     }
 
-    /// Does this to it.
+    /// Applies this effect to it.
     pub fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 
-    /// What it knows now.
+    /// Its knowledge now.
     pub fn standing(&self) -> Standing {
         let brain = self.shared.brain.lock();
         Standing {
@@ -207,7 +207,7 @@ impl Life {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => {
-                            // Noted in the order in which it was understood.
+                            // Recorded in the order in which it was understood.
                             let mut brain = self.shared.brain.lock();
                             let (notes, answers) = brain.on_text(&text);
                             self.note(notes);
@@ -252,7 +252,7 @@ impl Life {
                 },
             };
             if self.shared.brain.lock().is_closing() && !std::mem::replace(&mut said_goodbye, true) {
-                // What comes before the answer to that is still handled.
+                // Frames that come before the answer to that are still handled.
                 self.shared.connected.store(false, Ordering::Release);
                 let _ = timeout(DEAD, socket.close(None)).await;
             }

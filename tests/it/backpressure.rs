@@ -1,4 +1,4 @@
-//! Much at once, and readers that are slow: others are not disturbed, what waits is bounded, and all of it is counted.
+//! High load and slow readers: other clients are not delayed, queues are bounded, and every drop is counted.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const STATES: u64 = 50;
 /// Clients expect a forwarded frame within this.
 const SOON: Duration = Duration::from_millis(50);
 
-/// How long states take from one to the other, sorted.
+/// How long states take from one client to the other, sorted.
 async fn latencies(from: &RawClient, to: &RawClient) -> Vec<Duration> {
     let mut took = Vec::new();
     for step in 0..STATES {
@@ -68,7 +68,7 @@ async fn a_very_slow_follower_is_conflated_then_closed() {
     while b.frames_of("state_update").len() < queued {
         b.expect("state_update").await;
     }
-    // Full of what cannot be left out, it is closed.
+    // A queue full of frames that cannot be dropped closes the socket.
     eventually(PATIENCE, async || {
         for _ in 0..64 {
             a.say("cursor_moved", json!({ "padding": padding })).await;
@@ -125,7 +125,7 @@ async fn a_session_of_two_thousand_does_not_slow_another() {
         }
     };
     let beside = tokio::select! {
-        () = presenting => unreachable!("it goes on for ever"),
+        () = presenting => unreachable!("it goes on forever"),
         beside = latencies(&c, &d) => beside,
     };
     eprintln!("a state takes {:?} alone and {:?} beside a session of {FOLLOWERS}", median(&alone), median(&beside));
@@ -141,7 +141,7 @@ async fn a_full_queue_to_redis_delays_no_local_client_and_recovers() {
     let c = stage.modern_near("client_c").await;
     c.barrier(&a).await;
     stage.cluster.redis.as_mut().unwrap().pause();
-    // More than the queue takes, 16,384 messages or 32 MiB: 40 MiB.
+    // 40 MiB: more than the queue takes, 16,384 messages or 32 MiB.
     let padding = "x".repeat(16 * 1024);
     for step in 0..2_560 {
         a.say("state_update", json!({ "step": step, "padding": padding })).await;
@@ -149,12 +149,12 @@ async fn a_full_queue_to_redis_delays_no_local_client_and_recovers() {
             a.barrier(&c).await;
         }
     }
-    assert_eq!(c.frames_of("state_update").len(), 2_560, "who is on the same node got them all");
+    assert_eq!(c.frames_of("state_update").len(), 2_560, "the follower on the same node got them all");
     let resident = stage.cluster.near().resident_kib() / 1024;
-    assert!(resident < 256, "what waits is bounded: {resident} MiB");
+    assert!(resident < 256, "queues are bounded: {resident} MiB");
     let asked = a.frames_of("request_sync").len();
     stage.cluster.redis.as_mut().unwrap().resume();
-    // The other node notices the gap, and the driver is asked where the tutorial stands.
+    // The other node notices the gap, and the controller is asked for its state.
     eventually(PATIENCE, async || (a.frames_of("request_sync").len() > asked).then_some(())).await;
     a.say("state_update", json!({ "step": "at last" })).await;
     let last = async || b.frames_of("state_update").last().is_some_and(|frame| frame["data"]["step"] == "at last");

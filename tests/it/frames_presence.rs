@@ -82,7 +82,7 @@ async fn a_join_announces_both_sides_each_by_one_id(stage: &Stage) {
     c.barrier(&a).await;
     c.barrier(&b).await;
     let counts = [&a, &b, &c].map(|client| client.frames_of("client_connected").len());
-    assert_eq!(counts, [2, 2, 2], "everybody about everybody else, once");
+    assert_eq!(counts, [2, 2, 2], "each client hears of each other client once");
 }
 
 async fn clients_that_join_at_once_hear_of_each_other(stage: &Stage) {
@@ -117,7 +117,7 @@ async fn an_id_that_is_taken_is_not_announced_twice(stage: &Stage) {
 
 async fn a_leave_is_announced_by_the_id_of_the_join(stage: &Stage) {
     let (a, b, c) = stage.three().await;
-    // By now b and c have another name than the one they were announced by.
+    // By now b and c have another name than the announced one.
     b.barrier(&a).await;
     b.barrier(&c).await;
     let first = a.frames_of("client_connected")[0]["clientId"].clone();
@@ -153,7 +153,7 @@ async fn a_new_follower_is_held_until_it_acknowledges_the_controller(stage: &Sta
     let c = stage.far("client_c").await;
     meet(&[&a, &b], &c).await;
     assert_eq!(c.expect("accept_control").await["clientId"], "client_a");
-    // It may still believe to drive: what it sends was under way.
+    // It may still believe that it has control: its frames were in flight.
     c.say("state_update", state(66)).await;
     c.say("release_control", json!({ "timestamp": 1 })).await;
     c.barrier(&a).await;
@@ -175,7 +175,7 @@ async fn frames_that_need_an_answer_are_held_after_a_leave(stage: &Stage) {
     let told = b.expect_raw("assign_sync_direction").await.at;
     b.expect("accept_control").await;
     assert!(state < told, "states are never held");
-    // 100 ms by the relay's clock; what the test sees may be late at either end.
+    // 100 ms by the relay's clock; the times that the test sees may be late at either end.
     assert!(told.duration_since(left) > Duration::from_millis(50), "{:?}", told.duration_since(left));
 }
 
@@ -191,7 +191,7 @@ async fn a_client_on_a_second_socket_takes_its_own_place(stage: &Stage) {
     assert_eq!(b.expect("state_update").await["data"], state(2));
     old.say("state_update", state(3)).await;
     new.barrier(&b).await;
-    assert!(old.quiet(Duration::from_millis(100)).await.is_empty() && old.is_open(), "it gets nothing, and stays");
+    assert!(old.quiet(Duration::from_millis(100)).await.is_empty() && old.is_open(), "it gets nothing and stays open");
     assert_eq!(b.frames_of("state_update").len(), 2, "the older socket is ignored");
     let (_, session) = stage.cluster.near().get_session(&stage.session).await;
     assert_eq!((&session["clientCount"], &session["activeClientId"]), (&json!(2), &json!("client_a")));
@@ -210,7 +210,7 @@ async fn an_ack_pending_on_a_dead_socket_does_not_hold_the_next_one(stage: &Stag
     assert_eq!(b.expect("state_update").await["data"], state(2));
 }
 
-/// A modern `client_a` on the first node that drives, and its token; `client_b` on the last node.
+/// A modern `client_a` on the first node that has control, and its token; `client_b` on the last node.
 async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
     let (a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
     let b = stage.modern_far("client_b").await;
@@ -220,7 +220,7 @@ async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
     (a, ack["resume"].as_str().expect("a token").to_owned(), b)
 }
 
-/// The socket of a client that says to be `client_a`, before its first frame.
+/// The socket of a client that claims the id `client_a`, before its first frame.
 async fn knock(stage: &Stage, token: &str) -> RawClient {
     let (ws, session) = (stage.cluster.far().ws(), &stage.session);
     RawClient::connect(&format!("{ws}/ws?session={session}&client=client_a&resume={token}"), "client_a").await
@@ -233,7 +233,7 @@ async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
     (client, ack)
 }
 
-/// Of the two clients one is cut off, and the relay knows.
+/// One of the two clients is cut off, and the relay knows.
 async fn is_cut_off(stage: &Stage) {
     eventually(PATIENCE, async || {
         let (_, session) = stage.cluster.near().get_session(&stage.session).await;
@@ -254,7 +254,7 @@ async fn a_cut_off_controller_with_a_token_resumes_elsewhere(stage: &Stage) {
     assigned(&a, "ACTIVE").await;
     a.say("state_update", state(4)).await;
     assert_eq!(b.expect("state_update").await["data"], state(4));
-    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+    assert!(b.frames_of("client_disconnected").is_empty(), "the others see no change");
 }
 
 async fn a_resume_evicts_the_older_socket(stage: &Stage) {
@@ -270,12 +270,12 @@ async fn a_resume_evicts_the_older_socket(stage: &Stage) {
 async fn a_resume_broken_before_or_after_its_answer_is_retried(stage: &Stage) {
     let (a, token, b) = modern_driver(stage).await;
     a.cut();
-    // Its socket is there, and gone before it could say anything.
+    // Its socket opens, and breaks before its first frame.
     let again = knock(stage, &token).await;
     again.expect("client_connected").await;
     again.cut();
     is_cut_off(stage).await;
-    // It is let in, but never reads the answer with its new token.
+    // It is accepted, but never reads the answer with its new token.
     let (again, _) = resume(stage, &token).await;
     again.cut();
     is_cut_off(stage).await;
@@ -284,7 +284,7 @@ async fn a_resume_broken_before_or_after_its_answer_is_retried(stage: &Stage) {
     assigned(&a, "ACTIVE").await;
     a.say("state_update", state(6)).await;
     assert_eq!(b.expect("state_update").await["data"], state(6));
-    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+    assert!(b.frames_of("client_disconnected").is_empty(), "the others see no change");
 }
 
 async fn a_protocol_ping_is_answered_and_reaches_no_peer(stage: &Stage) {
@@ -299,7 +299,7 @@ async fn a_protocol_ping_is_answered_and_reaches_no_peer(stage: &Stage) {
     a.send(json!({ "type": "protocol_pong", "clientId": "client_a", "timestamp": 1 })).await;
     assert_eq!(a.expect_rejected("protocol_pong").await, "reserved_type");
     let (_, after) = stage.cluster.near().get_session(&stage.session).await;
-    assert_eq!(before["expiresAt"], after["expiresAt"], "to be there is no activity");
+    assert_eq!(before["expiresAt"], after["expiresAt"], "being connected is not activity");
     b.barrier(&a).await;
     assert!(b.frames_of("protocol_ping").is_empty() && b.frames_of("protocol_pong").is_empty());
 }

@@ -1,4 +1,4 @@
-//! What is refused never reaches a peer and never closes the connection, an oversized frame excepted.
+//! A refused frame never reaches a peer and never closes the connection, except an oversized one.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ on_both! {
     a_role_changed_of_a_client_changes_no_role,
 }
 
-/// The next refusal whatever of, which leaves the connection open and reaches no peer.
+/// The next refusal of any frame, which leaves the connection open and reaches no peer.
 async fn refused(a: &RawClient, b: &RawClient, what: &str) -> Value {
     let refusal = a.expect("rejected").await;
     let seen = b.frames_of("test_barrier").len();
@@ -68,7 +68,7 @@ async fn a_frame_that_nests_200_deep_is_refused(stage: &Stage) {
     }
     let brackets = format!(r#"{{"type":"cursor_moved","data":"{}"}}"#, "[".repeat(200));
     a.send_text(&brackets).await;
-    assert_eq!(b.expect_raw("cursor_moved").await.text, brackets, "brackets in a string are no nesting");
+    assert_eq!(b.expect_raw("cursor_moved").await.text, brackets, "brackets in a string are not nesting");
 }
 
 async fn an_envelope_member_of_the_wrong_type_is_refused(stage: &Stage) {

@@ -1,4 +1,4 @@
-//! Rows of the table of frames: who is given which role, and told so how.
+//! Rows of the table of frames: the assignment of roles, and the frames that tell it.
 
 use std::time::Duration;
 
@@ -67,13 +67,13 @@ async fn coordinate_active_is_refused_under_a_controller(stage: &Stage) {
     assert_eq!(b.expect("accept_control").await["clientId"], "client_a");
     b.say("confirm_transfer", json!({})).await;
     b.say("coordinate_sync_direction", active()).await;
-    // *Refuse*: in one go, so that no phase of an old client is left out.
+    // *Refuse*: all at once, so that no phase of an old client is left out.
     assigned(&b, "ACTIVE").await;
     demoted(&b, "client_a").await;
     assert_eq!(b.expect_rejected("coordinate_sync_direction").await, "control_held");
     a.expect("request_sync").await;
     assert_eq!(stage.active().await, "client_a");
-    assert!(b.frames_of("confirm_transfer").is_empty(), "it never was the driver");
+    assert!(b.frames_of("confirm_transfer").is_empty(), "it never was the controller");
 }
 
 async fn coordinate_passive_under_a_controller_makes_a_follower(stage: &Stage) {
@@ -86,13 +86,13 @@ async fn coordinate_passive_under_a_controller_makes_a_follower(stage: &Stage) {
     a.expect("request_sync").await;
     a.say("state_update", state(1)).await;
     b.expect("state_update").await;
-    assert_eq!(b.frames_of("accept_control").len(), 1, "it asked to follow, so it is just told so");
+    assert_eq!(b.frames_of("accept_control").len(), 1, "it asked to follow, so it is only told the role");
 }
 
 async fn coordinate_passive_of_the_controller_gives_up_control(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("coordinate_sync_direction", passive()).await;
-    // b has spoken, so somebody drives after all.
+    // b has spoken, so there is a controller again.
     b.expect("release_control").await;
     granted(&b).await;
     assigned(&a, "PASSIVE").await;
@@ -183,7 +183,7 @@ async fn confirm_transfer_of_a_client_is_never_forwarded(stage: &Stage) {
     }
     b.barrier(&a).await;
     assert_eq!(a.frames_of("confirm_transfer").len(), before);
-    assert!(b.frames_of("rejected").is_empty(), "an automatic answer is no fault");
+    assert!(b.frames_of("rejected").is_empty(), "an automatic answer is not a fault");
     assert_eq!(stage.active().await, "client_a");
 }
 
@@ -196,7 +196,7 @@ async fn a_client_with_the_handshake_gets_assign_sync_direction_alone(stage: &St
     assigned(&b, "PASSIVE").await;
     b.send(json!({ "type": "accept_control", "clientId": "client_b", "data": {}, "epoch": told["epoch"] })).await;
     let next = b.expect("assign_sync_direction").await;
-    assert_eq!(next["data"]["assignedDirection"], "ACTIVE", "the present epoch is as good as the holder's name");
+    assert_eq!(next["data"]["assignedDirection"], "ACTIVE", "the current epoch works as well as the controller's name");
     assigned(&a, "PASSIVE").await;
     assert!(next["epoch"].as_u64() > told["epoch"].as_u64() && told["epoch"].as_u64() > Some(0), "{told} {next}");
     for client in [&a, &b] {

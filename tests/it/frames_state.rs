@@ -1,4 +1,4 @@
-//! Rows of the table of frames: states, questions for them, and types that nobody knows.
+//! Rows of the table of frames: states, requests for them, and unknown types.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ async fn the_controllers_state_goes_to_all_others_byte_for_byte(stage: &Stage) {
     assert_eq!(b.expect_raw("state_update").await.text, text);
     assert_eq!(c.expect_raw("state_update").await.text, text);
     b.barrier(&a).await;
-    assert!(a.frames_of("state_update").is_empty(), "not to its sender");
+    assert!(a.frames_of("state_update").is_empty(), "a state does not go to its sender");
 }
 
 async fn states_arrive_in_order_and_once(stage: &Stage) {
@@ -94,7 +94,7 @@ async fn a_follower_with_the_handshake_pushes_one_initial_state(stage: &Stage) {
     assert_eq!(b.expect_rejected("state_update").await, "not_active");
     b.barrier(&a).await;
     assert_eq!(a.frames_of("state_update").len(), 1);
-    assert_eq!(stage.active().await, "client_a", "a push is no claim");
+    assert_eq!(stage.active().await, "client_a", "a push is not a claim");
 }
 
 async fn a_state_of_an_older_epoch_is_refused(stage: &Stage) {
@@ -116,7 +116,7 @@ async fn a_state_in_flight_when_control_moved_is_dropped(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     a.expect("accept_control").await;
-    // Not acknowledged yet: all this counts as sent before.
+    // Not acknowledged yet: all these frames count as sent before.
     a.say("state_update", state(9)).await;
     a.say("offer_control", json!({})).await;
     a.barrier(&b).await;
@@ -145,7 +145,7 @@ async fn a_request_goes_to_all_and_its_answer_to_the_requester_alone(stage: &Sta
     c.barrier(&b).await;
     assert_eq!((b.frames_of("state_update").len(), c.frames_of("state_update").len()), (1, 1));
     assert!(b.frames_of("rejected").is_empty() && c.frames_of("rejected").is_empty());
-    assert_eq!(stage.active().await, "client_a", "an answer is no claim");
+    assert_eq!(stage.active().await, "client_a", "an answer is not a claim");
 }
 
 async fn an_answer_that_is_another_state_is_a_take(stage: &Stage) {
@@ -166,7 +166,7 @@ async fn one_answer_serves_all_requesters_and_a_second_is_no_take(stage: &Stage)
     c.expect("state_update").await;
     a.say("request_sync", json!({})).await;
     c.say("request_sync", json!({})).await;
-    // An old client answers every question, so twice, however many its first answer went to.
+    // An old client answers every request, so it answers twice, even if its first answer went to all requesters.
     for _ in 0..2 {
         b.expect("request_sync").await;
     }
@@ -176,7 +176,7 @@ async fn one_answer_serves_all_requesters_and_a_second_is_no_take(stage: &Stage)
     assert_eq!(c.expect("state_update").await["clientId"], "client_b");
     b.barrier(&a).await;
     assert_eq!(stage.active().await, "client_a");
-    assert_eq!(b.frames_of("assign_sync_direction").len(), 1, "nothing happened to its role");
+    assert_eq!(b.frames_of("assign_sync_direction").len(), 1, "its role has not changed");
 }
 
 async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
@@ -185,7 +185,11 @@ async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
     b.expect("request_sync").await;
     b.say("state_update", state(40)).await;
     assert_eq!(a.expect("state_update").await["data"], state(40));
-    assert_eq!(stage.active().await, "client_a", "the seed's pull: the peer's state arrives, then the caller drives");
+    assert_eq!(
+        stage.active().await,
+        "client_a",
+        "the seed's pull: the peer's state arrives, then the caller gets control"
+    );
 }
 
 async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
@@ -193,7 +197,7 @@ async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
     a.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
     b.say("state_update", state(1)).await;
-    assert_eq!(a.expect("state_update").await["data"], state(1), "no state has passed: any is an answer");
+    assert_eq!(a.expect("state_update").await["data"], state(1), "no state was sent before: any state is an answer");
     b.say("state_update", state(2)).await;
     granted(&b).await;
     demoted(&a, "client_b").await;
@@ -206,7 +210,7 @@ async fn an_answer_that_the_controller_has_overtaken_is_dropped(stage: &Stage) {
     b.expect("state_update").await;
     a.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
-    // It reads slowly: its answer is written when the driver has long moved on.
+    // It reads slowly: it writes its answer long after the controller has moved on.
     a.say("state_update", state(5)).await;
     b.expect("state_update").await;
     b.say("state_update", state(4)).await;
@@ -222,7 +226,7 @@ async fn an_outdated_answer_of_a_returned_client_is_no_take(stage: &Stage) {
         a.say("state_update", state(step)).await;
         b.expect("state_update").await;
     }
-    // On its last socket it heard of the first state only, and its node has not heard of the session before.
+    // On its last socket it got the first state only, and its node did not know the session before.
     let back = stage.far("client_c").await;
     meet(&[&a, &b], &back).await;
     back.expect("accept_control").await;
@@ -237,7 +241,7 @@ async fn an_outdated_answer_of_a_returned_client_is_no_take(stage: &Stage) {
     assert_eq!(stage.active().await, "client_a");
     back.say("state_update", state(4)).await;
     granted(&back).await;
-    assert_eq!(a.expect("state_update").await["data"], state(4), "what nobody has said before is a take");
+    assert_eq!(a.expect("state_update").await["data"], state(4), "a new state is a take");
 }
 
 async fn a_controller_whose_answer_crossed_a_state_is_asked_again(stage: &Stage) {
@@ -251,7 +255,7 @@ async fn a_controller_whose_answer_crossed_a_state_is_asked_again(stage: &Stage)
     demoted(&a, "client_b").await;
     a.expect("state_update").await;
     b.expect("request_sync").await;
-    // What it answers is older than what it shows.
+    // Its answer is older than the state that it shows.
     b.say("state_update", state(22)).await;
     assert_eq!(a.expect("state_update").await["data"], state(22));
     b.expect("request_sync").await;
@@ -270,14 +274,14 @@ async fn a_late_answer_of_a_former_controller_is_no_initial_push(stage: &Stage) 
     assigned(&b, "PASSIVE").await;
     b.say("coordinate_sync_direction", json!({ "preferredDirection": "PASSIVE", "reason": "push" })).await;
     assigned(&b, "PASSIVE").await;
-    // Only now it answers what it was asked as the driver, with a state that was refused meanwhile.
+    // Only now it answers the request that it got as controller, with a state that was refused meanwhile.
     b.say("state_update", state(9)).await;
     b.barrier(&a).await;
     assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
     let mut push = b.frame("state_update", state(2));
     push["epoch"] = b.frames_of("assign_sync_direction").last().unwrap()["epoch"].clone();
     b.send(push).await;
-    assert_eq!(a.expect("state_update").await["data"], state(2), "what it pushes carries an epoch");
+    assert_eq!(a.expect("state_update").await["data"], state(2), "its pushed state carries an epoch");
 }
 
 async fn a_controller_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
@@ -343,7 +347,7 @@ async fn clients_with_the_handshake_get_epoch_and_seq_added(stage: &Stage) {
         a.send_text(r#"{"type":"cursor_moved","clientId":"client_a"}"#).await;
         let (first, second) = (client.expect_raw("state_update").await, client.expect_raw("cursor_moved").await);
         let (epoch, seq) = numbers(&first.json);
-        assert_eq!(Some(epoch), told["epoch"].as_u64(), "the relay's, not the sender's");
+        assert_eq!(Some(epoch), told["epoch"].as_u64(), "the relay's epoch, not the sender's");
         assert!(numbers(&second.json) > (epoch, seq), "{first:?} {second:?}");
         assert!(
             first.text.contains(r#""data":{ "x" : 1.0 }"#) && first.text.contains(r#""mine":"\u00e9""#),

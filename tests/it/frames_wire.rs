@@ -45,7 +45,7 @@ async fn a_refused_upgrade_joins_nothing(stage: &Stage) {
     client.expect_close().await;
     eventually(PATIENCE, async || (stage.cluster.near().metric("connections", &[]).await == 0.0).then_some(())).await;
     let closes = stage.cluster.near().metric("closes_total", &[("reason", "session_not_found")]).await;
-    assert!(closes >= 1.0, "counted by its reason");
+    assert!(closes >= 1.0, "the close is counted by its reason");
 }
 
 async fn both_paths_upgrade(stage: &Stage) {

@@ -1,4 +1,4 @@
-//! A store that does what it is asked, and whose answers come late or get lost on the way.
+//! A store that executes every call, and whose answers come late or get lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 use super::support::cluster::PATIENCE;
 use super::support::eventually;
 
-/// The embedded store, behind a line that breaks with the next commit and stays broken until it is mended, and on which
-/// the answers to commits wait while somebody holds it.
+/// The embedded store, behind a line that breaks with the next commit until it is repaired, and on which
+/// the answers to commits wait while the test holds it.
 #[derive(Debug)]
 struct Line {
     store: MemoryStore,
     breaks: AtomicBool,
     broken: AtomicBool,
     slow: Mutex<()>,
-    /// A commit stands, and its answer is on its way.
+    /// A commit was made, and its answer is in flight.
     written: Notify,
 }
 
@@ -140,7 +140,7 @@ async fn a_client_that_joins_between_a_write_and_its_answer_is_seen() {
     });
     line.written.notified().await;
     there.join(join_request(session)).await.unwrap();
-    // The news of it is there before the answer.
+    // Its announcement arrives before the answer.
     here.on_delivery(inbox.recv().await.unwrap());
     drop(slow);
     let member = joining.await.unwrap().unwrap();

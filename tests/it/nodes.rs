@@ -13,7 +13,7 @@ use super::support::stage::Stage;
 /// By when the death of a node has to be noticed, with the default intervals.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// Waits for a frame for longer than other tests have to.
+/// Waits for a frame longer than other tests have to.
 async fn hears(client: &RawClient, limit: Duration, what: impl Fn(&Value) -> bool) -> Value {
     eventually(limit, async || client.all().into_iter().find(|frame| what(frame))).await
 }
@@ -44,7 +44,7 @@ async fn a_frozen_nodes_controller_moves_no_client_after_a_transfer() {
     a.say("state_update", json!({ "step": 1 })).await;
     b.expect("state_update").await;
     stage.cluster.near().stop();
-    // On its way while its node is frozen: read when the node wakes up.
+    // In flight while its node is frozen: read when the node wakes up.
     a.say("state_update", json!({ "step": "from a zombie" })).await;
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     hears(&b, NOTICED, is("confirm_transfer")).await;
@@ -52,7 +52,7 @@ async fn a_frozen_nodes_controller_moves_no_client_after_a_transfer() {
     stage.cluster.near().resume();
     let told = a.expect("accept_control").await;
     assert_eq!(told["clientId"], "client_b");
-    // It is back in the session, so the driver is asked where the tutorial stands.
+    // It is back in the session, so the controller is asked for its state.
     b.expect("client_connected").await;
     b.expect("request_sync").await;
     b.say("state_update", json!({ "step": 3 })).await;
@@ -63,7 +63,7 @@ async fn a_frozen_nodes_controller_moves_no_client_after_a_transfer() {
     assert_eq!(b.frames_of("state_update").len(), 1, "{}", b.transcript());
 }
 
-/// A client with the handshake that drives on the first node, an old one that follows on the last.
+/// A client with the handshake that has control on the first node, an old one that follows on the last.
 async fn modern_driver(stage: &Stage) -> (RawClient, Value, RawClient) {
     let (driver, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
     let follower = stage.far("client_b").await;
@@ -94,7 +94,7 @@ async fn a_cut_off_controller_resumes_on_another_node_in_a_new_epoch() {
     assert_eq!(follower.expect("state_update").await["data"]["step"], 7);
     assert!(follower.frames_of("client_disconnected").is_empty());
 
-    // The token has been used: whoever shows it again is a newcomer.
+    // The token has been used: a client that shows it again is a new client.
     let again = come_back(stage.cluster.near(), &stage, &token).await;
     again.expect("client_connected").await;
     assert!(again.frames_of("assign_sync_direction").is_empty());

@@ -1,4 +1,4 @@
-//! What an operator has in hand: the program's own commands, the metrics and their page, the log.
+//! The operator's tools: the program's own commands, the metrics and their page, the log.
 
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
@@ -27,7 +27,7 @@ async fn output(mut command: Command) -> Output {
     timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it starts")
 }
 
-/// What it prints, if all is well.
+/// Its output, if it succeeds.
 async fn done(args: &[&str]) -> String {
     good(&output(program(args)).await)
 }
@@ -37,7 +37,7 @@ fn good(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The one sentence that it ends with, with this exit code.
+/// The one sentence that it prints when it fails with this exit code.
 async fn complaint(code: i32, args: &[&str]) -> String {
     bad(code, &output(program(args)).await)
 }
@@ -49,7 +49,7 @@ fn bad(code: i32, output: &Output) -> String {
     text
 }
 
-/// A `watch` at work.
+/// A running `watch`.
 struct Watcher {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
@@ -70,7 +70,7 @@ impl Watcher {
         Self { child, lines, seen: Vec::new() }
     }
 
-    /// The next line that says this.
+    /// The next line that contains this.
     async fn line(&mut self, says: impl Fn(&str) -> bool) -> String {
         let found = async {
             loop {
@@ -142,7 +142,7 @@ async fn a_healthcheck_asks_for_liveness_or_readiness() {
     let url = cluster.near().http();
     assert_eq!(done(&["healthcheck", "--url", &url]).await, format!("{url}/healthz says ok\n"));
     assert_eq!(done(&["healthcheck", "--ready", "--url", &url]).await, format!("{url}/readyz says ready (serving)\n"));
-    // In a container it is where the settings say.
+    // In a container it is at the configured address.
     let mut command = program(&["healthcheck", "--ready"]);
     command.env("RELAY_LISTEN", "127.0.0.1:1").env("RELAY_OPS_LISTEN", cluster.near().address());
     good(&output(command).await);
@@ -286,7 +286,7 @@ async fn an_interrupted_watcher_leaves_with_success() {
     let session = cluster.near().create_session(json!({})).await;
     let mut watcher = Watcher::start(&["watch", &session, "--url", &cluster.near().http()]);
     watcher.line(|line| line.contains("Z watching as watch-")).await;
-    // It is one of the session's clients, and asks for nothing.
+    // It is one of the session's clients, and sends no claims.
     assert_eq!(client_count(cluster.near(), &session).await, 1);
     let client = RawClient::join(cluster.near(), &session, "client_a").await;
     watcher.line(|line| line.ends_with(" joined")).await;
@@ -403,7 +403,7 @@ async fn a_round_trip_to_redis_is_timed_once() {
     for _ in 0..5 {
         node.create_session(json!({})).await;
     }
-    // A command may just be under way between its two counts.
+    // A command may be between its two counts.
     eventually(PATIENCE, async || {
         let (timed, sent) = heartbeats_aside().await;
         (timed == sent && sent > 10.0).then_some(())
@@ -476,7 +476,7 @@ async fn selftest_says_what_is_missing() {
     assert!(few.contains("1 of 2 nodes"), "{few}");
     let other = Cluster::embedded().await;
     let apart = complaint(1, &["selftest", "--url", &near, "--url", &other.near().http()]).await;
-    assert!(apart.contains("ended the connection"), "two embedded stores know nothing of each other: {apart}");
+    assert!(apart.contains("ended the connection"), "two embedded stores do not share sessions: {apart}");
     let away = complaint(1, &["selftest", "--url", "http://127.0.0.1:9"]).await;
     assert!(away.contains("cannot be reached"), "{away}");
 }

@@ -1,4 +1,4 @@
-//! What clients and callers get while Redis is away, and how everything is put right when it is back
+//! The answers to clients and callers while Redis is away, and the recovery when it is back
 //! (docs/reliability.md, "When Redis is away").
 
 use reqwest::Method;
@@ -56,7 +56,7 @@ async fn frames_that_need_a_decision_are_refused_and_others_pass() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
-    // What decides nothing goes on between the clients of one node, under the lease that it still holds.
+    // Frames that need no decision still pass between the clients of one node, under the lease that it still holds.
     a.say("state_update", json!({ "step": 1 })).await;
     assert_eq!(b.expect("state_update").await["data"]["step"], 1);
     b.say("request_sync", json!({})).await;
@@ -112,7 +112,7 @@ async fn a_client_with_an_undecided_claim_is_corrected_later() {
     let mut stage = Stage::with(Kind::Redis(2), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
-    // An existing client takes control silently: its first state says so, and it does not know that it was refused.
+    // An existing client takes control silently, by its first state, and does not know that it was refused.
     b.say("state_update", json!({ "step": "refused" })).await;
     assert_eq!(b.expect_rejected("state_update").await, "store_unavailable");
     let asked = a.frames_of("request_sync").len();
@@ -148,7 +148,7 @@ async fn a_refused_state_in_answer_to_a_request_is_no_take() {
     redis(&mut stage).resume();
     demoted(&b, "client_a").await;
     b.barrier(&a).await;
-    // An existing client answers with the last state that it sent, whatever became of it.
+    // An existing client answers with the last state that it sent, even if that was refused.
     c.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
     b.say("state_update", refused.clone()).await;
@@ -172,7 +172,7 @@ async fn a_handshake_whose_token_could_not_be_stored_is_retried() {
     redis(&mut stage).resume();
 }
 
-/// Joins until it is in; what it was refused with on the way.
+/// Joins until it is accepted. Returns the refusals before that.
 async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)>) {
     let mut refusals = Vec::new();
     let deadline = Instant::now() + PATIENCE;
@@ -186,7 +186,7 @@ async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)
         }
         refusals.push(client.expect_close().await);
     }
-    panic!("it is never let in: {refusals:?}");
+    panic!("it is never accepted: {refusals:?}");
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn an_empty_redis_loses_no_session_of_a_connected_client() {
     let token = ack["resume"].as_str().unwrap().to_owned();
     c.cut();
     redis(&mut stage).restart().await;
-    // At once, before any heartbeat has noticed; and on a node that cannot know what was there before.
+    // At once, before any heartbeat has noticed; and on a node that cannot know the lost data.
     let query = format!("session={}&client=client_c&resume={token}", stage.session);
     let fresh = stage.cluster.add_node().await;
     let known = join_at_last(stage.cluster.node(0), &query);
@@ -248,12 +248,12 @@ async fn no_grant_while_the_store_may_have_lost_the_controller() {
     assigned(&a, "ACTIVE").await;
     assigned(&b, "PASSIVE").await;
     redis(&mut stage).restart().await;
-    // One node or the other has restored the session; until the lease is over nobody may take it.
+    // One of the nodes has restored the session; until the lease is over no client may take control.
     eventually(PATIENCE, async || (stage.cluster.far().get_session(&stage.session).await.0 == 200).then_some(())).await;
     let take = async || b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     take().await;
     assert_eq!(b.expect_rejected("accept_control").await, "store_unavailable");
-    // Then as always.
+    // Afterwards control is granted as usual.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let refused = b.frames_of("rejected").len();
@@ -265,7 +265,7 @@ async fn no_grant_while_the_store_may_have_lost_the_controller() {
         if granted.await {
             break;
         }
-        assert!(Instant::now() < deadline, "control is granted when nothing is in doubt any more");
+        assert!(Instant::now() < deadline, "control is granted after the doubt");
     }
 }
 
@@ -273,7 +273,7 @@ async fn no_grant_while_the_store_may_have_lost_the_controller() {
 async fn a_node_that_starts_after_a_failover_grants_nothing() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
-    // What a replica does that takes its primary's place.
+    // A replica that replaces its primary does the same.
     for words in [["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]] {
         assert!(redis(&mut stage).command(&words).starts_with("+OK"));
     }

@@ -1,4 +1,4 @@
-//! What a session is, from its creation to its end, over all nodes (docs/protocol.md, "Sessions").
+//! A session from its creation to its end, over all nodes (docs/protocol.md, "Sessions").
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn a_delete_closes_every_socket_on_every_node(stage: &Stage) {
     }
 }
 
-/// Two clients, one on each end, in a session that lives for so long without activity.
+/// Two clients, one on each end, in a session that lives this long without activity.
 async fn short_lived(stage: &Stage, life: Duration) -> (String, RawClient, RawClient) {
     let session = stage.another_session(json!({ "expiresIn": life.as_millis() as u64 })).await;
     let a = stage.seat(stage.cluster.near(), &session, "client_a").await;
@@ -97,7 +97,7 @@ async fn an_expired_session_is_not_found(stage: &Stage) {
 async fn activity_keeps_a_session_alive(stage: &Stage) {
     let (session, a, b) = short_lived(stage, Duration::from_secs(3)).await;
     let idle = stage.another_session(json!({ "expiresIn": 3_000 })).await;
-    // As long as the idle one lives and somewhat longer.
+    // Somewhat longer than the idle session lives.
     eventually(PATIENCE, async || {
         a.barrier(&b).await;
         (stage.cluster.far().get_session(&idle).await.0 == 404).then_some(())

@@ -52,7 +52,7 @@ async fn a_session_may_be_created_without_a_body(stage: &Stage) {
     for body in ["", "{}"] {
         let (status, session) = post(stage, body).await;
         assert_eq!(status, StatusCode::CREATED, "{session}");
-        assert!(session.get("metadata").is_none(), "absent when none was given: {session}");
+        assert!(session.get("metadata").is_none(), "no metadata was given: {session}");
     }
 }
 
@@ -178,7 +178,7 @@ async fn browsers_of_other_origins_may_call(stage: &Stage) {
     for path in [one.as_str(), "/api/sessions/nonsense"] {
         let request = stage.cluster.near().request(Method::GET, path).header("origin", "https://example.org");
         let answer = request.send().await.expect("an answer");
-        assert!(answer.headers().contains_key("access-control-allow-origin"), "errors too: {path}");
+        assert!(answer.headers().contains_key("access-control-allow-origin"), "errors have the header too: {path}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every store keeps, and what the one in Redis keeps when Redis does not.
+//! The contract of every store, and that of the Redis store while Redis fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ async fn a_commit_based_on_another_server_is_refused(store: impl Store) {
     assert!(matches!(store.commit(id, of_core(1, base)).await.expect("answer"), Committed::Done { .. }));
 }
 
-/// Adds one to the epoch, twenty times, however often another comes first.
+/// Adds one to the epoch, twenty times, and retries when another commit comes first.
 async fn increment<S: Store>(store: Arc<S>, id: SessionId) {
     for _ in 0..20 {
         loop {
@@ -288,7 +288,7 @@ async fn the_write_id_tells_whether_an_unknown_write_was_committed() {
     assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     fixture.resume();
     let now = eventually(PATIENCE, async || store.load(id).await.ok()).await.found.expect("found");
-    // It landed once or not at all; which of the two, its name says.
+    // It was committed once or not at all; the write id tells which.
     let was_committed = now.base.write == name;
     assert_eq!(
         (now.session.core.epoch, now.version),

@@ -1,4 +1,4 @@
-//! The same scenes with one rule of the shell broken: the check has to find out, or it proves nothing.
+//! The same scenes with one rule of the shell broken: the check has to find a violation, or it proves nothing.
 
 use super::check::{EXCLUSION, GONE, ONCE, ORDER};
 use super::marks::Mark;

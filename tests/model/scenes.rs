@@ -1,4 +1,4 @@
-//! What is looked at, to its end: every order of every step that the budget allows.
+//! The scenes that are searched to the end: every order of every step that the budget allows.
 
 use gitorial_relay::session::Strategy;
 
@@ -6,7 +6,7 @@ use super::marks::Mark;
 use super::run::{controls, deep};
 use super::scene::{Budget, Scene, Wish};
 
-/// Two nodes with a client each; the first one drives.
+/// Two nodes with a client each; the first one has control.
 pub fn scene(name: &'static str, budget: Budget) -> Scene {
     Scene {
         name,

@@ -1,4 +1,4 @@
-//! Claims: who is granted control, who waits and who is refused.
+//! Claims: which are granted, which wait and which are refused.
 
 use gitorial_relay::control::{Effect, Intent};
 use gitorial_relay::ids::Epoch;
@@ -102,7 +102,7 @@ fn a_provisional_controller_gives_way_until_it_sends_a_frame() {
             [1, 2, 3].iter().for_each(|client| drop(scene.join(*client)));
             scene.frame(1, Intent::Speak);
             scene.frame(2, FOLLOW);
-            assert!(scene.drives(1), "the only one that has spoken");
+            assert!(scene.drives(1), "the only client that has spoken");
             if own {
                 scene.frame(1, STATE);
             }
@@ -236,10 +236,10 @@ fn control_leaves_a_client_only_after_all_its_frames_are_read() {
     scene.frame(2, accept(1));
     assert_eq!((scene.role(1), scene.session.driver(), scene.epoch()), (Role::Active, None, epoch));
     scene.tick(1);
-    assert_eq!(scene.role(1), Role::Active, "its last state may be on its way");
+    assert_eq!(scene.role(1), Role::Active, "its last state may be in flight");
     scene.flush();
     assert!(scene.drives(2) && scene.epoch() > epoch);
-    // One without the handshake is not waited for, nor is one that hands control over itself.
+    // The relay waits neither for a client without the handshake, nor for one that hands control over itself.
     scene.frame(1, accept(2));
     assert!(scene.drives(1));
     scene.frame(2, Intent::Request);

@@ -1,4 +1,4 @@
-//! Faults that the simulated world or a review has found, each as a history of its own.
+//! Faults that the simulated world or a review has found, each as its own history.
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::ErrorCode;
@@ -63,7 +63,7 @@ fn a_client_that_released_before_its_grant_is_corrected() {
     told.believes(Belief::Drives);
     scene.frame(2, accept(1));
     assert_eq!(scene.notices(2, &mut told), [Notice::Assign(Role::Active), Notice::ConfirmTransfer]);
-    // This was on its way already, and what it was just told makes it ACTIVE again.
+    // This was in flight already, and the frame that it just got makes it ACTIVE again.
     told.believes(Belief::LetGo);
     scene.frame(2, Intent::Release);
     let notices = scene.notices(2, &mut told);
@@ -193,7 +193,7 @@ fn a_node_with_a_new_lease_claims_its_controller_by_a_write() {
     world.work(1);
     world.work(1);
     world.work(0);
-    // The other takes control, which it need not wait for if nobody has it.
+    // The other client takes control, without a wait if there is no controller.
     world.clients[1].act(5);
     for _ in 0..3 {
         world.read(1);
@@ -202,7 +202,7 @@ fn a_node_with_a_new_lease_claims_its_controller_by_a_write() {
         assert!(world.nodes.iter().filter_map(|node| node.passing()).count() <= 1);
     }
     world.drain();
-    assert!(world.nodes[0].passing().is_some(), "in its turn");
+    assert!(world.nodes[0].passing().is_some(), "the controller's states are forwarded");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_undecided_claim_makes_no_follower_without_a_controller() {
     undecided.believes(Belief::Drives);
     let last = |notices: Vec<Notice>| notices.last().cloned();
     assert!(matches!(last(scene.notices(1, &mut undecided)), Some(Notice::ReleaseControl(_))));
-    // One that gave control up goes on as a follower, until another drives.
+    // A client that gave up control stays a follower until another takes it.
     let mut released = told(Phase::Active, true);
     released.believes(Belief::LetGo);
     assert_eq!(scene.notices(1, &mut released), [Notice::Assign(Role::Connected)]);
@@ -250,7 +250,7 @@ fn a_follower_that_the_store_lost_stays_a_follower() {
         forget_all_but(&mut scene, 11);
         scene.apply(&node(1), &Event::Rejoin { clients: clients.to_vec(), held: None });
         assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Passive; 2], "by choice: {by_choice}");
-        // It still goes with the others when everybody gets a role.
+        // It still follows with the others when every client gets a role.
         scene.frame(11, Intent::Release);
         assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Connected; 2]);
     }
@@ -270,7 +270,7 @@ fn a_missing_follower_loses_its_role_if_control_is_given_up() {
 #[test]
 fn followers_of_an_unrestored_controller_are_freed_after_doubt() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11, 12]);
-    // The controller and its node are gone with the store's memory; the other node restores the session.
+    // The controller and its node are gone with the store's data; the other node restores the session.
     forget_all_but(&mut scene, 11);
     scene.session.core.controller = None;
     scene.session.core.doubtful_until = scene.now + 6_000;
@@ -295,7 +295,7 @@ fn a_client_cut_off_when_the_store_lost_it_can_come_back() {
     assert_eq!(scene.session.live_clients(), 1, "it is still away");
     scene.come_back(12, Some(1));
     assert_eq!((scene.role(12), scene.session.live_clients()), (Role::Passive, 2));
-    // Should its old node claim it once more, its new place stands.
+    // If its old node claims it once more, it keeps its new place.
     scene.session.rosters.remove(&node(1));
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     assert_eq!((scene.role(12), scene.session.clients().count()), (Role::Passive, 2));
@@ -304,7 +304,7 @@ fn a_client_cut_off_when_the_store_lost_it_can_come_back() {
 #[test]
 fn a_core_that_the_store_lost_is_written_again() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
-    // A replica that had not heard of the last change takes the place of its primary.
+    // A replica that missed the last change replaces its primary.
     let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(2, accept(1));
@@ -347,11 +347,11 @@ fn a_controller_missing_from_a_restore_is_added_by_its_own_node() {
     scene.session.core.controller = None;
     let restored = scene.session.core.clone();
     scene.apply(&node(11), &Event::RestoreCore(Box::new(core.clone())));
-    assert_eq!(scene.session.core, restored, "another node does not answer for it");
+    assert_eq!(scene.session.core, restored, "another node does not add it");
     scene.apply(&node(1), &Event::RestoreCore(Box::new(core.clone())));
     assert_eq!(scene.session.core, core);
     scene.apply(&node(11), &Event::RestoreCore(Box::new(restored)));
-    assert_eq!(scene.session.core, core, "the two do not write in turn");
+    assert_eq!(scene.session.core, core, "the two nodes do not write in turn");
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn nodes_that_know_different_cores_do_not_write_in_turn() {
     scene.frame(1, Intent::Release);
     scene.frame(11, STATE);
     let granted = scene.session.core.clone();
-    // Meanwhile the node of the one that let go has mended what the store still knows, later but without that grant.
+    // Meanwhile the node of the client that released has repaired the store's core, later but without that grant.
     scene.session = loss_unreported;
     scene.now += 10;
     scene.leave(1, false);
@@ -380,7 +380,7 @@ fn a_client_whose_role_was_undecided_does_not_wait_forever() {
         let mut scene = Scene::new(Strategy::FirstComeFirstServed);
         scene.join(1);
         let mut told = told(Phase::Idle, false);
-        // Its frame was refused, since the store was away; a client without the handshake does not understand that.
+        // Its frame was refused because the store was away; a client without the handshake does not understand that.
         told.believes(belief);
         assert_eq!(told.phase, asked);
         let notices = scene.notices(1, &mut told);
@@ -393,7 +393,7 @@ fn a_client_whose_role_was_undecided_does_not_wait_forever() {
 #[test]
 fn no_grant_after_data_loss_until_old_leases_expire() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
-    // Node B has written it anew, and does not know whether the one that drove still does.
+    // Node B has restored it, and does not know whether the old controller still has control.
     scene.session.rosters.remove(&node(1));
     (scene.session.core.controller, scene.session.core.doubtful_until) = (None, scene.now + 6_000);
     for intent in [ASK, STATE] {

@@ -1,4 +1,4 @@
-//! Giving control up, leaving, coming back, and moving control from node to node.
+//! Releases, leaves, returns, and control that moves from node to node.
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::{CloseReason, ErrorCode};
@@ -48,10 +48,10 @@ fn a_provisional_controller_has_spoken_and_preferably_no_role() {
     let mut scene = Scene::new(Strategy::FirstComeFirstServed);
     [1, 2, 3, 4].iter().for_each(|client| drop(scene.join(*client)));
     scene.frame(2, FOLLOW);
-    assert!(scene.session.core.controller.is_none(), "nobody else has spoken");
+    assert!(scene.session.core.controller.is_none(), "no other client has spoken");
     scene.frame(4, Intent::Speak);
     scene.frame(3, FOLLOW);
-    assert!(scene.drives(4), "2 is connected longer, but follows");
+    assert!(scene.drives(4), "2 has been connected longer, but follows");
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn control_leaves_a_controller_on_another_node_in_two_steps() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let epoch = scene.epoch();
     assert!(scene.frame(11, STATE).contains(&Effect::HoldFrame));
-    assert!(scene.session.driver().is_none() && scene.epoch() == epoch, "revoking: nobody drives");
+    assert!(scene.session.driver().is_none() && scene.epoch() == epoch, "while revoking there is no controller");
     scene.tick(11);
-    assert!(scene.session.driver().is_none(), "only the holder's node says that it has stopped");
+    assert!(scene.session.driver().is_none(), "only the controller's node confirms the revocation");
     scene.tick(1);
     assert!(scene.drives(11) && scene.epoch() > epoch);
 }
@@ -132,7 +132,7 @@ fn a_request_waits_for_the_grace_period_and_a_take_ends_it() {
     scene.frame(11, ASK);
     assert!(scene.waits(11) && scene.role(1) == Role::Active);
     scene.frame(11, STATE);
-    assert!(scene.drives(11), "at once: a cut-off holder has nothing to stop");
+    assert!(scene.drives(11), "at once: a cut-off controller has nothing to stop");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_resume_evicts_the_older_socket_first() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     let effects = scene.come_back(12, Some(1));
     assert!(effects.contains(&Effect::Close(socket(1), CloseReason::Evicted)));
-    assert!(scene.session.driver().is_none(), "its node has not stopped it yet");
+    assert!(scene.session.driver().is_none(), "its node has not confirmed the revocation yet");
     scene.tick(1);
     assert!(scene.drives(12));
 }
