@@ -13,7 +13,7 @@ use super::support::old_script::{Call, Generation, Phase, Script};
 /// The number of the next frame of this process that carries a state.
 static FRAMES: AtomicU64 = AtomicU64::new(1);
 
-/// How likely it is that a user of an existing client calls `disconnect()` instead of anything else.
+/// The probability that a user of an existing client calls `disconnect()` instead of another act.
 const GOODBYE: f64 = 0.01;
 
 /// A client without its socket.

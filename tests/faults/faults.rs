@@ -15,7 +15,7 @@ use super::world::World;
 pub struct Fault {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What happens, for the table.
+    /// Its description, for the table.
     pub says: &'static str,
     /// The stores that it runs on.
     pub stores: &'static [Kind],

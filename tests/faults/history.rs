@@ -36,7 +36,7 @@ pub struct StateFrame {
     pub author: Who,
     /// Counts its author's steps.
     pub step: u64,
-    /// It repeats a state that was sent before: an answer to `request_sync`, or what may have been lost with a
+    /// It repeats a state that was sent before: an answer to `request_sync`, or a state that may have been lost with a
     /// connection.
     pub repeated: bool,
     /// The epoch in the frame, if its reader or writer has done the handshake.
@@ -78,14 +78,14 @@ pub struct Event {
     pub at: Duration,
     /// The client.
     pub who: Who,
-    /// What.
+    /// The event.
     pub what: What,
 }
 
 /// A client's knowledge when all is quiet.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Who.
+    /// The client.
     pub who: Who,
     /// It believes that it has control.
     pub active: bool,

@@ -28,7 +28,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// After this long without a frame from the relay a client with the handshake takes its socket for dead.
 const DEAD: Duration = Duration::from_secs(6);
 
-/// Where clients connect: the addresses of the nodes that take them.
+/// The addresses of the nodes that clients connect to.
 pub type Addresses = Arc<RwLock<Vec<String>>>;
 
 /// An effect of a fault on a client.
@@ -44,7 +44,7 @@ pub enum Order {
 
 /// A client.
 pub struct Member {
-    /// Which.
+    /// Its identity in the history.
     pub who: Who,
     orders: mpsc::UnboundedSender<Order>,
     shared: Arc<Shared>,
@@ -60,13 +60,13 @@ struct Shared {
 
 /// A client's view of its world.
 pub struct Surroundings {
-    /// Where the nodes are.
+    /// The addresses of the nodes.
     pub addresses: Addresses,
     /// The id of its session.
     pub session: String,
     /// Whether its user acts.
     pub driving: watch::Receiver<bool>,
-    /// What happened.
+    /// The history.
     pub history: Arc<History>,
 }
 

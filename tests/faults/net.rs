@@ -49,7 +49,7 @@ impl Network {
         Self { port, to_redis, to_node, task }
     }
 
-    /// Where the node finds Redis.
+    /// The address at which the node finds Redis.
     pub fn port(&self) -> u16 {
         self.port
     }

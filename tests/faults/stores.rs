@@ -39,7 +39,7 @@ impl fmt::Display for Kind {
 
 /// The servers of one world. Killed when dropped.
 pub struct Store {
-    /// Which kind.
+    /// Its kind.
     pub kind: Kind,
     servers: Vec<Server>,
     sentinels: Vec<Server>,

@@ -16,10 +16,10 @@ use super::stores::{Kind, Store};
 use super::support::cluster::{Node, Options};
 use super::support::old_script::Generation;
 
-/// By when everything must have converged after a fault is healed.
+/// The deadline for convergence after a fault is healed.
 pub const CONVERGED: Duration = Duration::from_secs(60);
 
-/// How big a world is, and how fast its leases run.
+/// The size of a world, and the pace of its leases.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Nodes.
@@ -295,20 +295,20 @@ impl World {
         self.places.iter().flatten().map(|place| place.node.resident_kib() / 1024).max().unwrap_or(0)
     }
 
-    /// A session's document as the store has it, for a run that went wrong.
+    /// A session's document as the store has it, for a failed run.
     pub fn document(&self, session: usize) -> String {
         let key = format!("gitorial:{{{}}}", self.sessions[session]);
         format!("--- session {session}\n{}\n", self.store.read(&key))
     }
 
-    /// What the nodes wrote, for a run that went wrong.
+    /// The nodes' logs, for a failed run.
     pub fn logs(&self) -> String {
         let of = |place: &Place| format!("--- {}\n{}", place.node.address(), place.node.log());
         self.places.iter().flatten().map(of).collect()
     }
 }
 
-/// When a line of a log was written: it begins with the time, RFC 3339 in UTC with microseconds.
+/// The time of a line of a log: it begins with that, RFC 3339 in UTC with microseconds.
 fn written_at(line: &str) -> Option<SystemTime> {
     let text = line.split_whitespace().next()?;
     humantime::parse_rfc3339(text).ok()

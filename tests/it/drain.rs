@@ -36,7 +36,7 @@ struct Client {
 
 /// The measurements of one client.
 struct Moved {
-    /// When its socket was closed.
+    /// The time at which its socket was closed.
     closed_at: Instant,
     code: u16,
     drove: bool,

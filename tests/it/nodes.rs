@@ -10,7 +10,7 @@ use super::support::cluster::{Cluster, Kind, Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::stage::Stage;
 
-/// By when the death of a node has to be noticed, with the default intervals.
+/// The deadline for noticing the death of a node, with the default intervals.
 const NOTICED: Duration = Duration::from_secs(10);
 
 /// Waits for a frame longer than other tests have to.

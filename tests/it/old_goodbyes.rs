@@ -49,9 +49,9 @@ situations! {
     one_leaves_right_after_it_joined: 40,
 }
 
-/// A session of its own for each repetition, clients of the first generation, and the gap.
+/// Its own session for each repetition, clients of the first generation, and the gap.
 struct Stage<'a> {
-    /// Where the two ends of the cluster are, for these clients.
+    /// The addresses of the two ends of the cluster, for these clients.
     near: &'a str,
     far: &'a str,
     session: String,
@@ -173,8 +173,8 @@ async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
     stage.leave(Instant::now(), &[&c]).await
 }
 
-/// Where the clients are 40 ms away, a goodbye that is on its way when the relay writes cannot be known: what remains is
-/// printed (`cargo test --test it -- --nocapture distant_clients`), and is nothing for a goodbye right after a take or a refusal.
+/// With clients 40 ms away, the relay cannot know of a goodbye that is in flight when it writes. The remaining deaths are
+/// printed (`cargo test --test it -- --nocapture distant_clients`); there are none for a goodbye right after a take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn distant_clients_all_leave_right_after_a_take() {
     const AWAY: Duration = Duration::from_millis(40);

@@ -19,7 +19,7 @@ use super::scene::{Broken, Scene, Wish};
 use super::world::{Faults, Job, Member, Node, Routed, Step, Store, StoreLineage, Stored, Worker, World, Write};
 
 /// Never two clients whose states their nodes would forward.
-pub const EXCLUSION: &str = "one client drives at most";
+pub const EXCLUSION: &str = "there is at most one controller";
 /// No state of an older epoch after one of a newer epoch.
 pub const ORDER: &str = "states are shown in the order of their epochs";
 /// An epoch belongs to one connection.

@@ -68,7 +68,7 @@ pub struct Node {
     pub alive: bool,
     /// Whether it has its lease. Without one it still works, but confirms no controller.
     pub leased: bool,
-    /// Which lease.
+    /// The number of its lease.
     pub term: u64,
     /// The last lease under which it has written its places; before that it confirms no controller.
     pub claimed: u64,

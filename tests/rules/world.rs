@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// A node's worker takes its next step: it decides, or writes what it has decided.
+    /// A node's worker takes its next step: it decides, or writes its decision.
     pub fn work(&mut self, node: usize) {
         let now = self.now;
         let worker = &mut self.nodes[node];

@@ -169,7 +169,7 @@ impl RawClient {
         }
     }
 
-    /// Whether the socket is still open, as far as is known.
+    /// Whether the socket is still open, as far as the client knows.
     pub fn is_open(&self) -> bool {
         self.inbox.closed.lock().is_none()
     }

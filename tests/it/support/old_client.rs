@@ -162,7 +162,7 @@ impl OldClient {
         self.opened(opens + 1).await;
     }
 
-    /// `disconnect()`: until its socket is closed it goes on handling what arrives, and then it comes back by itself.
+    /// `disconnect()`: until its socket is closed it still handles frames, and then it comes back by itself.
     pub fn disconnect(&self) {
         self.order(Order::Disconnect);
     }

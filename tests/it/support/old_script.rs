@@ -50,7 +50,7 @@ pub enum Call {
     Take,
     /// `releaseControl()`
     Release,
-    /// `disconnect()`. Until its socket is closed it goes on handling what arrives, and 2 s later it comes back.
+    /// `disconnect()`. Until its socket is closed it still handles frames, and 2 s later it comes back.
     Disconnect,
 }
 
