@@ -133,8 +133,8 @@ fn one_driver_per_epoch(events: &[Event]) -> Vec<Verdict> {
     verdicts
 }
 
-/// The frames that one receiver has seen so far. Their order and number are promised for each connection: a client on
-/// another node may read again there the frames it has just read elsewhere. The order of epochs is promised for good.
+/// The frames that one receiver has seen so far. Their order and number are promised for each connection: a client
+/// back on another node may read the same frames again there. The order of epochs is promised for good.
 #[derive(Default)]
 struct Seen {
     epoch: u64,

@@ -173,7 +173,7 @@ async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
     stage.leave(Instant::now(), &[&c]).await
 }
 
-/// With clients 40 ms away, the relay cannot know of a goodbye that is in flight when it writes. The remaining deaths are
+/// With clients 40 ms away, the relay cannot know of a goodbye that is in flight when it writes. These deaths are
 /// printed (`cargo test --test it -- --nocapture distant_clients`); there are none for a goodbye right after a take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn distant_clients_all_leave_right_after_a_take() {
