@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn two_nodes_of_one_process_both_show_its_memory() {
+    fn two_nodes_in_one_process_both_show_its_memory() {
         for metrics in [Metrics::new(), Metrics::new()] {
             let text = metrics.render();
             let memory = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));

@@ -378,14 +378,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_lapsed_while_it_was_renewed_is_another() {
+    fn a_lease_that_lapsed_during_renewal_is_a_new_one() {
         let (mut lease, timing) = held(0);
         assert!(lease.renew(3_999, 4_001, false, &timing));
         assert!(!lease.covers(1, 4_001), "others may have taken it for lapsed meanwhile");
     }
 
     #[test]
-    fn a_store_without_memory_makes_another_lease_that_covers_what_was_held() {
+    fn a_store_that_lost_its_data_gives_a_lease_covering_the_old() {
         let (mut lease, timing) = held(0);
         assert!(lease.renew(1_000, 1_001, true, &timing));
         assert_eq!(lease.held(1_001), Some(2), "who drove has to be read again");
@@ -393,14 +393,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_under_a_lease_that_had_lapsed_is_not_covered() {
+    fn a_place_held_under_a_lapsed_lease_is_not_covered() {
         let (mut lease, timing) = held(0);
         assert!(lease.renew(5_000, 5_001, true, &timing));
         assert!(!lease.covers(1, 5_001) && lease.covers(2, 5_001));
     }
 
     #[test]
-    fn a_heartbeat_has_lapsed_when_it_has_stood_still_for_lease_and_margin() {
+    fn a_heartbeat_lapses_after_lease_and_margin_without_change() {
         let patience = Timing::default().patience();
         let mut monitor = HeartbeatMonitor { count: Some(1), since: 0 };
         assert!(!monitor.look(Some(1), 5_999, patience) && monitor.look(Some(1), 6_000, patience));

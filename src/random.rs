@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_form_that_was_issued_is_an_id() {
+    fn only_the_issued_form_is_an_id() {
         let id = SessionId::random();
         assert_eq!(SessionId::parse(&id.reveal()), Some(id));
         for other in ["", "abc", &id.reveal().replace('-', ""), &format!("{{{}}}", id.reveal())] {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_incarnations_of_a_node_are_the_same() {
+    fn every_incarnation_of_a_node_is_different() {
         assert_ne!(boot("a"), boot("a"));
     }
 }

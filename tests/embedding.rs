@@ -24,7 +24,7 @@ async fn serve(node: &Node) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let relay = http::router(node.relay().clone(), Config::default().http());
-    // The application's own routes stand beside the relay's.
+    // The application's own routes are served beside the relay's.
     let app = relay.route("/about", axum::routing::get(async || "a tutorial platform"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
@@ -61,7 +61,7 @@ async fn an_application_creates_reads_lists_and_deletes_sessions() {
 }
 
 #[tokio::test]
-async fn it_hears_of_sessions_clients_roles_and_transfers() {
+async fn events_report_sessions_clients_roles_and_transfers() {
     let node = Node::start(NodeSettings::default()).await.unwrap();
     assert!(node.ready(PATIENCE).await);
     let mut events = node.relay().events();
@@ -82,7 +82,7 @@ async fn it_hears_of_sessions_clients_roles_and_transfers() {
     let active = |event: &RelayEvent| matches!(event, RelayEvent::RoleChanged(_, _, Role::Active));
     assert!(matches!(event(&mut events, active).await, RelayEvent::RoleChanged(_, who, _) if who.as_str() == "one"));
 
-    // Its loss is told by an accept_control, which every existing client acknowledges.
+    // Its loss is announced by an accept_control, which every existing client acknowledges.
     second.send(say("confirm_transfer", "two", json!({}))).await.unwrap();
     second.send(say("accept_control", "two", json!({ "fromClientId": "one" }))).await.unwrap();
     let moved = event(&mut events, |event| matches!(event, RelayEvent::ControlTransferred { .. })).await;
@@ -99,7 +99,7 @@ async fn it_hears_of_sessions_clients_roles_and_transfers() {
 }
 
 #[tokio::test]
-async fn two_nodes_live_in_one_process() {
+async fn two_nodes_run_in_one_process() {
     use std::sync::Arc;
 
     use gitorial_relay::broker::MemoryBus;
@@ -123,7 +123,7 @@ async fn two_nodes_live_in_one_process() {
         sockets.push(tokio_tungstenite::connect_async(&url).await.unwrap().0);
     }
     let (mut one, mut two) = (sockets.remove(0), sockets.remove(0));
-    // Nobody drives, so whoever sends a state does.
+    // There is no controller, so the client that sends a state takes control.
     one.send(Message::text(r#"{"type":"state_update","clientId":"one","data":{"step":1}}"#)).await.unwrap();
     let arrives = async {
         while let Some(Ok(frame)) = two.next().await {
@@ -139,13 +139,13 @@ async fn two_nodes_live_in_one_process() {
 }
 
 #[tokio::test]
-async fn a_scrape_shows_queues_and_drain_as_they_are() {
+async fn a_scrape_shows_the_queues_and_the_drain() {
     let node = Node::start(NodeSettings::default()).await.unwrap();
     assert!(node.ready(PATIENCE).await);
     let relay = node.relay();
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
     let join_request = || JoinRequest { session, client: None, resume: None };
-    // Seats whose sockets nobody writes to: what they are told waits.
+    // Members whose sockets are never written to: their frames stay queued.
     let (admission, first) = (relay.admit().unwrap(), relay.join(join_request()).await.unwrap());
     let second = relay.join(join_request()).await.unwrap();
     let depths = [&first, &second].map(|member| member.outbound.depth().1);

@@ -1,4 +1,4 @@
-//! The checker of the fault suite is itself checked: by histories that were forged, each with one thing wrong in it.
+//! Tests of the fault suite's checker: forged histories, each with one thing wrong in it.
 
 #![allow(dead_code, unreachable_pub, reason = "the checker as the fault suite has it, and not all of it needed here")]
 
@@ -41,7 +41,7 @@ fn got(who: Who, state: StateFrame) -> (Who, What) {
     (who, What::Got(state))
 }
 
-/// Control goes from A to B; C hears both.
+/// Control goes from A to B; C receives the states of both.
 fn good() -> Vec<(Who, What)> {
     vec![
         told(A, 1),
@@ -64,12 +64,12 @@ fn broken(entries: &[(Who, What)]) -> Vec<Promise> {
 }
 
 #[test]
-fn nothing_is_wrong_with_a_good_history() {
+fn a_good_history_has_no_verdicts() {
     assert_eq!(verdicts(&good()), []);
 }
 
 #[test]
-fn two_who_drive_in_one_epoch_are_found_even_at_two_receivers() {
+fn two_controllers_in_one_epoch_are_found_across_receivers() {
     let mut history = good();
     history.extend([told(C, 2), got(A, state(4, C, 1, 2))]);
     let found = verdicts(&history);
@@ -85,7 +85,7 @@ fn an_older_epoch_after_a_newer_one_is_found() {
 }
 
 #[test]
-fn it_is_found_at_a_receiver_that_is_shown_no_epochs_too() {
+fn an_older_epoch_is_found_at_a_receiver_without_epochs() {
     let unshown = |state: StateFrame| StateFrame { epoch: None, ..state };
     let mut history = good();
     history.extend([got(B, state(4, A, 3, 1))]);
@@ -96,7 +96,7 @@ fn it_is_found_at_a_receiver_that_is_shown_no_epochs_too() {
 }
 
 #[test]
-fn what_was_asked_for_says_nothing_about_who_drives() {
+fn a_requested_state_says_nothing_about_control() {
     let mut history = good();
     let answer = StateFrame { repeated: true, ..state(4, A, 2, 1) };
     history.push(got(C, answer));
@@ -104,7 +104,7 @@ fn what_was_asked_for_says_nothing_about_who_drives() {
 }
 
 #[test]
-fn states_out_of_order_and_frames_that_come_twice_are_found() {
+fn states_out_of_order_and_duplicate_frames_are_found() {
     let mut history = good();
     history.insert(3, got(C, state(5, A, 3, 1)));
     assert_eq!(verdicts(&history), [Verdict::OutOfOrder { receiver: C, author: A, step: 2, after: 3 }]);
@@ -115,7 +115,7 @@ fn states_out_of_order_and_frames_that_come_twice_are_found() {
 }
 
 #[test]
-fn who_comes_back_elsewhere_may_find_there_what_it_has_just_read_but_nothing_of_an_older_epoch() {
+fn a_returning_client_may_see_repeats_but_no_older_epoch() {
     let mut history = good();
     history.extend([(C, What::Opened), got(C, state(3, B, 1, 2))]);
     assert_eq!(verdicts(&history), []);
@@ -132,7 +132,7 @@ fn a_frame_in_another_session_is_found() {
 }
 
 #[test]
-fn a_lost_session_is_found_and_an_eviction_is_none() {
+fn a_lost_session_is_found_and_an_eviction_is_allowed() {
     let closed = |reason: &str| (A, What::Closed(1008, reason.to_owned()));
     let mut history = good();
     history.push(closed("Evicted: the client resumed on another connection"));
@@ -142,14 +142,14 @@ fn a_lost_session_is_found_and_an_eviction_is_none() {
 }
 
 #[test]
-fn who_drives_without_having_been_told_is_found() {
+fn a_controller_that_was_never_told_is_found() {
     let mut history = good();
     history.push(got(C, state(4, B, 2, 3)));
     assert_eq!(verdicts(&history), [Verdict::DroveUntold { who: B, epoch: 3 }]);
 }
 
 #[test]
-fn who_is_never_told_of_its_loss_is_found_unless_it_was_away() {
+fn a_client_never_told_of_its_loss_is_found_unless_it_was_away() {
     let mut history = good();
     history.retain(|entry| *entry != lost(A, 2));
     assert_eq!(verdicts(&history), [Verdict::LossUntold { who: A, epoch: 2 }]);
@@ -191,7 +191,7 @@ fn at_rest(change: impl FnOnce(&mut Quiet)) -> Vec<Verdict> {
 }
 
 #[test]
-fn nothing_is_wrong_with_a_session_at_rest() {
+fn a_good_session_at_rest_has_no_verdicts() {
     assert_eq!(at_rest(|_| ()), []);
 }
 
@@ -211,7 +211,7 @@ fn a_returned_client_that_shows_an_old_state_is_found() {
 }
 
 #[test]
-fn followers_of_nobody_are_found() {
+fn followers_without_a_controller_are_found() {
     let nobody = |quiet: &mut Quiet| {
         quiet.controller = None;
         quiet.standings[0].active = false;
@@ -221,7 +221,7 @@ fn followers_of_nobody_are_found() {
         nobody(quiet);
         quiet.standings[1].stubborn = true;
     };
-    assert_eq!(at_rest(one), [], "the first to choose, and one that cannot be told");
+    assert_eq!(at_rest(one), [], "the first follower, and a client that cannot be told");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_deserted_client_may_be_given_control_that_it_cannot_use() {
 }
 
 #[test]
-fn one_of_the_first_generation_may_believe_to_drive_while_nobody_does() {
+fn a_first_generation_client_may_wrongly_believe_it_has_control() {
     let nobody = |quiet: &mut Quiet| {
         quiet.controller = None;
         quiet.standings[0].stubborn = true;
@@ -262,7 +262,7 @@ fn one_of_the_first_generation_may_believe_to_drive_while_nobody_does() {
 }
 
 #[test]
-fn who_is_not_back_and_who_is_counted_wrongly_are_found() {
+fn a_client_not_back_and_a_wrong_client_count_are_found() {
     let gone = at_rest(|quiet| {
         quiet.standings[1].connected = false;
         quiet.clients = 2;

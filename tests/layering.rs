@@ -1,4 +1,4 @@
-//! The arrows of ARCHITECTURE.md, held: which part may name which, and what must stay absent.
+//! Checks the arrows of ARCHITECTURE.md: which part may name which, and what must stay absent.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ fn sources_in(folder: &str, under: &str) -> Vec<(PathBuf, String)> {
                 open.push(entry.path());
             } else if entry.path().extension().is_some_and(|kind| kind == "rs") {
                 let name = entry.path().strip_prefix(&root).unwrap().to_path_buf();
-                // What stands after the unit tests begin is no part of the product.
+                // Code after the start of the unit tests is not part of the product.
                 let text = std::fs::read_to_string(entry.path()).unwrap();
                 let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
                 found.push((name, text));
@@ -87,7 +87,7 @@ fn the_core_reads_no_clock_and_waits_for_nothing() {
 }
 
 #[test]
-fn store_and_broker_know_nobody_above_them() {
+fn store_and_broker_name_no_layer_above_them() {
     let above = ["crate::hub", "crate::connection", "crate::relay", "crate::http", "crate::node", "crate::config"];
     never(&["store", "broker"], &above);
 }
@@ -98,7 +98,7 @@ fn the_hub_never_waits() {
 }
 
 #[test]
-fn fred_is_named_only_where_redis_is_spoken() {
+fn fred_is_named_only_in_the_redis_backends() {
     let all: Vec<_> = sources("").into_iter().map(|(name, _)| name).collect();
     let may = ["redis.rs", "store/redis.rs", "broker/redis.rs"];
     for name in all.iter().filter(|name| !may.iter().any(|may| name == &Path::new(may))) {
@@ -107,7 +107,7 @@ fn fred_is_named_only_where_redis_is_spoken() {
 }
 
 #[test]
-fn axum_is_named_only_where_clients_are_spoken_to() {
+fn axum_is_named_only_where_clients_are_served() {
     for part in ["relay", "hub", "store", "broker", "presence", "node", "drain", "config", "metrics", "clock"] {
         never(&[part], &["axum::"]);
     }
@@ -119,7 +119,7 @@ fn no_part_below_the_node_sees_the_whole_config() {
 }
 
 #[test]
-fn an_operators_commands_know_nothing_but_the_wire() {
+fn the_operators_commands_use_only_the_wire() {
     let inside = ["relay", "hub", "store", "broker", "presence", "control", "session", "node", "connection", "http"];
     let inside = inside.map(|part| format!("gitorial_relay::{part}::"));
     let inside: Vec<&str> = inside.iter().map(String::as_str).chain(["gitorial_relay::Node", "fred", "axum"]).collect();
@@ -127,7 +127,7 @@ fn an_operators_commands_know_nothing_but_the_wire() {
 }
 
 #[test]
-fn nothing_is_global() {
+fn no_state_is_global() {
     for (name, text) in sources("") {
         let global = ["static ", "LazyLock", "OnceLock", "thread_local!"];
         for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {

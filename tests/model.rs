@@ -1,4 +1,4 @@
-//! Who may drive, in every history of a small world: docs/model.md.
+//! The controller in every history of a small world: docs/model.md.
 
 #![allow(
     clippy::unwrap_used,

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The bodies that were posted.
 type Posted = Arc<Mutex<Vec<Bytes>>>;
 
-/// A collector on a free port, and what it is sent.
+/// A collector on a free port, and the bodies that it gets.
 async fn collector() -> (String, Posted) {
     let posted = Posted::default();
     let take = async |State(posted): State<Posted>, body: Bytes| posted.lock().push(body);
@@ -48,7 +48,7 @@ async fn relay(collector: &str) -> (Child, String) {
     (child, line.strip_prefix("listening on ").unwrap().to_owned())
 }
 
-/// Creates a session and changes it twice: somebody joins, and claims control. The session's id.
+/// Creates a session and changes it twice: a client joins and claims control. Returns the session's id.
 async fn work(relay: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let session: Value = client.post(format!("{relay}/api/sessions")).send().await.unwrap().json().await.unwrap();
@@ -63,7 +63,7 @@ async fn work(relay: &str) -> String {
     session
 }
 
-/// Ends the process as an operator would. What it wrote to its log.
+/// Ends the process as an operator would. Returns its log.
 async fn end(mut child: Child) -> String {
     let id = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
@@ -130,11 +130,11 @@ fn spans(request: &[u8]) -> Vec<Span> {
 }
 
 #[tokio::test]
-async fn a_join_its_decision_and_its_commit_are_one_trace() {
+async fn a_join_and_its_decision_and_commit_share_one_trace() {
     let (address, posted) = collector().await;
     let (child, relay) = relay(&address).await;
     let session = work(&relay).await;
-    // What has not been sent by then is sent at the end.
+    // Spans that have not been sent by then are sent at the end.
     let log = end(child).await;
     let bodies = posted.lock().concat();
     let says = |text: &str| bodies.windows(text.len()).any(|window| window == text.as_bytes());
@@ -146,14 +146,14 @@ async fn a_join_its_decision_and_its_commit_are_one_trace() {
     };
     assert!(join.parent.is_empty());
     child_of(child_of(join, "decide"), "commit");
-    // The claim is a decision of its own.
+    // The claim is a separate decision.
     assert!(spans.iter().any(|span| span.name == "decide" && span.parent.is_empty()), "{spans:?}");
     assert!(!log.contains("collector"), "{log}");
 }
 
 #[tokio::test]
-async fn without_its_collector_a_node_serves_and_says_once_that_spans_are_lost() {
-    // Nobody listens there any more.
+async fn a_node_without_its_collector_serves_and_logs_the_loss_once() {
+    // No process listens there any more.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (child, relay) = relay(&format!("http://{address}")).await;
     work(&relay).await;

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_leaves_a_hole_in_the_numbers() {
+    fn a_message_that_does_not_fit_leaves_a_gap_in_the_numbers() {
         let (mut exchange, to) = (Exchange::default(), NodeId::from_text("b@1"));
         for _ in 0..MAX_QUEUED {
             assert!(exchange.publish(&to, changed(), 0));

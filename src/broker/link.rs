@@ -133,7 +133,7 @@ mod tests {
     use crate::random::Random;
 
     #[test]
-    fn a_receiver_that_joins_late_misses_all_before_the_first_number_it_sees() {
+    fn a_late_receiver_misses_all_before_its_first_number() {
         let mut link = Incoming::new(1);
         assert!(link.arrived(5));
         assert_eq!(link.gap(), Some(&(1..=4)));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_at_the_tail_is_seen_by_the_senders_word() {
+    fn a_loss_at_the_tail_is_found_by_the_senders_report() {
         let mut link = Incoming::new(1);
         assert!(link.arrived(1));
         link.last_is(1);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_has_forgotten_says_so() {
+    fn a_sender_that_no_longer_knows_reports_that() {
         let mut link = Outgoing::new(1);
         for _ in 0..=RING {
             link.number(SessionId::random());
@@ -167,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_lost_is_reported_and_the_rest_comes_in_order_and_once(
+        fn losses_are_reported_and_the_rest_arrives_in_order_once(
             rounds in prop::collection::vec((prop::collection::vec(any::<bool>(), 0..6), any::<bool>(), any::<bool>()), 1..40)
         ) {
             let (mut out, mut into) = (Outgoing::new(1), Incoming::new(1));

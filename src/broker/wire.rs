@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_over_several_publications() {
+    fn messages_survive_a_round_trip_over_several_publications() {
         let mut items: Vec<Item> = (1..2_000).map(|number| frame(number, &[b'x'; 400])).collect();
         items.push(Entry::Changed { number: 2_000, session: SessionId::random(), version: 5 }.into());
         items.push(frame(2_001, &vec![b'y'; 2 * FULL]));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_not_copied() {
+    fn a_text_frame_is_not_copied() {
         let publication = encode(&head(), &[frame(1, b"{}")]).remove(0);
         let within = publication.as_ptr_range();
         let item = decode(publication.clone()).expect("readable").1.next().expect("one").expect("readable");
@@ -185,7 +185,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
+        fn no_input_makes_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
             for start in [&MARK[..], &encode(&head(), &[frame(1, b"{}")])[0][..cut.min(40)]] {
                 let garbage: Bytes = [start, &bytes[..]].concat().into();
                 if let Ok((_, items)) = decode(garbage) {

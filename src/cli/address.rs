@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn without_one_it_is_the_node_of_this_machines_settings() {
+    fn the_default_address_is_the_node_of_the_local_settings() {
         let of = |port, variables: &[(&str, &str)]| {
             let variables: Vec<_> =
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_go_as_they_were_written() {
+    fn metadata_is_sent_byte_for_byte() {
         assert_eq!(create(None, None, None).body().unwrap(), "{}");
         let body = create(Some("{\"b\": 1.00}"), Some(60), Some("user_choice")).body().unwrap();
         assert_eq!(body, r#"{"metadata":{"b": 1.00},"expiresIn":60000,"conflictResolution":"user_choice"}"#);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shows_everything_but_the_id_and_no_control_characters() {
+    fn a_table_shows_neither_the_id_nor_control_characters() {
         let answer = "{\"id\":\"the-id\",\"createdAt\":\"c\",\"expiresAt\":\"e\",\"lastActivity\":\"l\",\"clientCount\":2,\
                       \"activeClientId\":\"a\\u001b[2J\",\"status\":\"active\",\"metadata\":{\"a\": 1}}";
         let table = read::<Data>(answer).unwrap().table();

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_needed() {
+    fn no_member_is_required() {
         for body in ["", "  \r\n", "{}", r#"{"metadata":null,"expiresIn":null,"conflictResolution":null,"other":[1]}"#]
         {
             let new = read(body).unwrap();
@@ -186,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn metadata_stays_as_it_was_written() {
+    fn metadata_is_kept_byte_for_byte() {
         let new = read(r#"{"metadata": {"b":1.00, "a" : "é\u00e9", "b":2} }"#).unwrap();
         assert_eq!(new.metadata.unwrap().get(), r#"{"b":1.00, "a" : "é\u00e9", "b":2}"#);
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn a_body_that_is_not_an_object_is_refused() {
         for body in ["[]", "[null,5]", "null", "1", "{", r#"{"metadata":}"#, "{\"metadata\":\"\u{1}\"}", "{} {}"] {
             assert_eq!(read(body).err(), Some(ApiError::InvalidJson), "{body}");
         }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_a_strategy_are_known_and_no_others() {
+    fn only_the_two_spellings_of_a_strategy_are_accepted() {
         use crate::session::Strategy;
         let named = |text: &str| read(&format!(r#"{{"conflictResolution":{text}}}"#)).map(|new| new.strategy);
         assert_eq!(named("\"user_choice\""), Ok(Some(Strategy::UserChoice)));

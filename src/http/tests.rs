@@ -86,14 +86,14 @@ async fn every_error_has_a_sentence_and_a_code() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_gets_the_allowed_ones() {
     for (path, expected) in [("/api/sessions", "GET,HEAD,POST"), ("/readyz", "GET,HEAD"), ("/ws", "GET,HEAD")] {
         assert_eq!(ask("PATCH", path, &[], "").await.header("allow"), expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_session_is_created_whatever_the_content_type() {
+async fn a_session_is_created_with_any_content_type() {
     for headers in [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/json")]] {
         for body in ["", "{}", r#"{"metadata":{"a": 1},"unknown":true}"#] {
             let answer = ask("POST", "/api/sessions", headers, body).await;
@@ -122,7 +122,7 @@ async fn browsers_of_allowed_origins_may_call_the_api() {
 }
 
 #[tokio::test]
-async fn browsers_of_other_origins_may_not() {
+async fn browsers_of_other_origins_may_not_call_the_api() {
     let only = || HttpSettings { origins: "https://a.example".parse().unwrap(), ..Config::default().http() };
     for (origin, expected) in [("https://a.example", "https://a.example"), ("https://b.example", "")] {
         let answer = ask_with(only(), request("GET", "/api/sessions/x", &[("origin", origin)], "")).await;
@@ -131,7 +131,7 @@ async fn browsers_of_other_origins_may_not() {
 }
 
 #[tokio::test]
-async fn the_list_asks_for_the_token() {
+async fn the_list_requires_the_token() {
     let admin =
         || HttpSettings { listing: Listing::Admin("0123456789abcdef".parse().unwrap()), ..Config::default().http() };
     let answer = ask_with(admin(), request("GET", "/api/sessions", &[], "")).await;
@@ -143,7 +143,7 @@ async fn the_list_asks_for_the_token() {
 }
 
 #[tokio::test]
-async fn a_browser_sees_a_page_unless_it_is_switched_off() {
+async fn a_browser_gets_a_page_unless_it_is_switched_off() {
     let answer = ask("GET", "/?session=x", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/html; charset=utf-8"));
     assert_eq!(answer.header("content-security-policy"), "frame-ancestors 'none'");
@@ -156,7 +156,7 @@ async fn a_browser_sees_a_page_unless_it_is_switched_off() {
 }
 
 #[tokio::test]
-async fn a_broken_handshake_is_told_the_version() {
+async fn a_broken_handshake_gets_the_supported_version() {
     let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "8")];
     let answer = ask("GET", "/ws", &headers, "").await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "bad_upgrade"));
@@ -164,7 +164,7 @@ async fn a_broken_handshake_is_told_the_version() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_serve_yet_lives_but_is_not_ready() {
+async fn a_node_that_does_not_serve_yet_is_healthy_but_not_ready() {
     assert_eq!(ask("GET", "/healthz", &[], "").await.text, r#"{"status":"ok"}"#);
     let answer = ask("GET", "/readyz", &[], "").await;
     let body: Value = serde_json::from_str(&answer.text).unwrap();
@@ -174,7 +174,7 @@ async fn a_node_that_does_not_serve_yet_lives_but_is_not_ready() {
 }
 
 #[tokio::test]
-async fn ops_endpoints_can_move_to_a_port_of_their_own() {
+async fn ops_endpoints_can_have_their_own_port() {
     let moved = HttpSettings { serve_ops: false, ..Config::default().http() };
     assert_eq!(ask_with(moved, request("GET", "/metrics", &[], "")).await.status, 404);
     let response = ops_router(relay()).oneshot(request("GET", "/metrics", &[], "")).await.unwrap();

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_session_differs_from_none() {
+    fn a_wrong_session_differs_from_a_missing_one() {
         for none in ["", "session", "session=", "session=%20", "Session=x"] {
             assert!(!asked(none).session_given, "{none}");
         }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_that_cannot_be_one_counts_as_none() {
+    fn an_invalid_client_id_counts_as_missing() {
         assert_eq!(asked("client=%00").client, None);
         assert_eq!(asked(&format!("client={}", "x".repeat(200))).client, None);
     }

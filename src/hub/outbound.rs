@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn above_it_a_state_replaces_those_of_its_sender() {
+    fn above_the_soft_limit_a_state_replaces_its_senders_older_ones() {
         let queue = queue_of([state(1, "a"), state(2, "b"), assign("c"), state(1, "d"), state(1, "e")]);
         assert_eq!(queue.push(state(1, "f"), &LIMITS), Pushed::Queued(3));
         assert_eq!(queue.conflated(), 3);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_comes_after_what_waits() {
+    fn a_close_comes_after_the_queued_frames() {
         let queue = queue_of([assign("last")]);
         queue.close(CloseReason::Drain);
         assert_eq!(queue.push(assign("late"), &LIMITS), Pushed::Refused);
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_frame_is_held_and_only_states_pass_it() {
+    fn a_frame_that_needs_an_answer_is_held_and_states_pass_it() {
         let queue = queue_of([
             assign("passive"),
             frame(FrameType::AcceptControl, "accept"),
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_frame_waits_until_all_that_came_is_read() {
+    fn a_frame_that_needs_an_answer_waits_until_the_input_is_read() {
         let queue = queue_of([frame(FrameType::RequestSync, "ask")]);
         let due = Instant::now() + ANSWER_HOLD;
         assert!(matches!(queue.next(due, false), Next::ReadFirst));
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_closes_is_not_made_to_answer() {
+    fn a_closing_socket_gets_no_frame_that_needs_an_answer() {
         let queue = queue_of([frame(FrameType::AcceptControl, "accept"), assign("active")]);
         queue.close(CloseReason::Drain);
         assert_eq!(drain(&queue, Instant::now()), ["active"]);
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_holds_nothing() {
+    fn a_withdrawn_frame_holds_nothing() {
         let queue = queue_of([frame(FrameType::AcceptControl, "accept"), assign("passive")]);
         assert_eq!(drain(&queue, Instant::now()), [""; 0]);
         assert_eq!((queue.withdraw(FrameType::AcceptControl), queue.withdraw(FrameType::AcceptControl)), (1, 0));
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_leave_only_the_news_of_it_and_states_pass() {
+    fn only_its_announcement_and_states_pass_after_a_leave() {
         let (queue, now) = (Outbound::default(), Instant::now());
         queue.hold_after_leave(now);
         let left = frame(FrameType::ClientDisconnected, "left");
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_is_said_to_leave_before_it_is_said_to_arrive() {
+    fn a_leave_is_never_announced_before_its_join() {
         let (queue, now) = (Outbound::default(), Instant::now());
         queue.hold_after_leave(now);
         queue.push(frame(FrameType::ClientConnected, "arrived"), &LIMITS);
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_in_a_row_cannot_hold_for_ever() {
+    fn consecutive_leaves_cannot_hold_forever() {
         let (queue, start) = (Outbound::default(), Instant::now());
         for leave in 0..20 {
             queue.hold_after_leave(start + leave * LEAVE_HOLD / 2);

@@ -234,7 +234,7 @@ mod tests {
     use crate::session::{Info, Strategy};
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_lapsed_is_forgotten_by_later_writes() {
+    async fn later_writes_remove_expired_entries() {
         let store = MemoryStore::new();
         let info = Info { created_at: 0, ttl: 1, ends_at: 1, strategy: Strategy::default(), metadata: None };
         let session = Session::new(Arc::new(info));

@@ -1,4 +1,4 @@
-//! What a client does with what it gets, and what its user has it do: clients of both existing generations, by the
+//! How a client reacts to frames and to its user: clients of both existing generations, by the
 //! script that the other tests use, and clients with the handshake as docs/protocol.md describes them. No sockets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::support::old_script::{Call, Generation, Phase, Script};
 /// The number of the next frame of this process that carries a state.
 static FRAMES: AtomicU64 = AtomicU64::new(1);
 
-/// How likely it is that a user of an existing client calls `disconnect()` instead of anything else.
+/// The probability that a user of an existing client calls `disconnect()` instead of another act.
 const GOODBYE: f64 = 0.01;
 
 /// A client without its socket.
@@ -44,7 +44,7 @@ struct Modern {
     offer: Option<String>,
     request: Option<String>,
     last: Option<Value>,
-    /// It drove when its socket was lost, and has not heard since that it does not.
+    /// It had control when its socket was lost, and has not heard since that it lost it.
     drove: bool,
     /// It followed when its socket was lost.
     followed: bool,
@@ -53,7 +53,7 @@ struct Modern {
 }
 
 impl Brain {
-    /// A client that has never been connected; without a generation it does the handshake.
+    /// A client that has never been connected; if it has no generation it does the handshake.
     pub fn new(who: Who, generation: Option<Generation>) -> Self {
         let kind = match generation {
             Some(generation) => Kind::Old(generation, Script::new(generation, &who.id())),
@@ -72,7 +72,7 @@ impl Brain {
         matches!(self.kind, Kind::Old(Generation::First, _))
     }
 
-    /// What goes into the address of its socket.
+    /// The query in the address of its socket.
     pub fn query(&self) -> String {
         match &self.kind {
             Kind::Old(..) => String::new(),
@@ -83,7 +83,7 @@ impl Brain {
         }
     }
 
-    /// Its socket has opened: what it sends.
+    /// Its socket has opened. Returns the frames that it sends.
     pub fn opened(&mut self) -> Vec<Value> {
         match &mut self.kind {
             Kind::Old(_, script) => {
@@ -105,7 +105,7 @@ impl Brain {
         }
     }
 
-    /// Whether it may be given something to do.
+    /// Whether its user may act.
     pub fn is_ready(&self) -> bool {
         match &self.kind {
             Kind::Old(..) => true,
@@ -113,7 +113,7 @@ impl Brain {
         }
     }
 
-    /// Whether it believes to drive.
+    /// Whether it believes that it has control.
     pub fn is_active(&self) -> bool {
         match &self.kind {
             Kind::Old(_, script) => script.phase == Phase::Active,
@@ -121,7 +121,7 @@ impl Brain {
         }
     }
 
-    /// Whether it believes to follow.
+    /// Whether it believes that it follows.
     pub fn follows(&self) -> bool {
         match &self.kind {
             Kind::Old(_, script) => script.phase == Phase::Passive,
@@ -139,7 +139,7 @@ impl Brain {
         matches!(&self.kind, Kind::Old(_, script) if script.phase == Phase::Disconnected)
     }
 
-    /// Whether it has come back, without a handshake that would have said what it is.
+    /// Whether it has come back without a handshake, which would have told its role.
     pub fn has_returned(&self) -> bool {
         self.returned && !self.is_modern()
     }
@@ -161,7 +161,7 @@ impl Brain {
         last.and_then(author_and_step)
     }
 
-    /// Takes in a frame: what it notes, and what it answers.
+    /// Handles a frame. Returns the events to record, and its answers.
     pub fn on_text(&mut self, text: &str) -> (Vec<What>, Vec<Value>) {
         let frame: Value = serde_json::from_str(text).unwrap_or(Value::Null);
         let mut notes = Vec::new();
@@ -189,7 +189,7 @@ impl Brain {
         (notes, answers)
     }
 
-    /// Its user does something: what it notes, and what it sends.
+    /// Its user acts. Returns the events to record, and the frames that it sends.
     pub fn act(&mut self, rng: &mut StdRng) -> (Vec<What>, Vec<Value>) {
         let step = self.steps + 1;
         let state = json!({ "author": self.who.id(), "step": step, "tutorialId": "react-basics" });
@@ -232,7 +232,7 @@ impl Modern {
                 (self.active, self.follows) = (active, !active);
                 self.followed_in = frame["epoch"].as_u64().filter(|_| !active);
                 notes.push(What::ClientView(if active { Role::Active } else { Role::Other }, frame["epoch"].as_u64()));
-                // What was written last may have been lost with the connection.
+                // The last frame may have been lost with the connection.
                 let again = active && std::mem::take(&mut self.drove);
                 if !active {
                     self.drove = false;
@@ -257,7 +257,7 @@ impl Modern {
         Vec::new()
     }
 
-    /// The relay lets it in, and says what is true now.
+    /// The relay accepts it and tells its current role.
     fn enter(&mut self, who: Who, ack: &Value, notes: &mut Vec<What>) -> Vec<Value> {
         let resumed = ack["resumed"] == true;
         let epoch = ack["epoch"].as_u64().unwrap_or_default();
@@ -301,7 +301,7 @@ impl Modern {
                 (0..60, Some(name)) => frame("accept_control", names(&Some(name))),
                 (60..90, Some(name)) => frame("decline_control", names(&Some(name))),
                 (0..4, None) => {
-                    // Giving up needs nobody's leave: from now on it sends nothing.
+                    // A release needs no permission: from now on it sends nothing.
                     self.active = false;
                     frame("release_control", json!({ "timestamp": 1 }))
                 }
@@ -326,10 +326,10 @@ impl Modern {
     }
 }
 
-/// A user of an existing client, who calls only what the client allows.
+/// A user of an existing client that calls only what the client allows.
 fn old_act(generation: Generation, script: &mut Script, state: Value, rng: &mut StdRng) -> Vec<Value> {
     let chance = rng.random_range(0..100);
-    // It leaves, and comes back by itself: with what it was, or as nothing.
+    // It leaves and comes back by itself: with its old role, or without one.
     if script.phase != Phase::Disconnected && rng.random_bool(GOODBYE) {
         return script.call(&Call::Disconnect);
     }
@@ -363,7 +363,7 @@ fn coordinate(who: Who, direction: &str) -> Value {
     envelope(who, "coordinate_sync_direction", json!({ "preferredDirection": direction, "reason": "user" }), None)
 }
 
-/// Numbers a frame that carries a state. Members that the relay does not know are passed on as they are.
+/// Numbers a frame that carries a state. The relay forwards members that it does not know unchanged.
 fn mark(frame: &mut Value, repeated: bool) {
     if frame["type"] == "state_update" {
         frame["frame"] = FRAMES.fetch_add(1, Ordering::Relaxed).into();
@@ -371,7 +371,7 @@ fn mark(frame: &mut Value, repeated: bool) {
     }
 }
 
-/// What is known of a frame that carries a state. `epochs`: its reader is shown, or its writer has written, an epoch.
+/// The facts about a frame that carries a state. `epochs`: its reader is shown, or its writer has written, an epoch.
 fn state_of(frame: &Value, epochs: bool) -> Option<StateFrame> {
     let (author, step) = author_and_step(&frame["data"])?;
     let epoch = frame["epoch"].as_u64().filter(|_| epochs);

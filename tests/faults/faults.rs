@@ -1,4 +1,4 @@
-//! The faults: what is done to a world, alone or two at once.
+//! The faults that a world suffers, alone or two at once.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use super::world::World;
 pub struct Fault {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What happens, for the table.
+    /// Its description, for the table.
     pub says: &'static str,
-    /// The stores that it is tried on.
+    /// The stores that it runs on.
     pub stores: &'static [Kind],
-    /// What a node writes into its log when it has noticed. Empty: there is nothing to notice.
+    /// Phrases that a node logs when it has noticed. Empty: there is nothing to notice.
     pub signs: &'static [&'static str],
     /// Part of the everyday tests, on these stores.
     pub everyday: &'static [Kind],
-    /// Does it. Calls [`World::strike`] and [`World::heal`].
+    /// Runs the fault. Calls [`World::strike`] and [`World::heal`].
     pub happen: for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, ()>,
 }
 
@@ -183,7 +183,7 @@ pub const ALL: &[Fault] = &[
                 world.strike();
                 let node = world.some_node();
                 world.kill(node);
-                // A session of which nobody is left on any node is gone with its Redis: its clients come back first.
+                // A session without a client on any node is gone with its Redis: its clients come back first.
                 world.work(Duration::from_millis(2_500)).await;
                 emptied(world, Duration::from_secs(1), true).await;
                 world.add_node(0).await;

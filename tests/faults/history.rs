@@ -1,11 +1,11 @@
-//! What every client sent, received and was told, in the order in which it happened.
+//! The history: what every client sent, received and was told, in order.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Which client: the session's number and its own in it.
+/// A client: its session's number, and its own in the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Who {
     /// The session.
@@ -27,75 +27,75 @@ impl Who {
     }
 }
 
-/// A state on its way: who wrote it, which of its own it is, and which frame carried it.
+/// A state in flight: its author, its number among the author's, and the frame that carried it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateFrame {
     /// Unique among all frames of the run.
     pub frame: u64,
-    /// Whose step it is.
+    /// The client whose step it is.
     pub author: Who,
     /// Counts its author's steps.
     pub step: u64,
-    /// It repeats a state that was sent before: an answer to `request_sync`, or what may have been lost with a
+    /// It repeats a state that was sent before: an answer to `request_sync`, or a state that may have been lost with a
     /// connection.
     pub repeated: bool,
     /// The epoch in the frame, if its reader or writer has done the handshake.
     pub epoch: Option<u64>,
 }
 
-/// What a client was told to be.
+/// The role that a client was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It drives.
+    /// It has control.
     Active,
-    /// It does not.
+    /// It does not have control.
     Other,
 }
 
-/// Something that happened to one client.
+/// An event of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// Its socket opened.
     Opened,
-    /// Its socket ended, with this code and reason; 1006 without a word.
+    /// Its socket ended with this code and reason; 1006 without a close frame.
     Closed(u16, String),
     /// It sent a state.
     Sent(StateFrame),
     /// It received a state.
     Got(StateFrame),
-    /// It learnt what it is, in which epoch if it was said.
+    /// It was told its role, and the epoch if that was named.
     ClientView(Role, Option<u64>),
-    /// A frame of it was refused with this code.
+    /// One of its frames was refused with this code.
     Refused(String),
-    /// It was done something that must never be done to a client.
+    /// The relay did something to it that must never be done to a client.
     Hurt(String),
 }
 
 /// One entry.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Since the run began.
+    /// The time since the run began.
     pub at: Duration,
-    /// To whom.
+    /// The client.
     pub who: Who,
-    /// What.
+    /// The event.
     pub what: What,
 }
 
-/// What a client knows when all is quiet.
+/// A client's knowledge when all is quiet.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Who.
+    /// The client.
     pub who: Who,
-    /// It believes to drive.
+    /// It believes that it has control.
     pub active: bool,
-    /// It believes to follow.
+    /// It believes that it follows.
     pub follows: bool,
     /// Its socket is open.
     pub connected: bool,
-    /// It keeps its role over a reconnect, whatever the relay thinks (the first generation).
+    /// It keeps its role over a reconnect, independent of the relay (the first generation).
     pub stubborn: bool,
-    /// Its user has called `disconnect()`, and it came back by itself: nothing it is told changes what it is.
+    /// Its user has called `disconnect()`, and it came back by itself: no frame changes its role.
     pub deserted: bool,
     /// It has come back on another socket, and has not done the handshake.
     pub returned: bool,
@@ -108,7 +108,7 @@ pub struct Standing {
 /// A session when all is quiet.
 #[derive(Clone, Debug)]
 pub struct Quiet {
-    /// Who drives, by the store.
+    /// The controller according to the store.
     pub controller: Option<Who>,
     /// How many clients the store counts.
     pub clients: usize,
@@ -129,7 +129,7 @@ impl History {
         Self { began: Instant::now(), events: Mutex::default() }
     }
 
-    /// Notes what happened to a client now.
+    /// Records an event of a client, now.
     pub fn note(&self, who: Who, what: What) {
         let mut events = self.events.lock();
         // Read under the lock, so that times and order agree.
@@ -137,7 +137,7 @@ impl History {
         events.push(Event { at, who, what });
     }
 
-    /// Everything so far.
+    /// All entries so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }

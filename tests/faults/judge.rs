@@ -1,4 +1,4 @@
-//! The checker: reads a history and says what in it must not be. Pure, and tested with forged histories.
+//! The checker: finds the broken promises in a history. Pure, and tested with forged histories.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -8,35 +8,35 @@ use super::history::{Event, Quiet, Role, StateFrame, What, Who};
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// States of two clients were let through in one epoch.
+    /// States of two clients were forwarded in one epoch.
     TwoControllers { session: usize, epoch: u64, clients: (Who, Who) },
     /// A receiver saw a state of an older epoch after one of a newer epoch.
     OlderAfterNewer { receiver: Who, older: u64, newer: u64 },
-    /// A receiver saw a sender's states in another order than they were sent.
+    /// A receiver saw a sender's states out of order.
     OutOfOrder { receiver: Who, author: Who, step: u64, after: u64 },
     /// A receiver got one frame twice.
     Twice { receiver: Who, frame: u64 },
-    /// A frame came out in a session that it does not belong to.
+    /// A frame arrived in a session that it does not belong to.
     WrongSession { receiver: Who, author: Who },
     /// A session with a client in it was gone.
     SessionLost { who: Who, reason: String },
-    /// A client drove in an epoch in which it had not been told that it drives.
+    /// A client's states were forwarded in an epoch in which it had not been told that it has control.
     DroveUntold { who: Who, epoch: u64 },
     /// A client stayed connected and was never told that another had taken control from it.
     LossUntold { who: Who, epoch: u64 },
-    /// A client was done something that must not be done to one.
+    /// The relay did something to a client that must not be done to one.
     Hurt { who: Who, how: String },
-    /// After healing, a client believed something else of its role than was true.
+    /// After healing, a client was wrong about its role.
     WrongRole { who: Who, controller: Option<Who> },
     /// After healing, a follower did not have its controller's last state.
     Missed { who: Who, last: Option<(Who, u64)>, of: (Who, u64) },
-    /// After healing, clients followed, and nobody drove.
+    /// After healing, clients followed without a controller.
     NobodyDrives { session: usize, followers: usize },
     /// After healing, a follower had no role any more, though control had not been given up.
     RoleLost { who: Who },
     /// After healing, a client was not in its session.
     NotBack { who: Who },
-    /// After healing, the store counted other clients than there were.
+    /// After healing, the store counted the wrong number of clients.
     Miscounted { session: usize, counted: usize, there: usize },
 }
 
@@ -57,7 +57,7 @@ impl Verdict {
 }
 
 impl Verdict {
-    /// The session that is not as it should be when all is quiet.
+    /// The session that a verdict after healing is about.
     pub fn session(&self) -> Option<usize> {
         match self {
             Self::WrongRole { who, .. } | Self::Missed { who, .. } | Self::NotBack { who } | Self::RoleLost { who } => {
@@ -69,7 +69,7 @@ impl Verdict {
     }
 }
 
-/// What is promised.
+/// The promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Promise {
     /// Never two controllers.
@@ -80,7 +80,7 @@ pub enum Promise {
     States,
     /// Each sender's frames in order, once, where they belong.
     Order,
-    /// What clients are told is true.
+    /// Clients are told the truth.
     Truth,
 }
 
@@ -114,7 +114,7 @@ pub fn judge(events: &[Event]) -> Vec<Verdict> {
     verdicts
 }
 
-/// The epoch in which each frame was let through, as far as anybody with the handshake saw it. A client without the
+/// The epoch in which each frame was forwarded, as far as a client with the handshake saw it. A client without the
 /// handshake is shown no epochs, but others got the same frame.
 fn epochs_of_frames(events: &[Event]) -> HashMap<u64, u64> {
     let seen = events.iter().filter_map(|event| match &event.what {
@@ -138,8 +138,8 @@ fn one_driver_per_epoch(events: &[Event]) -> Vec<Verdict> {
     verdicts
 }
 
-/// What one receiver has seen so far. Order and number of frames are promised for each connection: one that comes back on
-/// another node may find there what it has just read elsewhere. Epochs are promised for good.
+/// The frames that one receiver has seen so far. Their order and number are promised for each connection: a client
+/// back on another node may read the same frames again there. The order of epochs is promised for good.
 #[derive(Default)]
 struct Seen {
     epoch: u64,
@@ -163,7 +163,7 @@ fn order(events: &[Event], epochs: &HashMap<u64, u64>) -> Vec<Verdict> {
         if !seen.frames.insert(state.frame) {
             verdicts.push(Verdict::Twice { receiver, frame: state.frame });
         }
-        // What repeats a state was asked for, and says nothing about who drives.
+        // A repeated state was requested, and says nothing about control.
         if state.repeated {
             continue;
         }
@@ -183,17 +183,17 @@ fn order(events: &[Event], epochs: &HashMap<u64, u64>) -> Vec<Verdict> {
     verdicts
 }
 
-/// What one client with the handshake was told of its roles.
+/// The roles that one client with the handshake was told.
 #[derive(Default)]
 struct Roles {
-    /// The epochs in which it was told that it drives.
+    /// The epochs in which it was told that it has control.
     active: HashSet<u64>,
-    /// It was told so on this socket, in this epoch, and nothing else since.
+    /// The epoch of that on this socket, if it was told nothing else since.
     standing: Option<u64>,
 }
 
-/// Every accepted change of control is told to both sides: who drives was told before, and who lost control is told
-/// while it stays connected, at the latest before the history ends.
+/// Every accepted change of control is told to both sides: the controller was told before, and the one that lost it is
+/// told while it stays connected, at the latest before the history ends.
 fn told(events: &[Event]) -> Vec<Verdict> {
     let mut roles: HashMap<Who, Roles> = HashMap::new();
     let mut newest: HashMap<usize, (u64, Who)> = HashMap::new();
@@ -230,15 +230,15 @@ fn told(events: &[Event]) -> Vec<Verdict> {
     verdicts
 }
 
-/// Looks at one session after everything has healed and nobody does anything any more.
+/// Judges one session after everything has healed and all users are idle.
 pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     let there = quiet.standings.iter().filter(|standing| standing.connected).count();
     if there != quiet.clients {
         verdicts.push(Verdict::Miscounted { session, counted: quiet.clients, there });
     }
-    // One that follows nobody may have been the first to choose a role; two have chosen, so one of them drives. The first
-    // generation cannot be told that it follows nobody.
+    // One follower without a controller may have been the first to choose a role; after two choices there is one. The
+    // first generation cannot be told that there is no controller.
     let followers = quiet.standings.iter().filter(|standing| standing.follows && !standing.stubborn).count();
     if quiet.controller.is_none() && followers > 1 {
         verdicts.push(Verdict::NobodyDrives { session, followers });
@@ -252,16 +252,16 @@ pub fn judge_quiet(session: usize, quiet: &Quiet) -> Vec<Verdict> {
             continue;
         }
         let controls = quiet.controller == Some(who);
-        // One of the first generation that comes back believes what it did, and its first frame makes it true.
+        // A client of the first generation that comes back keeps its belief, and its first frame makes it true.
         let believes = standing.active && !(standing.stubborn && quiet.controller.is_none());
-        // The relay cannot know that nobody is there to use the control that it gives.
+        // The relay cannot know that no user is there to use the control that it grants.
         if believes != controls && !standing.deserted {
             verdicts.push(Verdict::WrongRole { who, controller: quiet.controller });
         }
         if standing.lost_role && quiet.controller.is_some() {
             verdicts.push(Verdict::RoleLost { who });
         }
-        // One that came back without a handshake may still take itself for a follower.
+        // A client that came back without a handshake may still believe that it follows.
         let follows = standing.follows || (standing.returned && standing.last.is_some() && !controls);
         if let Some(of) = newest.filter(|of| follows && standing.last != Some(*of)) {
             verdicts.push(Verdict::Missed { who, last: standing.last, of });

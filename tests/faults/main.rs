@@ -1,4 +1,4 @@
-//! The fault suite: real nodes, a real Redis, real faults, a record of what every client saw, and a judge.
+//! The fault suite: real nodes, a real Redis, real faults, a history of what every client saw, and a judge.
 //!
 //! Without arguments it runs the everyday selection, small worlds with short leases, as part of `cargo test`. With
 //! `--all` it runs every fault on every store that it makes sense on, at full size and with the default intervals:
@@ -41,7 +41,7 @@ use judge::{Promise, judge};
 use stores::Kind;
 use world::{Size, World};
 
-/// How long a world works before anything happens to it.
+/// How long a world works before the fault.
 const BEFORE: Duration = Duration::from_secs(2);
 
 /// How long one run may take.
@@ -50,7 +50,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 /// How many verdicts of one run are printed.
 const PRINTED: usize = 12;
 
-/// What the command line asks for.
+/// The command line.
 struct Plan {
     all: bool,
     small: bool,
@@ -78,7 +78,7 @@ pub struct Run {
     grants: usize,
     /// The most memory of a node, in MiB.
     memory: u64,
-    /// What the judge said, for people.
+    /// The judge's verdicts, as text.
     said: String,
 }
 
@@ -190,7 +190,7 @@ async fn run(fault: &'static Fault, store: Kind, seed: u64, size: Size) -> Run {
     }
 }
 
-/// Writes down what happened in a run that went wrong; where, for people.
+/// Writes the history of a failed run to a file. Returns the place as text.
 fn keep_record(fault: &Fault, seed: u64, world: &World, wrong: &[usize], events: &[history::Event]) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join(format!("faults-{}-{}-{seed}.txt", fault.name, world.store.kind));

@@ -30,23 +30,23 @@ const CROSSING: Duration = Duration::from_millis(250);
 /// After so long without a word from the relay a client with the handshake takes its socket for dead.
 const DEAD: Duration = Duration::from_secs(6);
 
-/// Where clients connect: the addresses of the nodes that take them.
+/// The addresses of the nodes that clients connect to.
 pub type Addresses = Arc<RwLock<Vec<String>>>;
 
-/// What a fault does to a client.
+/// An effect of a fault on a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Its socket ends without a close frame.
     Cut,
     /// It loses its network: the old socket stays open and silent, and it opens another.
     Ghost,
-    /// It reads nothing for so long.
+    /// It reads nothing for this long.
     Stall(Duration),
 }
 
 /// A client.
 pub struct Member {
-    /// Which.
+    /// Its identity in the history.
     pub who: Who,
     orders: mpsc::UnboundedSender<Order>,
     shared: Arc<Shared>,
@@ -60,15 +60,15 @@ struct Shared {
     history: Arc<History>,
 }
 
-/// What a client needs to know of its world.
+/// A client's view of its world.
 pub struct Surroundings {
-    /// Where the nodes are.
+    /// The addresses of the nodes.
     pub addresses: Addresses,
     /// The id of its session.
     pub session: String,
-    /// Whether its user does anything.
+    /// Whether its user acts.
     pub driving: watch::Receiver<bool>,
-    /// What happened.
+    /// The history.
     pub history: Arc<History>,
 }
 
@@ -89,12 +89,12 @@ impl Member {
         Self { who, orders, shared, task: tokio::spawn(life.run()) }
     }
 
-    /// Does this to it.
+    /// Applies this effect to it.
     pub fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 
-    /// What it knows now.
+    /// Its knowledge now.
     pub fn standing(&self) -> Standing {
         let brain = self.shared.brain.lock();
         Standing {
@@ -209,7 +209,7 @@ impl Life {
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => {
-                            // Noted in the order in which it was understood.
+                            // Recorded in the order in which it was understood.
                             let mut brain = self.shared.brain.lock();
                             let (mut notes, answers) = brain.on_text(&text);
                             // The relay cannot know of a goodbye that is on its way to it.

@@ -1,7 +1,6 @@
 //! A network between a node and its Redis that can be cut in one direction or both, or slowed down.
 //!
-//! A cut is what a cut is: nothing arrives and nobody is told. What was sent meanwhile arrives when it heals, as TCP
-//! would have it.
+//! During a cut nothing arrives and neither side is told. Bytes sent meanwhile arrive when it heals, as over TCP.
 
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the bytes of one direction.
+/// The effect on the bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// They do not arrive.
     pub cut: bool,
-    /// They arrive so much later.
+    /// They arrive later by this time.
     pub delay: Duration,
 }
 
@@ -40,7 +39,7 @@ impl Network {
                 let (up, down) = (up.subscribe(), down.subscribe());
                 tokio::spawn(async move {
                     let Ok(redis) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-                    // The only delay is the one that is asked for.
+                    // No delay but the requested one.
                     let _ = (node.set_nodelay(true), redis.set_nodelay(true));
                     let ((node_in, node_out), (redis_in, redis_out)) = (node.into_split(), redis.into_split());
                     tokio::join!(carry(node_in, redis_out, up), carry(redis_in, node_out, down));
@@ -50,12 +49,12 @@ impl Network {
         Self { port, to_redis, to_node, task }
     }
 
-    /// Where the node finds Redis.
+    /// The address at which the node finds Redis.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What happens from now on to what the node sends, and to what Redis answers.
+    /// Sets the effect on the node's commands and on Redis's answers from now on.
     pub fn set(&self, to_redis: Flow, to_node: Flow) {
         self.to_redis.send_replace(to_redis);
         self.to_node.send_replace(to_node);
@@ -83,7 +82,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch:
             break;
         }
     }
-    // The end passes as well, when the network does.
+    // The end of the stream is forwarded too, when the network works.
     let _ = flow.wait_for(|flow| !flow.cut).await;
     let _ = to.shutdown().await;
 }

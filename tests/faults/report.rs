@@ -1,4 +1,4 @@
-//! What people read: a line for each run, and the table in docs/reliability.md.
+//! Output for people: a line for each run, and the table in docs/reliability.md.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::stores::Kind;
 const BEGIN: &str = "<!-- the table: written by the fault suite -->";
 const END: &str = "<!-- the end of the table -->";
 
-/// One run in one line, and what the judge said below it.
+/// One run in one line, and the judge's verdicts below it.
 pub fn line(run: &Run) -> String {
     let seconds = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()));
     format!(

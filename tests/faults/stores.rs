@@ -1,4 +1,4 @@
-//! The stores that a relay may have: none, one Redis, Sentinel, Cluster. All of them local processes.
+//! The stores that a relay may have: none, one Redis, Sentinel, Cluster. All are local processes.
 
 use std::fmt;
 use std::net::TcpListener;
@@ -39,7 +39,7 @@ impl fmt::Display for Kind {
 
 /// The servers of one world. Killed when dropped.
 pub struct Store {
-    /// Which kind.
+    /// Its kind.
     pub kind: Kind,
     servers: Vec<Server>,
     sentinels: Vec<Server>,
@@ -110,7 +110,7 @@ impl Store {
         create.args(["--cluster", "create"]);
         create.args(self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)));
         create.args(["--cluster-replicas", "1", "--cluster-yes"]).stdout(Stdio::null());
-        assert!(create.status().expect("redis-cli is there").success(), "the cluster is made");
+        assert!(create.status().expect("redis-cli is there").success(), "the cluster is created");
         let whole = || {
             let ok = |server: &Server| server.says(&["CLUSTER", "INFO"], "cluster_state:ok");
             let replicas = self.servers.iter().filter(|server| {
@@ -122,7 +122,7 @@ impl Store {
         eventually(PATIENCE, async || whole().then_some(())).await;
     }
 
-    /// The setting by which a node finds it; `port` instead of the server's own, where there is one server.
+    /// The setting by which a node finds it; with one server, `port` replaces the server's own.
     pub fn url(&self, port: Option<u16>) -> Option<String> {
         let list = |servers: &[Server], name: &str| {
             let others = servers[1..].iter().map(|server| format!("{name}=127.0.0.1:{}", server.port));
@@ -157,7 +157,7 @@ impl Store {
         &mut self.servers[0]
     }
 
-    /// What a primary has under this key, field by field.
+    /// The fields that a primary has under this key.
     pub fn read(&self, key: &str) -> String {
         let primaries = self.servers.iter().filter(|server| server.says(&["INFO", "replication"], "role:master"));
         primaries.map(|server| server.ask(&["HGETALL", key])).filter(|found| !found.starts_with("MOVED")).collect()
@@ -172,7 +172,7 @@ impl Store {
             .map(|s| s.ask(&["CLUSTER", "MYID"]).trim().to_owned())
             .collect();
         for (from, to) in [(0, 1), (1, 2)] {
-            // The servers have to agree on who has what before it is changed again.
+            // The servers have to agree on the slots before they are changed again.
             eventually(PATIENCE, async || {
                 let mut reshard = tokio::process::Command::new("redis-cli");
                 reshard.args(["--cluster", "reshard", &format!("127.0.0.1:{}", self.servers[0].port)]);
@@ -187,7 +187,7 @@ impl Store {
 
 /// One server process.
 pub struct Server {
-    /// Where it is.
+    /// Its address.
     pub port: u16,
     folder: PathBuf,
     first: Vec<String>,
@@ -214,7 +214,7 @@ impl Server {
         server
     }
 
-    /// Starts the process at its port, with what is in its folder.
+    /// Starts the process at its port, with the data in its folder.
     pub async fn up(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         command.args(&self.first).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
@@ -231,7 +231,7 @@ impl Server {
         .await
     }
 
-    /// Kills it, as a crash would.
+    /// Kills it without warning.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -239,7 +239,7 @@ impl Server {
         }
     }
 
-    /// Loses all that it has written. While it is down.
+    /// Deletes all its data while it is down.
     pub fn forget(&self) {
         std::fs::remove_dir_all(&self.folder).and_then(|()| std::fs::create_dir_all(&self.folder)).expect("removed");
     }

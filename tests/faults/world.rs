@@ -1,4 +1,4 @@
-//! A world: nodes, their store, sessions with clients in them, and the record of what happens.
+//! A world: nodes, their store, sessions with clients in them, and the history.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,10 +16,10 @@ use super::stores::{Kind, Store};
 use super::support::cluster::{Node, Options};
 use super::support::old_script::Generation;
 
-/// By when everything must have converged after a fault is healed.
+/// The deadline for convergence after a fault is healed.
 pub const CONVERGED: Duration = Duration::from_secs(60);
 
-/// How big a world is, and how fast its leases run.
+/// The size of a world, and the pace of its leases.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Nodes.
@@ -31,9 +31,9 @@ pub struct Size {
 }
 
 impl Size {
-    /// What the promises are made for: the default intervals.
+    /// The default intervals, for which the promises are made.
     pub const FULL: Self = Self { nodes: 3, sessions: 50, lease: Duration::from_secs(5) };
-    /// What fits into the everyday tests: short leases.
+    /// Short leases, for the everyday tests.
     pub const QUICK: Self = Self { nodes: 3, sessions: 20, lease: Duration::from_secs(2) };
 
     /// A node that has gone is declared dead after this.
@@ -69,16 +69,16 @@ pub struct World {
     pub store: Store,
     /// Its clients.
     pub members: Vec<Member>,
-    /// What happened to them.
+    /// The history of the clients.
     pub history: Arc<History>,
-    /// For what a fault picks by chance.
+    /// The source of a fault's random choices.
     pub rng: StdRng,
     /// Its measures.
     pub size: Size,
     places: Vec<Option<Place>>,
     addresses: Addresses,
     sessions: Vec<String>,
-    /// Whether the users of the sessions with an even number do anything, and those of the others.
+    /// Whether the users act: those of the sessions with an even number, and those of the others.
     driving: [watch::Sender<bool>; 2],
     extra: Options,
     struck: Option<(Instant, SystemTime)>,
@@ -118,7 +118,7 @@ impl World {
         world
     }
 
-    /// Starts a node, `skew` minutes off, and waits until it serves. Its index.
+    /// Starts a node whose clock is `skew` minutes off, and waits until it serves. Returns its index.
     pub async fn add_node(&mut self, skew: i32) -> usize {
         let network = match self.store.port() {
             Some(port) => Some(Network::to(port).await),
@@ -148,7 +148,7 @@ impl World {
             let id = self.node(node).create_session(serde_json::json!({})).await;
             self.sessions.push(id.clone());
             for client in 0..self.rng.random_range(2..=5) {
-                // The first always does the handshake, so that somebody sees the epochs.
+                // The first always does the handshake, so that one client sees the epochs.
                 let generation = match (client, self.rng.random_range(0..4)) {
                     (1.., 0) => Some(Generation::First),
                     (1.., 1) => Some(Generation::Second),
@@ -178,16 +178,16 @@ impl World {
 
     /// Its way to Redis.
     pub fn network(&self, index: usize) -> &Network {
-        self.places[index].as_ref().and_then(|place| place.network.as_ref()).expect("one Redis, so one way to it")
+        self.places[index].as_ref().and_then(|place| place.network.as_ref()).expect("one Redis, so one network to it")
     }
 
-    /// A node by chance.
+    /// A random node.
     pub fn some_node(&mut self) -> usize {
         let living = self.living();
         living[self.rng.random_range(0..living.len())]
     }
 
-    /// Kills a node. Nobody connects to it any more.
+    /// Kills a node. No client connects to it any more.
     pub fn kill(&mut self, index: usize) {
         let place = self.places[index].take().expect("it runs");
         self.shun(&place.node);
@@ -200,10 +200,10 @@ impl World {
         self.shun(&place.node);
         place.node.terminate();
         let status = place.node.wait().await;
-        assert!(status.success(), "a drained node ends in good order: {status}");
+        assert!(status.success(), "a drained node exits with success: {status}");
     }
 
-    /// As a load balancer does with a node that is not ready.
+    /// Takes a node out of rotation, as a load balancer does with one that is not ready.
     fn shun(&self, node: &Node) {
         self.addresses.write().retain(|address| address != node.address());
     }
@@ -213,20 +213,20 @@ impl World {
         self.struck = Some((Instant::now(), SystemTime::now()));
     }
 
-    /// The fault is over: from now on the users of every other session do nothing, so that what they did last can be
-    /// looked for.
+    /// The fault is over: from now on the users of every other session are idle, so that the result of their last acts
+    /// can be checked.
     pub fn heal(&mut self) {
         self.healed = Some(Instant::now());
         self.driving[0].send_replace(false);
     }
 
-    /// Everybody does something for so long.
+    /// All users act for this long.
     pub async fn work(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// When every session had converged for the first time after healing, by the sessions whose users did nothing; then
-    /// what is still wrong at the end, when nobody does anything.
+    /// The time after healing at which every session with idle users had converged; then the verdicts at the end,
+    /// when no user does anything.
     pub async fn converge(&mut self) -> (Option<Duration>, Vec<Verdict>) {
         let healed = self.healed.expect("healed");
         let even: Vec<usize> = (0..self.sessions.len()).step_by(2).collect();
@@ -238,7 +238,7 @@ impl World {
         (took, wrong)
     }
 
-    /// Looks at these sessions until nothing is wrong with them.
+    /// Checks these sessions until they have no verdicts.
     async fn settle(&self, mut sessions: Vec<usize>, deadline: Instant) -> Vec<Verdict> {
         loop {
             let mut wrong = Vec::new();
@@ -295,20 +295,20 @@ impl World {
         self.places.iter().flatten().map(|place| place.node.resident_kib() / 1024).max().unwrap_or(0)
     }
 
-    /// A session's document as the store has it, for a run that went wrong.
+    /// A session's document as the store has it, for a failed run.
     pub fn document(&self, session: usize) -> String {
         let key = format!("gitorial:{{{}}}", self.sessions[session]);
         format!("--- session {session}\n{}\n", self.store.read(&key))
     }
 
-    /// What the nodes wrote, for a run that went wrong.
+    /// The nodes' logs, for a failed run.
     pub fn logs(&self) -> String {
         let of = |place: &Place| format!("--- {}\n{}", place.node.address(), place.node.log());
         self.places.iter().flatten().map(of).collect()
     }
 }
 
-/// When a line of a log was written: it begins with the time, RFC 3339 in UTC with microseconds.
+/// The time of a line of a log: it begins with that, RFC 3339 in UTC with microseconds.
 fn written_at(line: &str) -> Option<SystemTime> {
     let text = line.split_whitespace().next()?;
     humantime::parse_rfc3339(text).ok()

@@ -1,4 +1,4 @@
-//! What one node announces another reads, also if the announcement comes while it is reading already.
+//! A node reads the document after another node's announcement, even if that comes during a read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use tokio::time::timeout;
 
 use super::support::cluster::PATIENCE;
 
-/// A store whose answers to reads are as old as the test wants: each read waits for a permit once it has read.
+/// A store whose answers to reads are as old as the test wants: each read waits for a permit before it returns.
 #[derive(Debug)]
 struct SlowReads {
     store: MemoryStore,
     /// How many reads may return.
     permits: Semaphore,
-    /// How many reads have read.
+    /// How many reads have reached the store.
     begun: Semaphore,
 }
 
@@ -75,7 +75,7 @@ impl Store for SlowReads {
     }
 }
 
-/// A node whose inbox the test empties by hand.
+/// A node whose inbox the test drains by hand.
 struct ByHand {
     relay: Relay,
     inbox: mpsc::Receiver<Delivery>,
@@ -119,7 +119,7 @@ impl ByHand {
 }
 
 #[tokio::test]
-async fn a_change_announced_while_the_document_is_read_is_read_too() {
+async fn a_change_announced_during_a_read_is_read_too() {
     let (bus, lineage) = (MemoryBus::new(), MemoryStore::new());
     let slow = SlowReads { store: lineage.clone(), permits: Semaphore::new(1_000), begun: Semaphore::new(0) };
     let slow = Arc::new(slow);

@@ -1,4 +1,4 @@
-//! Much at once, and readers that are slow: others are not disturbed, what waits is bounded, and all of it is counted.
+//! High load and slow readers: other clients are not delayed, queues are bounded, and every drop is counted.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const STATES: u64 = 50;
 /// Clients expect a forwarded frame within this.
 const SOON: Duration = Duration::from_millis(50);
 
-/// How long states take from one to the other, sorted.
+/// How long states take from one client to the other, sorted.
 async fn latencies(from: &RawClient, to: &RawClient) -> Vec<Duration> {
     let mut took = Vec::new();
     for step in 0..STATES {
@@ -38,7 +38,7 @@ fn median(took: &[Duration]) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_that_reads_a_byte_a_second_is_conflated_then_closed_and_delays_nobody() {
+async fn a_very_slow_follower_is_conflated_then_closed() {
     let stage = Stage::set(Kind::Embedded).await;
     let (a, b) = stage.driven().await;
     let before = latencies(&a, &b).await;
@@ -68,7 +68,7 @@ async fn a_follower_that_reads_a_byte_a_second_is_conflated_then_closed_and_dela
     while b.frames_of("state_update").len() < queued {
         b.expect("state_update").await;
     }
-    // Full of what cannot be left out, it is closed.
+    // A queue full of frames that cannot be dropped closes the socket.
     eventually(PATIENCE, async || {
         for _ in 0..64 {
             a.say("cursor_moved", json!({ "padding": padding })).await;
@@ -90,7 +90,7 @@ async fn a_follower_that_reads_a_byte_a_second_is_conflated_then_closed_and_dela
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_of_two_thousand_does_not_slow_down_another() {
+async fn a_session_of_two_thousand_does_not_slow_another() {
     let options = Options::default().flag("--max-clients-per-session", "2500");
     let stage = Stage::with(Kind::Embedded, options, json!({})).await;
     let driver = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await.0;
@@ -125,7 +125,7 @@ async fn a_session_of_two_thousand_does_not_slow_down_another() {
         }
     };
     let beside = tokio::select! {
-        () = presenting => unreachable!("it goes on for ever"),
+        () = presenting => unreachable!("it goes on forever"),
         beside = latencies(&c, &d) => beside,
     };
     eprintln!("a state takes {:?} alone and {:?} beside a session of {FOLLOWERS}", median(&alone), median(&beside));
@@ -134,14 +134,14 @@ async fn a_session_of_two_thousand_does_not_slow_down_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_queue_to_redis_disturbs_nobody_here_and_is_mended_when_it_flows_again() {
+async fn a_full_queue_to_redis_delays_no_local_client_and_recovers() {
     let options = Options::default().flag("--lease-ttl", "30s").flag("--redis-command-timeout", "20s");
     let mut stage = Stage::with(Kind::Redis(2), options, json!({})).await;
     let (a, b) = stage.driven().await;
     let c = stage.modern_near("client_c").await;
     c.barrier(&a).await;
     stage.cluster.redis.as_mut().unwrap().pause();
-    // More than the queue takes, 16,384 messages or 32 MiB: 40 MiB.
+    // 40 MiB: more than the queue takes, 16,384 messages or 32 MiB.
     let padding = "x".repeat(16 * 1024);
     for step in 0..2_560 {
         a.say("state_update", json!({ "step": step, "padding": padding })).await;
@@ -149,12 +149,12 @@ async fn a_full_queue_to_redis_disturbs_nobody_here_and_is_mended_when_it_flows_
             a.barrier(&c).await;
         }
     }
-    assert_eq!(c.frames_of("state_update").len(), 2_560, "who is on the same node got them all");
+    assert_eq!(c.frames_of("state_update").len(), 2_560, "the follower on the same node got them all");
     let resident = stage.cluster.near().resident_kib() / 1024;
-    assert!(resident < 256, "what waits is bounded: {resident} MiB");
+    assert!(resident < 256, "queues are bounded: {resident} MiB");
     let asked = a.frames_of("request_sync").len();
     stage.cluster.redis.as_mut().unwrap().resume();
-    // The other node notices the gap, and the driver is asked where the tutorial stands.
+    // The other node notices the gap, and the controller is asked for its state.
     eventually(PATIENCE, async || (a.frames_of("request_sync").len() > asked).then_some(())).await;
     a.say("state_update", json!({ "step": "at last" })).await;
     let last = async || b.frames_of("state_update").last().is_some_and(|frame| frame["data"]["step"] == "at last");

@@ -1,4 +1,4 @@
-//! What every broker keeps: order, each message once, and that no loss goes unnoticed.
+//! The contract of every broker: order, each message once, and no unnoticed loss.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::support::redis::RedisFixture;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The way between nodes, of one kind or the other.
+/// The network between nodes, of either kind.
 #[allow(clippy::large_enum_variant, reason = "one for each test")]
 enum Net {
     StoreLineage(MemoryBus),
@@ -55,7 +55,7 @@ impl Net {
         Peer { node, broker, inbox }
     }
 
-    /// From here on everything is lost.
+    /// From now on every message is lost.
     async fn cut(&mut self, peer: &Peer) {
         match self {
             Self::StoreLineage(bus) => bus.drop_next(usize::MAX),
@@ -66,7 +66,7 @@ impl Net {
         }
     }
 
-    /// From here on everything arrives again.
+    /// From now on every message arrives again.
     async fn resync_after_gap(&mut self, peers: [&Peer; 2]) {
         match self {
             Self::StoreLineage(bus) => bus.drop_next(0),
@@ -116,7 +116,7 @@ async fn settled(sessions: &BTreeSet<SessionId>, from: &mut Peer, to: &mut Peer)
             match delivery {
                 Delivery::Lost { to: whom, sessions } => {
                     assert_eq!(whom, to.node);
-                    lost.extend(sessions.expect("the sender remembers so few"));
+                    lost.extend(sessions.expect("the sender still knows these few"));
                 }
                 Delivery::Message { .. } => {}
             }
@@ -144,14 +144,14 @@ async fn messages_of_two_senders_arrive_in_order_and_once(net: Net) {
     });
     let mut seen = std::collections::HashMap::new();
     for _ in 0..2_000 {
-        let Delivery::Message { from, message } = c.next().await else { panic!("nothing is lost") };
+        let Delivery::Message { from, message } = c.next().await else { panic!("no message is lost") };
         let Body::Frame(frame) = message.body else { panic!("only frames were sent") };
         let last = seen.insert(from, frame.route.seq.0).unwrap_or(0);
         assert_eq!(frame.route.seq.0, last + 1);
     }
     let peers = futures_util::future::join_all(senders).await;
     assert_eq!(seen.into_values().collect::<Vec<_>>(), [1_000, 1_000]);
-    // A message after all of them: nothing came twice in between.
+    // A message after all of them: no message came twice in between.
     let session = peers[0].as_ref().expect("no panic").tell(&c);
     assert!(matches!(c.next().await, Delivery::Message { message, .. } if message.session == session));
 }
@@ -167,14 +167,14 @@ async fn a_frame_arrives_byte_for_byte_with_its_label(net: Net) {
     }
 }
 
-async fn what_was_sent_before_a_node_listened_is_reported_when_it_does(net: Net) {
+async fn messages_sent_before_a_node_listened_are_reported_later(net: Net) {
     let mut a = net.join("a").await;
     let late = boot("late");
     let sessions: BTreeSet<_> = (0..3).map(|_| SessionId::random()).collect();
     for session in &sessions {
         a.broker.publish(&late, Message { session: *session, body: Body::Changed { version: 1 } });
     }
-    a.broker.probe().await.expect("what waited has been sent");
+    a.broker.probe().await.expect("the queued messages have been sent");
     let mut late = net.join_as(late).await;
     assert_eq!(settled(&sessions, &mut a, &mut late).await, sessions);
     let after = a.tell(&late);
@@ -244,7 +244,7 @@ macro_rules! contract {
 contract!(
     messages_of_two_senders_arrive_in_order_and_once,
     a_frame_arrives_byte_for_byte_with_its_label,
-    what_was_sent_before_a_node_listened_is_reported_when_it_does,
+    messages_sent_before_a_node_listened_are_reported_later,
     a_loss_in_the_middle_is_reported_with_its_sessions,
     a_loss_at_the_tail_is_reported_with_its_sessions,
     a_node_that_hears_itself_passes_the_probe,
@@ -252,7 +252,7 @@ contract!(
 );
 
 #[tokio::test]
-async fn exactly_the_dropped_messages_are_reported_in_memory() {
+async fn only_the_dropped_messages_are_reported_in_memory() {
     let bus = MemoryBus::new();
     let net = Net::StoreLineage(bus.clone());
     let (mut a, mut b) = (net.join("a").await, net.join("b").await);
@@ -263,7 +263,7 @@ async fn exactly_the_dropped_messages_are_reported_in_memory() {
 }
 
 #[tokio::test]
-async fn a_probe_fails_while_redis_is_away_and_passes_again_without_help() {
+async fn a_probe_fails_while_redis_is_away_and_recovers_by_itself() {
     let mut fixture = RedisFixture::local().await;
     for fault in ["stop", "pause"] {
         let net = Net::Redis(fixture);
@@ -287,7 +287,7 @@ async fn a_probe_fails_while_redis_is_away_and_passes_again_without_help() {
 }
 
 #[tokio::test]
-async fn a_killed_subscription_comes_back_and_what_it_missed_is_reported() {
+async fn a_killed_subscription_recovers_and_reports_its_losses() {
     let net = Net::Redis(RedisFixture::local().await);
     let (mut a, mut b) = (net.join("a").await, net.join("b").await);
     let Net::Redis(mut fixture) = net else { unreachable!() };
@@ -316,5 +316,5 @@ async fn garbage_in_an_inbox_is_dropped_and_counted() {
     fixture.command(&["PUBLISH", &format!("gitorial:inbox:{{{node}}}"), "{}"]);
     let counted = r#"gitorial_relay_redis_commands_total{command="receive",outcome="error"} 1"#;
     eventually(PATIENCE, async || metrics.render().contains(counted).then_some(())).await;
-    broker.probe().await.expect("it goes on hearing");
+    broker.probe().await.expect("it still hears");
 }

@@ -1,4 +1,4 @@
-//! A node is emptied under load: in waves, controllers last, and nobody fails to come back.
+//! A node is drained under load: in waves, controllers last, and every client comes back.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ const SESSIONS: usize = 500;
 const CLIENTS: usize = 4;
 const SOCKETS: usize = SESSIONS * CLIENTS;
 
-/// How long the node may take, of which four fifths are for the waves, of which there are twenty.
+/// The node's deadline. The twenty waves take four fifths of it.
 const DRAIN: Duration = Duration::from_secs(10);
 const WAVE: usize = SOCKETS / 20;
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// How many clients are let in at once.
+/// How many clients connect at once.
 const AT_ONCE: usize = 50;
 
 /// A client with the handshake, as far as a drain needs it.
@@ -34,13 +34,13 @@ struct Client {
     drives: bool,
 }
 
-/// What a client went through.
+/// The measurements of one client.
 struct Moved {
-    /// When its socket was closed.
+    /// The time at which its socket was closed.
     closed_at: Instant,
     code: u16,
     drove: bool,
-    /// How long it took to be back in its place.
+    /// How long it took to get back to its place.
     away: Duration,
     /// The answer to its second handshake.
     ack: Value,
@@ -56,7 +56,7 @@ async fn open(address: &str, session: &str, id: &str, resume: Option<&str>) -> (
     (socket, ack)
 }
 
-/// The next frame that is wanted.
+/// The next frame that the predicate accepts.
 async fn until(socket: &mut Socket, wanted: impl Fn(&Value) -> bool) -> Value {
     timeout(PATIENCE, async {
         loop {
@@ -103,7 +103,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_sockets_move_in_waves_controllers_last_and_everybody_keeps_its_place() {
+async fn two_thousand_clients_move_in_waves_and_keep_their_places() {
     let options = Options::default().flag("--drain-timeout", &format!("{}s", DRAIN.as_secs()));
     let cluster = Cluster::start(Kind::Redis(2), options).await;
     let (from, to) = (cluster.near().address().to_owned(), cluster.far().address().to_owned());
@@ -125,15 +125,15 @@ async fn two_thousand_sockets_move_in_waves_controllers_last_and_everybody_keeps
     let began = Instant::now();
     cluster.near().terminate();
     let moved: Vec<Moved> =
-        future::join_all(moving).await.into_iter().map(|moved| moved.expect("nobody fails to come back")).collect();
+        future::join_all(moving).await.into_iter().map(|moved| moved.expect("every client comes back")).collect();
     assert!(cluster.near().wait().await.success());
     let took = began.elapsed();
 
     assert!(took < DRAIN + Duration::from_secs(2), "done within the deadline: {took:?}");
-    assert!(moved.iter().all(|moved| moved.code == 1012), "everybody is told to come back elsewhere");
+    assert!(moved.iter().all(|moved| moved.code == 1012), "every client is told to come back elsewhere");
     let kept = |moved: &&Moved| moved.ack["resumed"] == true && (moved.ack["role"] == "active" || !moved.drove);
-    assert_eq!(moved.iter().filter(kept).count(), SOCKETS, "everybody has its place and its role again");
-    // Controllers last: the last follower goes no later than the first controller, but for one wave that has both.
+    assert_eq!(moved.iter().filter(kept).count(), SOCKETS, "every client has its place and its role again");
+    // Controllers last: no follower goes later than the first controller, except within one wave that has both.
     let times =
         |drove: bool| moved.iter().filter(move |moved| moved.drove == drove).map(|moved| moved.closed_at - began);
     let (last_follower, first_driver) = (times(false).max().unwrap(), times(true).min().unwrap());

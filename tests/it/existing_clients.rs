@@ -1,6 +1,6 @@
 //! Existing clients work unmodified, both generations in every pairing, on one node and on two.
 //!
-//! Each scenario runs with the first client on the first node and the second on the last, in a session of its own for
+//! Each scenario runs with the first client on the first node and the second on the last, in its own session for
 //! each pairing of generations.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::support::cluster::{Cluster, Kind, PATIENCE};
 use super::support::eventually;
 use super::support::old_client::{Call, Generation, OldClient, Phase};
 
-/// For so long phases have to stay as they are to count.
+/// How long phases have to stay unchanged to count.
 const SETTLED: Duration = Duration::from_millis(80);
 
 macro_rules! scenarios {
@@ -35,20 +35,20 @@ macro_rules! scenarios {
 scenarios! {
     one_pulls_and_the_other_pushes,
     one_pushes_before_the_other_pulls,
-    a_refused_pull_ends_as_a_follower_who_has_the_state,
+    a_refused_pull_makes_a_follower_that_has_the_state,
     an_accepted_offer_hands_control_over_and_back,
     a_declined_offer_changes_nothing,
     the_follower_takes_control,
     a_request_for_the_state_is_answered,
-    a_released_session_is_taken_by_the_other,
-    a_released_session_is_taken_again_by_the_same,
-    a_driver_whose_socket_breaks_drives_again,
+    released_control_is_taken_by_the_other,
+    released_control_is_taken_again_by_the_same,
+    a_controller_whose_socket_breaks_regains_control,
     a_follower_whose_socket_breaks_follows_again,
     a_follower_that_comes_back_is_shown_what_it_missed,
     a_follower_that_moves_to_another_node_is_shown_what_it_missed,
-    a_driver_that_comes_back_too_late_has_lost_control,
-    the_driver_leaves_and_the_other_takes_over,
-    a_third_and_a_fourth_client_follow_and_drive,
+    a_controller_that_comes_back_too_late_has_lost_control,
+    the_controller_leaves_and_the_other_takes_over,
+    a_third_and_a_fourth_client_follow_and_take_control,
 }
 
 /// Two generations in a session.
@@ -68,13 +68,13 @@ impl Pair<'_> {
         OldClient::join(self.cluster.far(), &self.session, self.second, name).await
     }
 
-    /// The first drives, the second follows, both are at step 1.
+    /// The first client has control, the second follows, both are at step 1.
     async fn start(&self) -> (OldClient, OldClient) {
         let a = self.join_first("a").await;
         pull(&a).await;
         let b = self.join_second("b").await;
         push(&b).await;
-        // Asked on b's behalf, a has nothing to say yet: otherwise its answer could cross what b does next.
+        // Asked on b's behalf, a has no state yet: otherwise its answer could cross b's next frame.
         a.has_got("request_sync", 1).await;
         a.send_state(1);
         b.state_is(1).await;
@@ -102,13 +102,13 @@ async fn play(kind: Kind, scenario: impl AsyncFn(Pair<'_>)) {
     .await;
 }
 
-/// Asks to drive. An old client waits for the answer to its choice.
+/// Asks for control. An old client waits for the answer to its choice.
 async fn pull(client: &OldClient) {
     client.call(Call::Pull);
     client.phase_is(Phase::Active).await;
 }
 
-/// Asks to follow. A client of the first generation that believes to follow already cannot ask.
+/// Asks to follow. A client of the first generation that believes that it follows already cannot ask.
 async fn push(client: &OldClient) {
     if client.phase() == Phase::Idle {
         client.call(Call::Push);
@@ -116,7 +116,7 @@ async fn push(client: &OldClient) {
     client.phase_is(Phase::Passive).await;
 }
 
-/// Takes control by whatever way the client has, and drives to this step: only then does the relay hear of it from a
+/// Takes control in the client's own way, and sends this step: only then does the relay hear of it from a
 /// client of the first generation.
 async fn take(client: &OldClient, step: u64) {
     match client.phase() {
@@ -126,7 +126,7 @@ async fn take(client: &OldClient, step: u64) {
     client.send_state(step);
 }
 
-/// Waits until these are the phases, and stay so.
+/// Waits until these are the phases, and stay the same.
 async fn settle(expected: &[(&OldClient, Phase)]) {
     let phases = || expected.iter().all(|(client, phase)| client.phase() == *phase);
     loop {
@@ -143,7 +143,7 @@ async fn settle(expected: &[(&OldClient, Phase)]) {
     }
 }
 
-/// What a client is when nobody drives and it has heard so, or when it has come back: the first generation cannot go back to
+/// A client's phase after it heard that no client has control, or came back: the first generation cannot go back to
 /// idle.
 fn without_driver(client: &OldClient) -> Phase {
     if client.generation == Generation::First { Phase::Passive } else { Phase::Idle }
@@ -175,7 +175,7 @@ async fn one_pushes_before_the_other_pulls(pair: &Pair<'_>) {
     b.assert_clean();
 }
 
-async fn a_refused_pull_ends_as_a_follower_who_has_the_state(pair: &Pair<'_>) {
+async fn a_refused_pull_makes_a_follower_that_has_the_state(pair: &Pair<'_>) {
     let a = pair.join_first("a").await;
     pull(&a).await;
     a.send_state(5);
@@ -195,7 +195,7 @@ async fn hand_over(from: &OldClient, to: &OldClient) {
     let told = from.count("accept_control");
     to.call(Call::Accept);
     settle(&[(from, Phase::Passive), (to, Phase::Active)]).await;
-    assert_eq!(from.count("accept_control"), told + 1, "exactly one: {}", from.transcript());
+    assert_eq!(from.count("accept_control"), told + 1, "exactly one accept_control: {}", from.transcript());
 }
 
 async fn an_accepted_offer_hands_control_over_and_back(pair: &Pair<'_>) {
@@ -219,7 +219,7 @@ async fn a_declined_offer_changes_nothing(pair: &Pair<'_>) {
     a.send_state(2);
     b.state_is(2).await;
     settle(&[(&a, Phase::Active), (&b, Phase::Passive)]).await;
-    assert_eq!(a.count("decline_control"), 1, "the driver hears of it");
+    assert_eq!(a.count("decline_control"), 1, "the controller hears of it");
     pair.is_driven_by(&a).await;
 }
 
@@ -249,7 +249,7 @@ async fn a_request_for_the_state_is_answered(pair: &Pair<'_>) {
     assert_eq!(after, (before.0 + 1, before.1), "one answer, to the one who asked");
 }
 
-async fn a_released_session_is_taken_by_the_other(pair: &Pair<'_>) {
+async fn released_control_is_taken_by_the_other(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.call(Call::Release);
     match a.generation {
@@ -263,7 +263,7 @@ async fn a_released_session_is_taken_by_the_other(pair: &Pair<'_>) {
     pair.is_driven_by(&b).await;
 }
 
-async fn a_released_session_is_taken_again_by_the_same(pair: &Pair<'_>) {
+async fn released_control_is_taken_again_by_the_same(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.call(Call::Release);
     a.phase_is(without_driver(&a)).await;
@@ -273,7 +273,7 @@ async fn a_released_session_is_taken_again_by_the_same(pair: &Pair<'_>) {
     pair.is_driven_by(&a).await;
 }
 
-async fn a_driver_whose_socket_breaks_drives_again(pair: &Pair<'_>) {
+async fn a_controller_whose_socket_breaks_regains_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.reconnect().await;
     if a.generation == Generation::Second {
@@ -300,7 +300,7 @@ async fn a_follower_whose_socket_breaks_follows_again(pair: &Pair<'_>) {
     settle(&[(&a, Phase::Passive), (&b, Phase::Active)]).await;
 }
 
-/// While `b` is away the driver goes on to this step; at even ones the relay has noticed before.
+/// While `b` is away the controller moves to this step; at even steps the relay has noticed the loss before.
 async fn go_on_without(a: &OldClient, b: &OldClient, step: u64) {
     let left = a.count("client_disconnected");
     b.cut();
@@ -331,7 +331,7 @@ async fn a_follower_that_moves_to_another_node_is_shown_what_it_missed(pair: &Pa
     settle(&[(&a, Phase::Active), (&b, without_driver(&b))]).await;
 }
 
-async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
+async fn a_controller_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     a.cut();
     eventually(PATIENCE, async || (b.count("client_disconnected") == 1).then_some(())).await;
@@ -339,7 +339,7 @@ async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
     take(&b, 20).await;
     pair.is_driven_by(&b).await;
     a.come_back().await;
-    // The first generation still believes to drive until it is told otherwise; others cannot send.
+    // The first generation believes that it has control until it is told otherwise; the second cannot send.
     a.send_state(2);
     settle(&[(&a, without_driver(&a)), (&b, Phase::Active)]).await;
     b.state_is(20).await;
@@ -348,7 +348,7 @@ async fn a_driver_that_comes_back_too_late_has_lost_control(pair: &Pair<'_>) {
     pair.is_driven_by(&b).await;
 }
 
-async fn the_driver_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
+async fn the_controller_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
     let (mut a, b) = pair.start().await;
     a.leave().await;
     settle(&[(&b, without_driver(&b))]).await;
@@ -361,11 +361,11 @@ async fn the_driver_leaves_and_the_other_takes_over(pair: &Pair<'_>) {
     settle(&[(&again, Phase::Passive), (&b, Phase::Active)]).await;
 }
 
-async fn a_third_and_a_fourth_client_follow_and_drive(pair: &Pair<'_>) {
+async fn a_third_and_a_fourth_client_follow_and_take_control(pair: &Pair<'_>) {
     let (a, b) = pair.start().await;
     let (c, d) = (pair.join_first("c").await, pair.join_second("d").await);
     settle(&[(&a, Phase::Active), (&b, Phase::Passive), (&c, Phase::Idle), (&d, Phase::Idle)]).await;
-    // As in `start`: what is asked on their behalf is answered before they do anything.
+    // As in `start`: requests on their behalf are answered before they do anything.
     for (follower, asked) in [(&c, 2), (&d, 3)] {
         push(follower).await;
         a.has_got("request_sync", asked).await;

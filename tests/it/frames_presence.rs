@@ -13,24 +13,24 @@ use super::support::stage::{Stage, acknowledge, assigned, demoted, granted, meet
 
 on_both! {
     a_handshake_of_version_1_is_acknowledged,
-    a_handshake_of_version_2_is_refused_and_the_socket_closed,
-    the_handshake_is_the_first_frame_once,
-    a_join_is_announced_to_both_sides_by_one_id_for_each,
-    two_who_join_at_once_hear_of_each_other,
+    a_handshake_of_version_2_closes_the_socket,
+    the_handshake_is_accepted_only_once_as_the_first_frame,
+    a_join_announces_both_sides_each_by_one_id,
+    clients_that_join_at_once_hear_of_each_other,
     the_id_in_the_url_is_the_id_that_is_announced,
     an_id_that_is_taken_is_not_announced_twice,
     a_leave_is_announced_by_the_id_of_the_join,
     a_broken_socket_is_announced_as_a_leave,
-    a_joiner_is_in_no_role,
-    a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges,
-    after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment,
+    a_client_joins_without_a_role,
+    a_new_follower_is_held_until_it_acknowledges_the_controller,
+    frames_that_need_an_answer_are_held_after_a_leave,
     a_client_on_a_second_socket_takes_its_own_place,
-    what_a_dead_socket_never_confirms_shuts_no_gate_of_the_next,
-    a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere,
+    an_ack_pending_on_a_dead_socket_does_not_hold_the_next_one,
+    a_cut_off_controller_with_a_token_resumes_elsewhere,
     a_resume_evicts_the_older_socket,
-    a_resume_that_breaks_before_or_after_its_answer_is_tried_again,
-    a_protocol_ping_is_answered_and_is_nobody_elses_business,
-    without_a_token_nobody_resumes,
+    a_resume_broken_before_or_after_its_answer_is_retried,
+    a_protocol_ping_is_answered_and_reaches_no_peer,
+    a_client_with_a_wrong_token_cannot_resume,
 }
 
 async fn a_handshake_of_version_1_is_acknowledged(stage: &Stage) {
@@ -40,7 +40,7 @@ async fn a_handshake_of_version_1_is_acknowledged(stage: &Stage) {
     assert!(ack["capabilities"].is_array() && ack["resume"].is_string(), "{ack}");
 }
 
-async fn a_handshake_of_version_2_is_refused_and_the_socket_closed(stage: &Stage) {
+async fn a_handshake_of_version_2_closes_the_socket(stage: &Stage) {
     let a = stage.near("client_a").await;
     a.send(json!({ "type": "protocol_handshake", "protocol_version": 2, "timestamp": 1 })).await;
     let ack = a.expect("protocol_ack").await;
@@ -49,7 +49,7 @@ async fn a_handshake_of_version_2_is_refused_and_the_socket_closed(stage: &Stage
     assert_eq!(a.expect_close().await, (1008, "Protocol version not supported".to_owned()));
 }
 
-async fn the_handshake_is_the_first_frame_once(stage: &Stage) {
+async fn the_handshake_is_accepted_only_once_as_the_first_frame(stage: &Stage) {
     let again = json!({ "type": "protocol_handshake", "protocol_version": 1, "timestamp": 1 });
     let a = stage.modern_near("client_a").await;
     a.send(again.clone()).await;
@@ -62,7 +62,7 @@ async fn the_handshake_is_the_first_frame_once(stage: &Stage) {
     assert!(a.frames_of("protocol_handshake").is_empty(), "a handshake is never forwarded");
 }
 
-async fn a_join_is_announced_to_both_sides_by_one_id_for_each(stage: &Stage) {
+async fn a_join_announces_both_sides_each_by_one_id(stage: &Stage) {
     let a = stage.near("client_a").await;
     let b = stage.far("client_b").await;
     let (of_b, of_a) = (a.expect("client_connected").await, b.expect("client_connected").await);
@@ -82,10 +82,10 @@ async fn a_join_is_announced_to_both_sides_by_one_id_for_each(stage: &Stage) {
     c.barrier(&a).await;
     c.barrier(&b).await;
     let counts = [&a, &b, &c].map(|client| client.frames_of("client_connected").len());
-    assert_eq!(counts, [2, 2, 2], "everybody about everybody else, once");
+    assert_eq!(counts, [2, 2, 2], "each client hears of each other client once");
 }
 
-async fn two_who_join_at_once_hear_of_each_other(stage: &Stage) {
+async fn clients_that_join_at_once_hear_of_each_other(stage: &Stage) {
     for _ in 0..20 {
         let session = stage.another_session(json!({})).await;
         let (a, b) = tokio::join!(
@@ -117,7 +117,7 @@ async fn an_id_that_is_taken_is_not_announced_twice(stage: &Stage) {
 
 async fn a_leave_is_announced_by_the_id_of_the_join(stage: &Stage) {
     let (a, b, c) = stage.three().await;
-    // By now b and c have another name than the one they were announced by.
+    // By now b and c have another name than the announced one.
     b.barrier(&a).await;
     b.barrier(&c).await;
     let first = a.frames_of("client_connected")[0]["clientId"].clone();
@@ -136,7 +136,7 @@ async fn a_broken_socket_is_announced_as_a_leave(stage: &Stage) {
     assert_eq!(stage.cluster.far().get_session(&stage.session).await.1["clientCount"], 1);
 }
 
-async fn a_joiner_is_in_no_role(stage: &Stage) {
+async fn a_client_joins_without_a_role(stage: &Stage) {
     let (a, b) = stage.two().await;
     a.barrier(&b).await;
     b.barrier(&a).await;
@@ -148,12 +148,12 @@ async fn a_joiner_is_in_no_role(stage: &Stage) {
     assert_eq!(stage.active().await, Value::Null);
 }
 
-async fn a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges(stage: &Stage) {
+async fn a_new_follower_is_held_until_it_acknowledges_the_controller(stage: &Stage) {
     let (a, b) = stage.driven().await;
     let c = stage.far("client_c").await;
     meet(&[&a, &b], &c).await;
     assert_eq!(c.expect("accept_control").await["clientId"], "client_a");
-    // It may still believe to drive: what it sends was under way.
+    // It may still believe that it has control: its frames were in flight.
     c.say("state_update", state(66)).await;
     c.say("release_control", json!({ "timestamp": 1 })).await;
     c.barrier(&a).await;
@@ -165,7 +165,7 @@ async fn a_joiner_under_a_driver_is_told_so_and_is_gated_until_it_acknowledges(s
     assert_eq!(a.expect("state_update").await["data"], state(67), "now it is a take");
 }
 
-async fn after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment(stage: &Stage) {
+async fn frames_that_need_an_answer_are_held_after_a_leave(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.leave().await;
     c.expect("release_control").await;
@@ -175,7 +175,7 @@ async fn after_a_leave_nothing_that_makes_a_client_answer_comes_for_a_moment(sta
     let told = b.expect_raw("assign_sync_direction").await.at;
     b.expect("accept_control").await;
     assert!(state < told, "states are never held");
-    // 100 ms by the relay's clock; what the test sees may be late at either end.
+    // 100 ms by the relay's clock; the times that the test sees may be late at either end.
     assert!(told.duration_since(left) > Duration::from_millis(50), "{:?}", told.duration_since(left));
 }
 
@@ -191,13 +191,13 @@ async fn a_client_on_a_second_socket_takes_its_own_place(stage: &Stage) {
     assert_eq!(b.expect("state_update").await["data"], state(2));
     old.say("state_update", state(3)).await;
     new.barrier(&b).await;
-    assert!(old.quiet(Duration::from_millis(100)).await.is_empty() && old.is_open(), "it gets nothing, and stays");
+    assert!(old.quiet(Duration::from_millis(100)).await.is_empty() && old.is_open(), "it gets nothing and stays open");
     assert_eq!(b.frames_of("state_update").len(), 2, "the older socket is ignored");
     let (_, session) = stage.cluster.near().get_session(&stage.session).await;
     assert_eq!((&session["clientCount"], &session["activeClientId"]), (&json!(2), &json!("client_a")));
 }
 
-async fn what_a_dead_socket_never_confirms_shuts_no_gate_of_the_next(stage: &Stage) {
+async fn an_ack_pending_on_a_dead_socket_does_not_hold_the_next_one(stage: &Stage) {
     let (dead, b) = stage.driven().await;
     b.say("state_update", state(1)).await;
     dead.expect("accept_control").await;
@@ -210,7 +210,7 @@ async fn what_a_dead_socket_never_confirms_shuts_no_gate_of_the_next(stage: &Sta
     assert_eq!(b.expect("state_update").await["data"], state(2));
 }
 
-/// A modern `client_a` on the first node that drives, and its token; `client_b` on the last node.
+/// A modern `client_a` on the first node that has control, and its token; `client_b` on the last node.
 async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
     let (a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
     let b = stage.modern_far("client_b").await;
@@ -220,7 +220,7 @@ async fn modern_driver(stage: &Stage) -> (RawClient, String, RawClient) {
     (a, ack["resume"].as_str().expect("a token").to_owned(), b)
 }
 
-/// The socket of a client that says to be `client_a`, before its first frame.
+/// The socket of a client that claims the id `client_a`, before its first frame.
 async fn knock(stage: &Stage, token: &str) -> RawClient {
     let (ws, session) = (stage.cluster.far().ws(), &stage.session);
     RawClient::connect(&format!("{ws}/ws?session={session}&client=client_a&resume={token}"), "client_a").await
@@ -233,7 +233,7 @@ async fn resume(stage: &Stage, token: &str) -> (RawClient, Value) {
     (client, ack)
 }
 
-/// Of the two clients one is cut off, and the relay knows.
+/// One of the two clients is cut off, and the relay knows.
 async fn is_cut_off(stage: &Stage) {
     eventually(PATIENCE, async || {
         let (_, session) = stage.cluster.near().get_session(&stage.session).await;
@@ -242,7 +242,7 @@ async fn is_cut_off(stage: &Stage) {
     .await;
 }
 
-async fn a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere(stage: &Stage) {
+async fn a_cut_off_controller_with_a_token_resumes_elsewhere(stage: &Stage) {
     let (a, token, b) = modern_driver(stage).await;
     a.cut();
     is_cut_off(stage).await;
@@ -254,7 +254,7 @@ async fn a_cut_off_driver_with_a_token_keeps_its_role_and_resumes_elsewhere(stag
     assigned(&a, "ACTIVE").await;
     a.say("state_update", state(4)).await;
     assert_eq!(b.expect("state_update").await["data"], state(4));
-    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+    assert!(b.frames_of("client_disconnected").is_empty(), "the others see no change");
 }
 
 async fn a_resume_evicts_the_older_socket(stage: &Stage) {
@@ -267,15 +267,15 @@ async fn a_resume_evicts_the_older_socket(stage: &Stage) {
     assert_eq!(stage.active().await, "client_a");
 }
 
-async fn a_resume_that_breaks_before_or_after_its_answer_is_tried_again(stage: &Stage) {
+async fn a_resume_broken_before_or_after_its_answer_is_retried(stage: &Stage) {
     let (a, token, b) = modern_driver(stage).await;
     a.cut();
-    // Its socket is there, and gone before it could say anything.
+    // Its socket opens, and breaks before its first frame.
     let again = knock(stage, &token).await;
     again.expect("client_connected").await;
     again.cut();
     is_cut_off(stage).await;
-    // It is let in, but never reads the answer with its new token.
+    // It is accepted, but never reads the answer with its new token.
     let (again, _) = resume(stage, &token).await;
     again.cut();
     is_cut_off(stage).await;
@@ -284,10 +284,10 @@ async fn a_resume_that_breaks_before_or_after_its_answer_is_tried_again(stage: &
     assigned(&a, "ACTIVE").await;
     a.say("state_update", state(6)).await;
     assert_eq!(b.expect("state_update").await["data"], state(6));
-    assert!(b.frames_of("client_disconnected").is_empty(), "for the others nothing happened");
+    assert!(b.frames_of("client_disconnected").is_empty(), "the others see no change");
 }
 
-async fn a_protocol_ping_is_answered_and_is_nobody_elses_business(stage: &Stage) {
+async fn a_protocol_ping_is_answered_and_reaches_no_peer(stage: &Stage) {
     let (a, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
     assert!(ack["capabilities"].as_array().is_some_and(|all| all.contains(&json!("ping"))), "{ack}");
     let b = stage.far("client_b").await;
@@ -299,12 +299,12 @@ async fn a_protocol_ping_is_answered_and_is_nobody_elses_business(stage: &Stage)
     a.send(json!({ "type": "protocol_pong", "clientId": "client_a", "timestamp": 1 })).await;
     assert_eq!(a.expect_rejected("protocol_pong").await, "reserved_type");
     let (_, after) = stage.cluster.near().get_session(&stage.session).await;
-    assert_eq!(before["expiresAt"], after["expiresAt"], "to be there is no activity");
+    assert_eq!(before["expiresAt"], after["expiresAt"], "being connected is not activity");
     b.barrier(&a).await;
     assert!(b.frames_of("protocol_ping").is_empty() && b.frames_of("protocol_pong").is_empty());
 }
 
-async fn without_a_token_nobody_resumes(stage: &Stage) {
+async fn a_client_with_a_wrong_token_cannot_resume(stage: &Stage) {
     let (a, _token, _b) = modern_driver(stage).await;
     let (_thief, ack) = resume(stage, "00000000000000000000000000000000").await;
     assert_ne!(ack["clientId"], "client_a");
@@ -315,7 +315,7 @@ async fn without_a_token_nobody_resumes(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn a_silent_socket_is_closed_two_ping_intervals_after_its_last_sign_of_life() {
+async fn a_silent_socket_is_closed_after_two_ping_intervals() {
     let options = Options::default().flag("--ping-interval", "1s");
     let stage = Stage::with(Kind::Embedded, options, json!({})).await;
     let mut silent = unread_socket(stage.cluster.near(), &stage.session, 4096).await;

@@ -1,4 +1,4 @@
-//! What is refused never reaches a peer and never closes the connection, an oversized frame excepted.
+//! A refused frame never reaches a peer and never closes the connection, except an oversized one.
 
 use serde_json::{Value, json};
 
@@ -8,16 +8,16 @@ use super::support::stage::{Stage, on_both};
 
 on_both! {
     types_that_only_the_relay_may_send_are_refused,
-    a_text_that_is_no_frame_is_refused,
+    a_text_that_is_not_a_frame_is_refused,
     a_binary_frame_is_refused,
     a_frame_that_nests_200_deep_is_refused,
-    a_member_of_the_envelope_of_a_wrong_type_is_refused,
+    an_envelope_member_of_the_wrong_type_is_refused,
     a_refusal_names_code_message_and_type,
-    an_error_is_never_sent_nor_passed_on,
+    an_error_is_neither_sent_nor_forwarded,
     a_role_changed_of_a_client_changes_no_role,
 }
 
-/// The next refusal whatever of, which leaves the connection open and reaches no peer.
+/// The next refusal of any frame, which leaves the connection open and reaches no peer.
 async fn refused(a: &RawClient, b: &RawClient, what: &str) -> Value {
     let refusal = a.expect("rejected").await;
     let seen = b.frames_of("test_barrier").len();
@@ -40,7 +40,7 @@ async fn types_that_only_the_relay_may_send_are_refused(stage: &Stage) {
     }
 }
 
-async fn a_text_that_is_no_frame_is_refused(stage: &Stage) {
+async fn a_text_that_is_not_a_frame_is_refused(stage: &Stage) {
     let (a, b) = stage.two().await;
     let texts = ["", "hello", "[]", "null", "17", "{}", r#"{"clientId":"c"}"#, r#"{"type":1}"#, r#"{"type":"x""#];
     for text in texts.into_iter().chain([r#"["state_update"]"#, r#"{"type":"x"} trailing"#, r#"{"type":null}"#]) {
@@ -68,10 +68,10 @@ async fn a_frame_that_nests_200_deep_is_refused(stage: &Stage) {
     }
     let brackets = format!(r#"{{"type":"cursor_moved","data":"{}"}}"#, "[".repeat(200));
     a.send_text(&brackets).await;
-    assert_eq!(b.expect_raw("cursor_moved").await.text, brackets, "brackets in a string are no nesting");
+    assert_eq!(b.expect_raw("cursor_moved").await.text, brackets, "brackets in a string are not nesting");
 }
 
-async fn a_member_of_the_envelope_of_a_wrong_type_is_refused(stage: &Stage) {
+async fn an_envelope_member_of_the_wrong_type_is_refused(stage: &Stage) {
     let (a, b) = stage.two().await;
     for wrong in [json!({ "clientId": 7 }), json!({ "clientId": {} }), json!({ "protocol_version": "1" })] {
         let mut frame = json!({ "type": "cursor_moved", "data": {} });
@@ -97,7 +97,7 @@ async fn a_refusal_names_code_message_and_type(stage: &Stage) {
     assert!(stage.cluster.far().metric("refusals_total", &[("code", "not_active")]).await >= 1.0);
 }
 
-async fn an_error_is_never_sent_nor_passed_on(stage: &Stage) {
+async fn an_error_is_neither_sent_nor_forwarded(stage: &Stage) {
     let (a, b) = stage.driven().await;
     for text in ["no json", r#"{"type":"error","data":{}}"#, r#"{"type":5}"#] {
         a.send_text(text).await;
@@ -125,7 +125,7 @@ async fn a_role_changed_of_a_client_changes_no_role(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn a_frame_over_the_size_limit_closes_its_senders_socket_only() {
+async fn an_oversized_frame_closes_its_senders_socket_only() {
     let options = || Options::default().flag("--max-frame-bytes", "4096");
     for kind in [Kind::Embedded, Kind::Redis(2)] {
         let stage = Stage::with(kind, options(), json!({})).await;

@@ -1,4 +1,4 @@
-//! Rows of the table of frames: who is given which role, and told so how.
+//! Rows of the table of frames: the assignment of roles, and the frames that tell it.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use super::support::cluster::Kind;
 use super::support::stage::{Stage, assigned, demoted, drive, granted, meet, on_both, state};
 
 on_both! {
-    coordinate_active_is_granted_when_nobody_drives,
-    coordinate_active_again_is_told_again,
-    coordinate_active_is_refused_when_somebody_drives,
-    coordinate_passive_makes_a_follower_when_somebody_drives,
-    coordinate_passive_of_the_driver_gives_the_role_up,
-    a_driver_by_chance_is_the_one_connected_longest_that_has_spoken,
-    a_driver_by_chance_gives_way_to_any_claim,
-    nobody_drives_by_chance_who_has_never_spoken,
-    every_change_of_role_is_announced_to_every_client,
-    release_control_of_the_driver_is_forwarded_and_frees_the_role,
-    release_control_of_a_follower_is_refused_and_not_forwarded,
+    coordinate_active_is_granted_without_a_controller,
+    a_repeated_coordinate_active_is_answered_again,
+    coordinate_active_is_refused_under_a_controller,
+    coordinate_passive_under_a_controller_makes_a_follower,
+    coordinate_passive_of_the_controller_gives_up_control,
+    the_oldest_client_that_has_spoken_is_provisional_controller,
+    a_provisional_controller_gives_way_to_any_claim,
+    a_silent_client_never_becomes_provisional_controller,
+    every_role_change_is_announced_to_every_client,
+    release_control_of_the_controller_is_forwarded_and_frees_it,
+    release_control_of_a_follower_is_refused,
     confirm_transfer_of_a_client_is_never_forwarded,
-    a_client_with_the_handshake_is_told_by_assign_sync_direction_alone,
-    of_two_claims_at_once_one_is_granted,
-    the_leave_of_the_driver_frees_the_role,
-    a_new_follower_makes_the_relay_ask_the_driver_once_for_its_state,
+    a_client_with_the_handshake_gets_assign_sync_direction_alone,
+    one_of_two_simultaneous_claims_is_granted,
+    the_controllers_leave_frees_control,
+    the_relay_asks_once_for_the_state_for_a_new_follower,
 }
 
 fn active() -> Value {
@@ -35,7 +35,7 @@ fn passive() -> Value {
     json!({ "preferredDirection": "PASSIVE", "reason": "push" })
 }
 
-async fn coordinate_active_is_granted_when_nobody_drives(stage: &Stage) {
+async fn coordinate_active_is_granted_without_a_controller(stage: &Stage) {
     let (a, b) = stage.two().await;
     a.say("coordinate_sync_direction", active()).await;
     let told = a.expect("assign_sync_direction").await;
@@ -51,7 +51,7 @@ async fn coordinate_active_is_granted_when_nobody_drives(stage: &Stage) {
     assert!(b.frames_of("coordinate_sync_direction").is_empty(), "a choice is for the relay only");
 }
 
-async fn coordinate_active_again_is_told_again(stage: &Stage) {
+async fn a_repeated_coordinate_active_is_answered_again(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("coordinate_sync_direction", active()).await;
     granted(&a).await;
@@ -60,23 +60,23 @@ async fn coordinate_active_again_is_told_again(stage: &Stage) {
     assert_eq!(b.frames_of("accept_control").len(), 1, "nothing changed for the others");
 }
 
-async fn coordinate_active_is_refused_when_somebody_drives(stage: &Stage) {
+async fn coordinate_active_is_refused_under_a_controller(stage: &Stage) {
     let a = stage.near("client_a").await;
     drive(&a, &[]).await;
     let b = stage.far("client_b").await;
     assert_eq!(b.expect("accept_control").await["clientId"], "client_a");
     b.say("confirm_transfer", json!({})).await;
     b.say("coordinate_sync_direction", active()).await;
-    // *Refuse*: in one go, so that no phase of an old client is left out.
+    // *Refuse*: all at once, so that no phase of an old client is left out.
     assigned(&b, "ACTIVE").await;
     demoted(&b, "client_a").await;
     assert_eq!(b.expect_rejected("coordinate_sync_direction").await, "control_held");
     a.expect("request_sync").await;
     assert_eq!(stage.active().await, "client_a");
-    assert!(b.frames_of("confirm_transfer").is_empty(), "it never was the driver");
+    assert!(b.frames_of("confirm_transfer").is_empty(), "it never was the controller");
 }
 
-async fn coordinate_passive_makes_a_follower_when_somebody_drives(stage: &Stage) {
+async fn coordinate_passive_under_a_controller_makes_a_follower(stage: &Stage) {
     let a = stage.near("client_a").await;
     drive(&a, &[]).await;
     let b = stage.far("client_b").await;
@@ -86,20 +86,20 @@ async fn coordinate_passive_makes_a_follower_when_somebody_drives(stage: &Stage)
     a.expect("request_sync").await;
     a.say("state_update", state(1)).await;
     b.expect("state_update").await;
-    assert_eq!(b.frames_of("accept_control").len(), 1, "it asked to follow, so it is just told so");
+    assert_eq!(b.frames_of("accept_control").len(), 1, "it asked to follow, so it is only told the role");
 }
 
-async fn coordinate_passive_of_the_driver_gives_the_role_up(stage: &Stage) {
+async fn coordinate_passive_of_the_controller_gives_up_control(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("coordinate_sync_direction", passive()).await;
-    // b has spoken, so somebody drives after all.
+    // b has spoken, so there is a controller again.
     b.expect("release_control").await;
     granted(&b).await;
     assigned(&a, "PASSIVE").await;
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn a_driver_by_chance_is_the_one_connected_longest_that_has_spoken(stage: &Stage) {
+async fn the_oldest_client_that_has_spoken_is_provisional_controller(stage: &Stage) {
     let (a, b, c) = stage.three().await;
     let d = stage.far("client_d").await;
     meet(&[&a, &b, &c], &d).await;
@@ -113,7 +113,7 @@ async fn a_driver_by_chance_is_the_one_connected_longest_that_has_spoken(stage: 
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn a_driver_by_chance_gives_way_to_any_claim(stage: &Stage) {
+async fn a_provisional_controller_gives_way_to_any_claim(stage: &Stage) {
     let (a, b) = stage.two().await;
     a.barrier(&b).await;
     b.say("coordinate_sync_direction", passive()).await;
@@ -125,7 +125,7 @@ async fn a_driver_by_chance_gives_way_to_any_claim(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn nobody_drives_by_chance_who_has_never_spoken(stage: &Stage) {
+async fn a_silent_client_never_becomes_provisional_controller(stage: &Stage) {
     let (a, b) = stage.two().await;
     b.say("coordinate_sync_direction", passive()).await;
     assigned(&b, "PASSIVE").await;
@@ -134,7 +134,7 @@ async fn nobody_drives_by_chance_who_has_never_spoken(stage: &Stage) {
     assert!(a.frames_of("assign_sync_direction").is_empty());
 }
 
-async fn every_change_of_role_is_announced_to_every_client(stage: &Stage) {
+async fn every_role_change_is_announced_to_every_client(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     for client in [&a, &b, &c] {
         client.expect_role("client_a", "active").await;
@@ -150,7 +150,7 @@ async fn every_change_of_role_is_announced_to_every_client(stage: &Stage) {
     }
 }
 
-async fn release_control_of_the_driver_is_forwarded_and_frees_the_role(stage: &Stage) {
+async fn release_control_of_the_controller_is_forwarded_and_frees_it(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("release_control", json!({ "timestamp": 1 })).await;
     for client in [&b, &c] {
@@ -166,7 +166,7 @@ async fn release_control_of_the_driver_is_forwarded_and_frees_the_role(stage: &S
     }
 }
 
-async fn release_control_of_a_follower_is_refused_and_not_forwarded(stage: &Stage) {
+async fn release_control_of_a_follower_is_refused(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("release_control", json!({ "timestamp": 1 })).await;
     assert_eq!(b.expect_rejected("release_control").await, "not_active");
@@ -183,11 +183,11 @@ async fn confirm_transfer_of_a_client_is_never_forwarded(stage: &Stage) {
     }
     b.barrier(&a).await;
     assert_eq!(a.frames_of("confirm_transfer").len(), before);
-    assert!(b.frames_of("rejected").is_empty(), "an automatic answer is no fault");
+    assert!(b.frames_of("rejected").is_empty(), "an automatic answer is not a fault");
     assert_eq!(stage.active().await, "client_a");
 }
 
-async fn a_client_with_the_handshake_is_told_by_assign_sync_direction_alone(stage: &Stage) {
+async fn a_client_with_the_handshake_gets_assign_sync_direction_alone(stage: &Stage) {
     let a = stage.modern_near("client_a").await;
     let b = stage.modern_far("client_b").await;
     a.say("coordinate_sync_direction", active()).await;
@@ -196,7 +196,7 @@ async fn a_client_with_the_handshake_is_told_by_assign_sync_direction_alone(stag
     assigned(&b, "PASSIVE").await;
     b.send(json!({ "type": "accept_control", "clientId": "client_b", "data": {}, "epoch": told["epoch"] })).await;
     let next = b.expect("assign_sync_direction").await;
-    assert_eq!(next["data"]["assignedDirection"], "ACTIVE", "the present epoch is as good as the holder's name");
+    assert_eq!(next["data"]["assignedDirection"], "ACTIVE", "the current epoch works as well as the controller's name");
     assigned(&a, "PASSIVE").await;
     assert!(next["epoch"].as_u64() > told["epoch"].as_u64() && told["epoch"].as_u64() > Some(0), "{told} {next}");
     for client in [&a, &b] {
@@ -207,7 +207,7 @@ async fn a_client_with_the_handshake_is_told_by_assign_sync_direction_alone(stag
     assert!(forwarded.len() <= 1 && b.frames_of("accept_control").is_empty(), "{forwarded:?}");
 }
 
-async fn of_two_claims_at_once_one_is_granted(stage: &Stage) {
+async fn one_of_two_simultaneous_claims_is_granted(stage: &Stage) {
     let (a, b) = stage.two().await;
     tokio::join!(a.say("coordinate_sync_direction", active()), b.say("coordinate_sync_direction", active()),);
     let refused = async |client: &RawClient| client.expect_rejected("coordinate_sync_direction").await;
@@ -224,7 +224,7 @@ async fn of_two_claims_at_once_one_is_granted(stage: &Stage) {
     assert!(winner.frames_of("rejected").is_empty() && loser.frames_of("confirm_transfer").is_empty());
 }
 
-async fn the_leave_of_the_driver_frees_the_role(stage: &Stage) {
+async fn the_controllers_leave_frees_control(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.leave().await;
     b.expect("client_disconnected").await;
@@ -235,7 +235,7 @@ async fn the_leave_of_the_driver_frees_the_role(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn a_new_follower_makes_the_relay_ask_the_driver_once_for_its_state(stage: &Stage) {
+async fn the_relay_asks_once_for_the_state_for_a_new_follower(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("state_update", state(1)).await;
     b.expect("state_update").await;

@@ -1,4 +1,4 @@
-//! Rows of the table of frames: states, questions for them, and types that nobody knows.
+//! Rows of the table of frames: states, requests for them, and unknown types.
 
 use serde_json::{Value, json};
 
@@ -7,37 +7,37 @@ use super::support::cluster::Kind;
 use super::support::stage::{Stage, acknowledge, assigned, demoted, drive, granted, meet, on_both, state};
 
 on_both! {
-    a_state_of_the_driver_goes_to_all_others_byte_for_byte,
+    the_controllers_state_goes_to_all_others_byte_for_byte,
     states_arrive_in_order_and_once,
     a_state_of_an_old_follower_is_a_take,
     a_state_of_a_follower_with_the_handshake_is_refused,
     a_follower_with_the_handshake_pushes_one_initial_state,
     a_state_of_an_older_epoch_is_refused,
-    a_state_that_was_under_way_when_control_moved_is_dropped,
-    a_question_goes_to_all_others_and_the_answer_to_the_asker_alone,
+    a_state_in_flight_when_control_moved_is_dropped,
+    a_request_goes_to_all_and_its_answer_to_the_requester_alone,
     an_answer_that_is_another_state_is_a_take,
-    all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take,
+    one_answer_serves_all_requesters_and_a_second_is_no_take,
     a_client_without_a_state_may_answer_with_any,
     a_take_right_after_an_answer_is_a_take,
-    an_answer_that_the_driver_has_overtaken_is_dropped,
-    an_outdated_answer_of_one_that_has_just_come_back_is_no_take,
-    a_driver_whose_answer_crossed_another_state_is_asked_again,
-    a_late_answer_of_one_that_lost_control_is_no_initial_push,
-    a_driver_that_comes_back_on_another_socket_is_asked_for_its_state,
+    an_answer_that_the_controller_has_overtaken_is_dropped,
+    an_outdated_answer_of_a_returned_client_is_no_take,
+    a_controller_whose_answer_crossed_a_state_is_asked_again,
+    a_late_answer_of_a_former_controller_is_no_initial_push,
+    a_controller_back_on_another_socket_is_asked_for_its_state,
     unknown_types_are_forwarded_byte_for_byte_and_counted,
     unknown_members_are_preserved_byte_for_byte,
-    clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was,
-    clients_without_the_handshake_get_no_member_and_no_type_they_do_not_know,
+    clients_with_the_handshake_get_epoch_and_seq_added,
+    clients_without_the_handshake_get_only_members_they_know,
 }
 
-async fn a_state_of_the_driver_goes_to_all_others_byte_for_byte(stage: &Stage) {
+async fn the_controllers_state_goes_to_all_others_byte_for_byte(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     let text = r#"{ "data" : {"b":1.0,"a":"\u00e9 é","n":1e3},"timestamp":1, "clientId":"client_a","type":"state_update","protocol_version":1,"extra":[ ] }"#;
     a.send_text(text).await;
     assert_eq!(b.expect_raw("state_update").await.text, text);
     assert_eq!(c.expect_raw("state_update").await.text, text);
     b.barrier(&a).await;
-    assert!(a.frames_of("state_update").is_empty(), "not to its sender");
+    assert!(a.frames_of("state_update").is_empty(), "a state does not go to its sender");
 }
 
 async fn states_arrive_in_order_and_once(stage: &Stage) {
@@ -94,7 +94,7 @@ async fn a_follower_with_the_handshake_pushes_one_initial_state(stage: &Stage) {
     assert_eq!(b.expect_rejected("state_update").await, "not_active");
     b.barrier(&a).await;
     assert_eq!(a.frames_of("state_update").len(), 1);
-    assert_eq!(stage.active().await, "client_a", "a push is no claim");
+    assert_eq!(stage.active().await, "client_a", "a push is not a claim");
 }
 
 async fn a_state_of_an_older_epoch_is_refused(stage: &Stage) {
@@ -112,11 +112,11 @@ async fn a_state_of_an_older_epoch_is_refused(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn a_state_that_was_under_way_when_control_moved_is_dropped(stage: &Stage) {
+async fn a_state_in_flight_when_control_moved_is_dropped(stage: &Stage) {
     let (a, b) = stage.driven().await;
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     a.expect("accept_control").await;
-    // Not acknowledged yet: all this counts as sent before.
+    // Not acknowledged yet: all these frames count as sent before.
     a.say("state_update", state(9)).await;
     a.say("offer_control", json!({})).await;
     a.barrier(&b).await;
@@ -128,7 +128,7 @@ async fn a_state_that_was_under_way_when_control_moved_is_dropped(stage: &Stage)
     assert_eq!(b.expect("state_update").await["data"], state(10));
 }
 
-async fn a_question_goes_to_all_others_and_the_answer_to_the_asker_alone(stage: &Stage) {
+async fn a_request_goes_to_all_and_its_answer_to_the_requester_alone(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("state_update", state(3)).await;
     b.expect("state_update").await;
@@ -145,7 +145,7 @@ async fn a_question_goes_to_all_others_and_the_answer_to_the_asker_alone(stage: 
     c.barrier(&b).await;
     assert_eq!((b.frames_of("state_update").len(), c.frames_of("state_update").len()), (1, 1));
     assert!(b.frames_of("rejected").is_empty() && c.frames_of("rejected").is_empty());
-    assert_eq!(stage.active().await, "client_a", "an answer is no claim");
+    assert_eq!(stage.active().await, "client_a", "an answer is not a claim");
 }
 
 async fn an_answer_that_is_another_state_is_a_take(stage: &Stage) {
@@ -159,14 +159,14 @@ async fn an_answer_that_is_another_state_is_a_take(stage: &Stage) {
     assert_eq!(stage.active().await, "client_b");
 }
 
-async fn all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take(stage: &Stage) {
+async fn one_answer_serves_all_requesters_and_a_second_is_no_take(stage: &Stage) {
     let (a, b, c) = stage.driven_with_a_third().await;
     a.say("state_update", state(3)).await;
     b.expect("state_update").await;
     c.expect("state_update").await;
     a.say("request_sync", json!({})).await;
     c.say("request_sync", json!({})).await;
-    // An old client answers every question, so twice, however many its first answer went to.
+    // An old client answers every request, so it answers twice, even if its first answer went to all requesters.
     for _ in 0..2 {
         b.expect("request_sync").await;
     }
@@ -176,7 +176,7 @@ async fn all_who_ask_are_answered_at_once_and_a_second_answer_is_no_take(stage: 
     assert_eq!(c.expect("state_update").await["clientId"], "client_b");
     b.barrier(&a).await;
     assert_eq!(stage.active().await, "client_a");
-    assert_eq!(b.frames_of("assign_sync_direction").len(), 1, "nothing happened to its role");
+    assert_eq!(b.frames_of("assign_sync_direction").len(), 1, "its role has not changed");
 }
 
 async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
@@ -185,7 +185,11 @@ async fn a_client_without_a_state_may_answer_with_any(stage: &Stage) {
     b.expect("request_sync").await;
     b.say("state_update", state(40)).await;
     assert_eq!(a.expect("state_update").await["data"], state(40));
-    assert_eq!(stage.active().await, "client_a", "the seed's pull: the peer's state arrives, then the caller drives");
+    assert_eq!(
+        stage.active().await,
+        "client_a",
+        "the seed's pull: the peer's state arrives, then the caller gets control"
+    );
 }
 
 async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
@@ -193,20 +197,20 @@ async fn a_take_right_after_an_answer_is_a_take(stage: &Stage) {
     a.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
     b.say("state_update", state(1)).await;
-    assert_eq!(a.expect("state_update").await["data"], state(1), "no state has passed: any is an answer");
+    assert_eq!(a.expect("state_update").await["data"], state(1), "no state was sent before: any state is an answer");
     b.say("state_update", state(2)).await;
     granted(&b).await;
     demoted(&a, "client_b").await;
     assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
-async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
+async fn an_answer_that_the_controller_has_overtaken_is_dropped(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("state_update", state(4)).await;
     b.expect("state_update").await;
     a.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
-    // It reads slowly: its answer is written when the driver has long moved on.
+    // It reads slowly: it writes its answer long after the controller has moved on.
     a.say("state_update", state(5)).await;
     b.expect("state_update").await;
     b.say("state_update", state(4)).await;
@@ -215,14 +219,14 @@ async fn an_answer_that_the_driver_has_overtaken_is_dropped(stage: &Stage) {
     assert_eq!(stage.active().await, "client_a");
 }
 
-async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &Stage) {
+async fn an_outdated_answer_of_a_returned_client_is_no_take(stage: &Stage) {
     let (a, b) = (stage.near("client_a").await, stage.near("client_b").await);
     drive(&a, &[&b]).await;
     for step in [1, 2] {
         a.say("state_update", state(step)).await;
         b.expect("state_update").await;
     }
-    // On its last socket it heard of the first state only, and its node has not heard of the session before.
+    // On its last socket it got the first state only, and its node did not know the session before.
     let back = stage.far("client_c").await;
     meet(&[&a, &b], &back).await;
     back.expect("accept_control").await;
@@ -237,10 +241,10 @@ async fn an_outdated_answer_of_one_that_has_just_come_back_is_no_take(stage: &St
     assert_eq!(stage.active().await, "client_a");
     back.say("state_update", state(4)).await;
     granted(&back).await;
-    assert_eq!(a.expect("state_update").await["data"], state(4), "what nobody has said before is a take");
+    assert_eq!(a.expect("state_update").await["data"], state(4), "a new state is a take");
 }
 
-async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stage) {
+async fn a_controller_whose_answer_crossed_a_state_is_asked_again(stage: &Stage) {
     let (a, b) = stage.driven().await;
     a.say("state_update", state(22)).await;
     b.expect("state_update").await;
@@ -251,7 +255,7 @@ async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stag
     demoted(&a, "client_b").await;
     a.expect("state_update").await;
     b.expect("request_sync").await;
-    // What it answers is older than what it shows.
+    // Its answer is older than the state that it shows.
     b.say("state_update", state(22)).await;
     assert_eq!(a.expect("state_update").await["data"], state(22));
     b.expect("request_sync").await;
@@ -259,7 +263,7 @@ async fn a_driver_whose_answer_crossed_another_state_is_asked_again(stage: &Stag
     assert_eq!(a.expect("state_update").await["data"], state(2));
 }
 
-async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage) {
+async fn a_late_answer_of_a_former_controller_is_no_initial_push(stage: &Stage) {
     let (a, b) = modern_two(stage).await;
     a.say("state_update", state(1)).await;
     b.expect("state_update").await;
@@ -270,17 +274,17 @@ async fn a_late_answer_of_one_that_lost_control_is_no_initial_push(stage: &Stage
     assigned(&b, "PASSIVE").await;
     b.say("coordinate_sync_direction", json!({ "preferredDirection": "PASSIVE", "reason": "push" })).await;
     assigned(&b, "PASSIVE").await;
-    // Only now it answers what it was asked as the driver, with a state that was refused meanwhile.
+    // Only now it answers the request that it got as controller, with a state that was refused meanwhile.
     b.say("state_update", state(9)).await;
     b.barrier(&a).await;
     assert!(a.frames_of("state_update").is_empty(), "{}", a.transcript());
     let mut push = b.frame("state_update", state(2));
     push["epoch"] = b.frames_of("assign_sync_direction").last().unwrap()["epoch"].clone();
     b.send(push).await;
-    assert_eq!(a.expect("state_update").await["data"], state(2), "what it pushes carries an epoch");
+    assert_eq!(a.expect("state_update").await["data"], state(2), "its pushed state carries an epoch");
 }
 
-async fn a_driver_that_comes_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
+async fn a_controller_back_on_another_socket_is_asked_for_its_state(stage: &Stage) {
     let (_a, b) = stage.driven().await;
     let again = stage.far("client_a").await;
     again.expect("accept_control").await;
@@ -328,7 +332,7 @@ fn numbers(frame: &Value) -> (u64, u64) {
     (frame["epoch"].as_u64().expect("an epoch"), frame["seq"].as_u64().expect("a seq"))
 }
 
-async fn clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was(stage: &Stage) {
+async fn clients_with_the_handshake_get_epoch_and_seq_added(stage: &Stage) {
     let a = stage.near("client_a").await;
     let b = stage.modern_far("client_b").await;
     let c = stage.modern_near("client_c").await;
@@ -343,7 +347,7 @@ async fn clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was(sta
         a.send_text(r#"{"type":"cursor_moved","clientId":"client_a"}"#).await;
         let (first, second) = (client.expect_raw("state_update").await, client.expect_raw("cursor_moved").await);
         let (epoch, seq) = numbers(&first.json);
-        assert_eq!(Some(epoch), told["epoch"].as_u64(), "the relay's, not the sender's");
+        assert_eq!(Some(epoch), told["epoch"].as_u64(), "the relay's epoch, not the sender's");
         assert!(numbers(&second.json) > (epoch, seq), "{first:?} {second:?}");
         assert!(
             first.text.contains(r#""data":{ "x" : 1.0 }"#) && first.text.contains(r#""mine":"\u00e9""#),
@@ -352,7 +356,7 @@ async fn clients_with_the_handshake_get_epoch_and_seq_and_all_else_as_it_was(sta
     }
 }
 
-async fn clients_without_the_handshake_get_no_member_and_no_type_they_do_not_know(stage: &Stage) {
+async fn clients_without_the_handshake_get_only_members_they_know(stage: &Stage) {
     let (a, b) = stage.driven().await;
     let m = stage.modern_far("client_m").await;
     meet(&[&a, &b], &m).await;

@@ -13,16 +13,16 @@ use super::support::eventually;
 use super::support::stage::{Stage, meet, on_both, state};
 
 on_both! {
-    an_upgrade_without_a_session_is_accepted_and_then_refused,
-    an_upgrade_for_an_unknown_session_is_accepted_and_then_refused,
+    an_upgrade_without_a_session_is_accepted_then_refused,
+    an_upgrade_for_an_unknown_session_is_accepted_then_refused,
     a_refused_upgrade_joins_nothing,
     both_paths_upgrade,
-    the_first_frame_may_come_in_the_packet_of_the_handshake,
+    the_first_frame_may_share_a_packet_with_the_upgrade,
     a_ping_is_answered,
     a_drain_tells_every_client_to_reconnect,
 }
 
-async fn an_upgrade_without_a_session_is_accepted_and_then_refused(stage: &Stage) {
+async fn an_upgrade_without_a_session_is_accepted_then_refused(stage: &Stage) {
     for path in ["/", "/ws", "/?session=", "/ws?client=client_a"] {
         let client = RawClient::connect(&format!("{}{path}", stage.cluster.near().ws()), "client_a").await;
         assert_eq!(client.expect_close().await, (1008, "Session ID required".to_owned()), "{path}");
@@ -30,7 +30,7 @@ async fn an_upgrade_without_a_session_is_accepted_and_then_refused(stage: &Stage
     }
 }
 
-async fn an_upgrade_for_an_unknown_session_is_accepted_and_then_refused(stage: &Stage) {
+async fn an_upgrade_for_an_unknown_session_is_accepted_then_refused(stage: &Stage) {
     let gone = stage.another_session(json!({})).await;
     assert_eq!(stage.cluster.far().delete_session(&gone).await.0, 200);
     for id in ["00000000-0000-4000-8000-000000000000", "nonsense", "..%2F..", &gone] {
@@ -45,7 +45,7 @@ async fn a_refused_upgrade_joins_nothing(stage: &Stage) {
     client.expect_close().await;
     eventually(PATIENCE, async || (stage.cluster.near().metric("connections", &[]).await == 0.0).then_some(())).await;
     let closes = stage.cluster.near().metric("closes_total", &[("reason", "session_not_found")]).await;
-    assert!(closes >= 1.0, "counted by its reason");
+    assert!(closes >= 1.0, "the close is counted by its reason");
 }
 
 async fn both_paths_upgrade(stage: &Stage) {
@@ -77,7 +77,7 @@ fn masked(text: &str) -> Vec<u8> {
     bytes
 }
 
-async fn the_first_frame_may_come_in_the_packet_of_the_handshake(stage: &Stage) {
+async fn the_first_frame_may_share_a_packet_with_the_upgrade(stage: &Stage) {
     let b = stage.far("client_b").await;
     let (address, session) = (stage.cluster.near().address(), &stage.session);
     for path in ["/", "/ws"] {
@@ -129,7 +129,7 @@ async fn a_drain_tells_every_client_to_reconnect(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn a_session_takes_only_so_many_clients() {
+async fn a_session_has_a_limit_of_clients() {
     for kind in [Kind::Embedded, Kind::Redis(2)] {
         let options = Options::default().flag("--max-clients-per-session", "2");
         let stage = Stage::with(kind, options, json!({})).await;
@@ -144,7 +144,7 @@ async fn a_session_takes_only_so_many_clients() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_killed_takes_its_clients_with_it_and_no_others() {
+async fn a_killed_node_takes_only_its_own_clients_with_it() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (a, b) = stage.two().await;
     stage.cluster.near().kill9();

@@ -1,4 +1,4 @@
-//! A store that does what it is asked, and whose answers come late or get lost on the way.
+//! A store that executes every call, and whose answers come late or get lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 use super::support::cluster::PATIENCE;
 use super::support::eventually;
 
-/// The embedded store, behind a line that breaks with the next commit and stays broken until it is mended, and on which
-/// the answers to commits wait while somebody holds it.
+/// The embedded store, behind a line that breaks with the next commit until it is repaired, and on which
+/// the answers to commits wait while the test holds it.
 #[derive(Debug)]
 struct Line {
     store: MemoryStore,
     breaks: AtomicBool,
     broken: AtomicBool,
     slow: Mutex<()>,
-    /// A commit stands, and its answer is on its way.
+    /// A commit was made, and its answer is in flight.
     written: Notify,
 }
 
@@ -115,7 +115,7 @@ fn join_request(session: SessionId) -> JoinRequest {
 }
 
 #[tokio::test]
-async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
+async fn a_place_written_for_a_refused_socket_is_removed() {
     let (relay, line, _inbox) = start(&MemoryBus::new(), &MemoryStore::new(), "a").await;
     let session = relay.create_session(NewSession::default()).await.unwrap().id();
     line.breaks.store(true, Ordering::Release);
@@ -128,7 +128,7 @@ async fn a_place_written_for_a_socket_that_was_refused_is_taken_back() {
 }
 
 #[tokio::test]
-async fn who_joins_between_a_write_and_its_answer_is_heard_of() {
+async fn a_client_that_joins_between_a_write_and_its_answer_is_seen() {
     let (bus, store) = (MemoryBus::new(), MemoryStore::new());
     let (here, line, mut inbox) = start(&bus, &store, "a").await;
     let (there, ..) = start(&bus, &store, "b").await;
@@ -140,7 +140,7 @@ async fn who_joins_between_a_write_and_its_answer_is_heard_of() {
     });
     line.written.notified().await;
     there.join(join_request(session)).await.unwrap();
-    // The news of it is there before the answer.
+    // Its announcement arrives before the answer.
     here.on_delivery(inbox.recv().await.unwrap());
     drop(slow);
     let member = joining.await.unwrap().unwrap();

@@ -19,7 +19,7 @@ async fn becomes(node: &Node, status: u16) {
     eventually(PATIENCE, async || (readiness(node).await.0 == status).then_some(())).await;
 }
 
-/// Runs the relay to its own end.
+/// Runs the relay until it exits by itself.
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gitorial-relay"));
     command.args(["--listen", "127.0.0.1:0", "--log-level", "off"]).args(args).output().expect("it starts")
@@ -33,7 +33,7 @@ fn one_sentence(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_terminated_node_tells_its_clients_to_come_back_elsewhere_and_exits_with_0() {
+async fn a_terminated_node_sends_clients_elsewhere_and_exits_with_0() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (a, b) = stage.driven().await;
     stage.cluster.near().terminate();
@@ -62,7 +62,7 @@ async fn a_wrong_setting_is_one_sentence_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn a_node_that_may_not_wait_for_redis_exits_with_1_and_one_sentence() {
+async fn a_node_that_may_not_wait_for_redis_exits_with_1() {
     let args = ["--redis-url", "redis://127.0.0.1:1", "--redis-fail-fast", "--redis-connect-timeout", "300ms"];
     let output = tokio::task::spawn_blocking(move || run(&args)).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -80,7 +80,7 @@ async fn a_redis_that_may_evict_sessions_is_refused() {
 }
 
 #[tokio::test]
-async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_session_back() {
+async fn sockets_and_their_session_outlive_a_redis_that_loses_all() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     let c = stage.near("client_c").await;
@@ -89,7 +89,7 @@ async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_sess
     c.barrier(&a).await;
     stage.cluster.redis.as_mut().unwrap().stop().await;
 
-    // At first the node goes on serving what it knows.
+    // At first the node still serves the sessions that it knows.
     a.say("state_update", json!({ "step": 1 })).await;
     assert_eq!(c.expect("state_update").await["data"]["step"], 1);
     becomes(stage.cluster.near(), 503).await;
@@ -98,7 +98,7 @@ async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_sess
     let alive = stage.cluster.near().request(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(alive.status(), 200);
 
-    // Then nobody drives, and everybody is told so.
+    // Then there is no controller, and every client is told so.
     a.say("state_update", json!({ "step": 2 })).await;
     assert_eq!(a.expect_rejected("state_update").await, "store_unavailable");
     let (status, body) = stage.cluster.near().answer(Method::GET, &format!("/api/sessions/{}", stage.session)).await;
@@ -115,7 +115,7 @@ async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_sess
         (status == 200 && session["clientCount"] == 3 && session["activeClientId"] == "client_a").then_some(())
     };
     eventually(PATIENCE, restored).await;
-    // The driver drives on, for both nodes. What it says before its node has claimed it again is refused.
+    // The controller keeps control, for both nodes. Its frames are refused until its node has claimed it again.
     let moved = |client: &RawClient| client.frames_of("state_update").iter().any(|frame| frame["data"]["step"] == 3);
     eventually(PATIENCE, async || {
         a.say("state_update", json!({ "step": 3 })).await;
@@ -125,7 +125,7 @@ async fn sockets_outlive_redis_and_a_redis_that_comes_back_empty_gets_their_sess
 }
 
 #[tokio::test]
-async fn a_node_waits_for_redis_and_says_that_it_is_not_ready() {
+async fn a_node_that_waits_for_redis_is_not_ready() {
     let mut redis = RedisFixture::local().await;
     redis.stop().await;
     let url = redis.url().to_owned();
@@ -143,7 +143,7 @@ async fn a_node_waits_for_redis_and_says_that_it_is_not_ready() {
 async fn a_second_signal_stops_at_once() {
     let cluster = Cluster::start(Kind::Embedded, Options::default().flag("--drain-timeout", "60s")).await;
     let session = cluster.near().create_session(json!({})).await;
-    // A client that reads nothing keeps the drain waiting for its goodbye.
+    // A client that reads nothing delays the end of the drain.
     let url = format!(
         "GET /ws?session={session} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );

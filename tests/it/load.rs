@@ -1,4 +1,4 @@
-//! Many states at once: none lost, none twice, none out of order, none touched.
+//! Many states at once: none lost, none twice, none out of order, none changed.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::support::stage::{Stage, drive, meet};
 const SESSIONS: usize = 20;
 const STATES: usize = 500;
 
-/// A state of some 400 bytes, spelt as only a person would.
+/// A state of about 400 bytes, with the irregular spelling of hand-written JSON.
 fn text(client: &str, number: usize) -> String {
     let padding = "x".repeat(200);
     format!(
@@ -39,7 +39,7 @@ async fn play(near: &Node, far: &Node, index: usize) {
     a.barrier(&b).await;
     assert_eq!(b.frames_of("state_update").len(), STATES, "session {index}");
     let own: Vec<Value> = a.frames_of("state_update");
-    assert!(own.is_empty(), "nobody gets its own states back");
+    assert!(own.is_empty(), "no client gets its own states back");
 }
 
 async fn all_at_once(cluster: &Cluster) {
@@ -47,11 +47,11 @@ async fn all_at_once(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn twenty_sessions_of_500_states_on_one_node_arrive_byte_for_byte() {
+async fn ten_thousand_states_on_one_node_arrive_byte_for_byte() {
     all_at_once(&Stage::set(Kind::Embedded).await.cluster).await;
 }
 
 #[tokio::test]
-async fn twenty_sessions_of_500_states_across_two_nodes_arrive_byte_for_byte() {
+async fn ten_thousand_states_across_nodes_arrive_byte_for_byte() {
     all_at_once(&Stage::set(Kind::Redis(2)).await.cluster).await;
 }

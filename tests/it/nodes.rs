@@ -10,10 +10,10 @@ use super::support::cluster::{Cluster, Kind, Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::stage::Stage;
 
-/// By when the death of a node has to be noticed, with the default intervals.
+/// The deadline for noticing the death of a node, with the default intervals.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// Waits for a frame for longer than other tests have to.
+/// Waits for a frame longer than other tests have to.
 async fn hears(client: &RawClient, limit: Duration, what: impl Fn(&Value) -> bool) -> Value {
     eventually(limit, async || client.all().into_iter().find(|frame| what(frame))).await
 }
@@ -23,7 +23,7 @@ fn is(kind: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 #[tokio::test]
-async fn the_death_of_a_node_is_noticed_within_ten_seconds_and_its_drivers_role_is_given_up() {
+async fn a_dead_nodes_controller_loses_control_within_ten_seconds() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (_a, b) = stage.driven().await;
     let died = Instant::now();
@@ -38,13 +38,13 @@ async fn the_death_of_a_node_is_noticed_within_ten_seconds_and_its_drivers_role_
 }
 
 #[tokio::test]
-async fn a_frozen_nodes_driver_moves_nobody_once_another_has_control() {
+async fn a_frozen_nodes_controller_moves_no_client_after_a_transfer() {
     let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     a.say("state_update", json!({ "step": 1 })).await;
     b.expect("state_update").await;
     stage.cluster.near().stop();
-    // On its way while its node is frozen: read when the node wakes up.
+    // In flight while its node is frozen: read when the node wakes up.
     a.say("state_update", json!({ "step": "from a zombie" })).await;
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     hears(&b, NOTICED, is("confirm_transfer")).await;
@@ -52,7 +52,7 @@ async fn a_frozen_nodes_driver_moves_nobody_once_another_has_control() {
     stage.cluster.near().resume();
     let told = a.expect("accept_control").await;
     assert_eq!(told["clientId"], "client_b");
-    // It is back in the session, so the driver is asked where the tutorial stands.
+    // It is back in the session, so the controller is asked for its state.
     b.expect("client_connected").await;
     b.expect("request_sync").await;
     b.say("state_update", json!({ "step": 3 })).await;
@@ -63,7 +63,7 @@ async fn a_frozen_nodes_driver_moves_nobody_once_another_has_control() {
     assert_eq!(b.frames_of("state_update").len(), 1, "{}", b.transcript());
 }
 
-/// A client with the handshake that drives on the first node, an old one that follows on the last.
+/// A client with the handshake that has control on the first node, an old one that follows on the last.
 async fn modern_driver(stage: &Stage) -> (RawClient, Value, RawClient) {
     let (driver, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_a").await;
     let follower = stage.far("client_b").await;
@@ -82,7 +82,7 @@ async fn come_back(node: &Node, stage: &Stage, token: &Value) -> RawClient {
 }
 
 #[tokio::test]
-async fn a_driver_that_is_cut_off_comes_back_on_another_node_and_drives_in_a_new_epoch() {
+async fn a_cut_off_controller_resumes_on_another_node_in_a_new_epoch() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (driver, token, follower) = modern_driver(&stage).await;
     driver.cut();
@@ -94,7 +94,7 @@ async fn a_driver_that_is_cut_off_comes_back_on_another_node_and_drives_in_a_new
     assert_eq!(follower.expect("state_update").await["data"]["step"], 7);
     assert!(follower.frames_of("client_disconnected").is_empty());
 
-    // The token has been used: whoever shows it again is a newcomer.
+    // The token has been used: a client that shows it again is a new client.
     let again = come_back(stage.cluster.near(), &stage, &token).await;
     again.expect("client_connected").await;
     assert!(again.frames_of("assign_sync_direction").is_empty());
@@ -103,7 +103,7 @@ async fn a_driver_that_is_cut_off_comes_back_on_another_node_and_drives_in_a_new
 }
 
 #[tokio::test]
-async fn a_driver_whose_node_is_killed_comes_back_on_another_and_drives_again() {
+async fn a_controller_regains_control_after_its_node_is_killed() {
     let stage = Stage::set(Kind::Redis(2)).await;
     let (_driver, token, follower) = modern_driver(&stage).await;
     stage.cluster.near().kill9();
@@ -116,7 +116,7 @@ async fn a_driver_whose_node_is_killed_comes_back_on_another_and_drives_again() 
 }
 
 #[tokio::test]
-async fn who_does_not_come_back_within_the_grace_period_has_left() {
+async fn a_client_absent_beyond_the_grace_period_has_left() {
     let options = Options::default().flag("--grace-period", "1s");
     let stage = Stage::with(Kind::Redis(2), options, json!({})).await;
     let (driver, token, follower) = modern_driver(&stage).await;
@@ -143,7 +143,7 @@ async fn a_client_that_resumes_evicts_its_older_socket() {
 }
 
 #[tokio::test]
-async fn a_session_outlives_all_its_nodes_but_one_after_the_other() {
+async fn a_session_outlives_its_nodes_lost_one_after_the_other() {
     let mut cluster = Cluster::over_redis(1).await;
     let session = cluster.near().create_session(json!({ "metadata": { "lesson": 1 } })).await;
     let next = cluster.add_node().await;

@@ -1,6 +1,6 @@
-//! Existing clients that disconnect while the relay has something to say to them: none dies of it.
+//! Existing clients that disconnect while the relay has frames for them: no process dies of it.
 //!
-//! After `disconnect()` a client handles what arrives until its socket is closed. A frame that makes it answer then ends a
+//! After `disconnect()` a client handles frames until its socket is closed. A frame that makes it answer then ends a
 //! Node process of the first generation (docs/protocol.md, "Frames that are held").
 
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::support::cluster::{Cluster, Kind, Options};
 use super::support::old_client::{Call, Generation, OldClient, Phase, RECONNECT_DELAY};
 use super::support::slow_network::SlowNetwork;
 
-/// Milliseconds between what the relay answers to and the goodbye.
+/// Milliseconds between the frame that the relay answers and the goodbye.
 const GAPS: [u64; 5] = [0, 1, 2, 5, 20];
 
-/// How many sessions play at once: more would put the goodbyes later than they are meant to be.
+/// How many sessions run at once: with more, the goodbyes would be too late.
 const AT_ONCE: usize = 12;
 
-/// By how much a goodbye may be late to count: this machine may be busy with other tests.
+/// How late a goodbye may be to count: this machine may be busy with other tests.
 const LATE: Duration = Duration::from_millis(10);
 
 macro_rules! situations {
@@ -49,16 +49,16 @@ situations! {
     one_leaves_right_after_it_joined: 40,
 }
 
-/// A session of its own for each repetition, clients of the first generation, and the gap.
+/// Its own session for each repetition, clients of the first generation, and the gap.
 struct Stage<'a> {
-    /// Where the two ends of the cluster are, for these clients.
+    /// The addresses of the two ends of the cluster, for these clients.
     near: &'a str,
     far: &'a str,
     session: String,
     gap: Duration,
 }
 
-/// Plays a situation for every gap, many times.
+/// Runs a situation many times for every gap.
 async fn repeat(kind: Kind, repetitions: usize, situation: impl AsyncFn(Stage<'_>) -> Duration) {
     let cluster = Cluster::start(kind, Options::default()).await;
     for gap in GAPS.map(Duration::from_millis) {
@@ -83,7 +83,7 @@ impl Stage<'_> {
         OldClient::at(self.far, &self.session, Generation::First, name, RECONNECT_DELAY).await
     }
 
-    /// `a` drives and `b` follows, both at step 1, and nothing is held for either.
+    /// `a` has control and `b` follows, both at step 1, and no frame is held for either.
     async fn driven(&self) -> (OldClient, OldClient) {
         let (a, b) = (self.near("a").await, self.far("b").await);
         // An open socket is not in its session yet.
@@ -101,7 +101,7 @@ impl Stage<'_> {
         (a, b)
     }
 
-    /// As [`Stage::leave`], without a word on who has died.
+    /// As [`Stage::leave`], without the check that no process has died.
     async fn leave_somehow(&self, since: Instant, clients: &[&OldClient]) -> Duration {
         sleep_until(since + self.gap).await;
         let late = since.elapsed() - self.gap;
@@ -112,7 +112,7 @@ impl Stage<'_> {
         late
     }
 
-    /// All of them call `disconnect()`, the gap after `since`; how late that was. None of them has died when it is over.
+    /// All clients call `disconnect()`, the gap after `since`, and none has died at the end. Returns how late that was.
     async fn leave(&self, since: Instant, clients: &[&OldClient]) -> Duration {
         let late = self.leave_somehow(since, clients).await;
         if late < LATE {
@@ -173,10 +173,10 @@ async fn one_leaves_right_after_it_joined(stage: &Stage<'_>) -> Duration {
     stage.leave(Instant::now(), &[&c]).await
 }
 
-/// Where the clients are 40 ms away, a goodbye that is on its way when the relay writes cannot be known: what remains is
-/// printed (`cargo test --test it -- --nocapture far_away`), and is nothing for a goodbye right after a take or a refusal.
+/// With clients 40 ms away, the relay cannot know of a goodbye that is in flight when it writes. These deaths are
+/// printed (`cargo test --test it -- --nocapture distant_clients`); there are none for a goodbye right after a take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn far_away_all_leave_right_after_a_take() {
+async fn distant_clients_all_leave_right_after_a_take() {
     const AWAY: Duration = Duration::from_millis(40);
     const REPETITIONS: usize = 20;
     let cluster = Cluster::start(Kind::Redis(2), Options::default()).await;

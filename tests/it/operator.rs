@@ -1,4 +1,4 @@
-//! What an operator has in hand: the program's own commands, the metrics and their page, the log.
+//! The operator's tools: the program's own commands, the metrics and their page, the log.
 
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
@@ -27,7 +27,7 @@ async fn output(mut command: Command) -> Output {
     timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it starts")
 }
 
-/// What it prints, if all is well.
+/// Its output, if it succeeds.
 async fn done(args: &[&str]) -> String {
     good(&output(program(args)).await)
 }
@@ -37,7 +37,7 @@ fn good(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The one sentence that it ends with, with this exit code.
+/// The one sentence that it prints when it fails with this exit code.
 async fn complaint(code: i32, args: &[&str]) -> String {
     bad(code, &output(program(args)).await)
 }
@@ -49,7 +49,7 @@ fn bad(code: i32, output: &Output) -> String {
     text
 }
 
-/// A `watch` at work.
+/// A running `watch`.
 struct Watcher {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
@@ -70,7 +70,7 @@ impl Watcher {
         Self { child, lines, seen: Vec::new() }
     }
 
-    /// The next line that says this.
+    /// The next line that contains this.
     async fn line(&mut self, says: impl Fn(&str) -> bool) -> String {
         let found = async {
             loop {
@@ -107,7 +107,7 @@ async fn client_count(node: &Node, session: &str) -> Value {
 }
 
 #[tokio::test]
-async fn check_config_says_what_counts_and_hides_secrets() {
+async fn check_config_shows_the_settings_and_hides_secrets() {
     let mut command = program(&["check-config", "--session-ttl", "5m", "--session-listing", "admin"]);
     command.env("RELAY_ADMIN_TOKEN", "hunter2hunter2hunter2").env("RELAY_REDIS_URL", "redis://u:hunter2@h:1");
     let text = good(&output(command).await);
@@ -120,7 +120,7 @@ async fn check_config_says_what_counts_and_hides_secrets() {
 }
 
 #[tokio::test]
-async fn check_config_ends_as_serve_does_on_a_wrong_setting() {
+async fn check_config_fails_as_serve_does_on_a_wrong_setting() {
     for args in [&["--session-ttl", "soon"][..], &["--session-listing", "admin"], &["--no-such-setting"]] {
         let checked: Vec<&str> = ["check-config"].iter().chain(args).copied().collect();
         assert_eq!(complaint(2, &checked).await, complaint(2, args).await);
@@ -129,7 +129,7 @@ async fn check_config_ends_as_serve_does_on_a_wrong_setting() {
 
 #[cfg(not(feature = "otlp"))]
 #[tokio::test]
-async fn a_build_that_sends_no_spans_does_not_pretend_to() {
+async fn a_build_without_otlp_rejects_its_setting() {
     for command in ["serve", "check-config"] {
         let text = complaint(2, &[command, "--otlp-endpoint", "http://127.0.0.1:4318"]).await;
         assert!(text.contains("--otlp-endpoint") && text.contains("--features otlp"), "{text}");
@@ -137,12 +137,12 @@ async fn a_build_that_sends_no_spans_does_not_pretend_to() {
 }
 
 #[tokio::test]
-async fn a_healthcheck_asks_for_life_or_for_readiness() {
+async fn a_healthcheck_asks_for_liveness_or_readiness() {
     let cluster = Cluster::embedded().await;
     let url = cluster.near().http();
     assert_eq!(done(&["healthcheck", "--url", &url]).await, format!("{url}/healthz says ok\n"));
     assert_eq!(done(&["healthcheck", "--ready", "--url", &url]).await, format!("{url}/readyz says ready (serving)\n"));
-    // In a container it is where the settings say.
+    // In a container it is at the configured address.
     let mut command = program(&["healthcheck", "--ready"]);
     command.env("RELAY_LISTEN", "127.0.0.1:1").env("RELAY_OPS_LISTEN", cluster.near().address());
     good(&output(command).await);
@@ -163,7 +163,7 @@ async fn a_node_without_its_redis_is_healthy_and_not_ready() {
 }
 
 #[tokio::test]
-async fn a_session_is_created_shown_and_deleted_from_the_command_line() {
+async fn the_command_line_creates_shows_and_deletes_a_session() {
     let cluster = Cluster::embedded().await;
     let url = cluster.near().http();
     let metadata = r#"{"tutorial":  "t"}"#;
@@ -204,7 +204,7 @@ async fn a_session_is_created_shown_and_deleted_from_the_command_line() {
 }
 
 #[tokio::test]
-async fn sessions_are_listed_to_whom_the_node_lists_them() {
+async fn sessions_are_listed_only_as_the_node_allows() {
     let token = "0123456789abcdef";
     let admin = Options::default().flag("--session-listing", "admin").flag("--admin-token", token);
     let cluster = Cluster::start(Kind::Embedded, admin).await;
@@ -242,7 +242,7 @@ async fn no_error_repeats_a_session_id() {
 }
 
 #[tokio::test]
-async fn a_watcher_is_told_what_happens_and_follows_its_session_to_another_node() {
+async fn a_watcher_reports_events_and_follows_its_session_elsewhere() {
     let cluster = Cluster::start(Kind::Redis(2), Options::short_leases()).await;
     let (near, far) = (cluster.near(), cluster.far());
     let session = near.create_session(json!({})).await;
@@ -281,12 +281,12 @@ async fn a_watcher_is_told_what_happens_and_follows_its_session_to_another_node(
 }
 
 #[tokio::test]
-async fn a_watcher_that_is_interrupted_leaves_and_is_content() {
+async fn an_interrupted_watcher_leaves_with_success() {
     let cluster = Cluster::embedded().await;
     let session = cluster.near().create_session(json!({})).await;
     let mut watcher = Watcher::start(&["watch", &session, "--url", &cluster.near().http()]);
     watcher.line(|line| line.contains("Z watching as watch-")).await;
-    // It is one of the session's clients, and asks for nothing.
+    // It is one of the session's clients, and sends no claims.
     assert_eq!(client_count(cluster.near(), &session).await, 1);
     let client = RawClient::join(cluster.near(), &session, "client_a").await;
     watcher.line(|line| line.ends_with(" joined")).await;
@@ -300,7 +300,7 @@ async fn a_watcher_that_is_interrupted_leaves_and_is_content() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_there_cannot_be_watched() {
+async fn a_missing_session_cannot_be_watched() {
     let cluster = Cluster::embedded().await;
     let id = "0d6c36c4-9b7c-4ad5-8b0a-3f3f4d0d4a11";
     let text = complaint(1, &["watch", id, "--url", &cluster.near().http()]).await;
@@ -308,7 +308,7 @@ async fn a_session_that_is_not_there_cannot_be_watched() {
 }
 
 #[tokio::test]
-async fn completions_know_every_command_and_setting() {
+async fn completions_have_every_command_and_setting() {
     for shell in ["bash", "zsh", "fish"] {
         let script = done(&["completions", shell]).await;
         for word in
@@ -357,14 +357,14 @@ fn documented(page: &str) -> Metrics {
 }
 
 #[tokio::test]
-async fn the_page_about_metrics_and_a_fresh_node_agree() {
+async fn the_metrics_page_matches_a_fresh_node() {
     let cluster = Cluster::over_redis(1).await;
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     assert_eq!(documented(&page), scraped(&cluster.near().metrics().await));
 }
 
 #[tokio::test]
-async fn a_node_shows_that_it_serves_and_who_came() {
+async fn metrics_show_readiness_and_connections() {
     let cluster = Cluster::embedded().await;
     let node = cluster.near();
     assert_eq!((node.metric("ready", &[]).await, node.metric("draining", &[]).await), (1.0, 0.0));
@@ -403,7 +403,7 @@ async fn a_round_trip_to_redis_is_timed_once() {
     for _ in 0..5 {
         node.create_session(json!({})).await;
     }
-    // A command may just be under way between its two counts.
+    // A command may be between its two counts.
     eventually(PATIENCE, async || {
         let (timed, sent) = heartbeats_aside().await;
         (timed == sent && sent > 10.0).then_some(())
@@ -412,7 +412,7 @@ async fn a_round_trip_to_redis_is_timed_once() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_is_one_line_with_all_that_it_did() {
+async fn an_ended_connection_is_one_log_line_with_its_counters() {
     let cluster = Cluster::start(Kind::Embedded, Options::default().flag("--log-format", "json")).await;
     let node = cluster.near();
     let session = node.create_session(json!({})).await;
@@ -444,7 +444,7 @@ async fn a_connection_that_ends_is_one_line_with_all_that_it_did() {
 }
 
 #[tokio::test]
-async fn the_page_about_commands_has_every_one() {
+async fn the_operations_page_has_every_command() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     for (args, prefix) in [(&["--help"][..], ""), (&["session", "--help"], "session ")] {
         let help = done(args).await;
@@ -458,7 +458,7 @@ async fn the_page_about_commands_has_every_one() {
 }
 
 #[tokio::test]
-async fn selftest_sends_a_frame_from_node_to_node_and_leaves_nothing_behind() {
+async fn selftest_sends_a_frame_between_nodes_and_cleans_up() {
     let cluster = Cluster::start(Kind::Redis(2), Options::default().flag("--session-listing", "public")).await;
     let (near, far) = (cluster.near().http(), cluster.far().http());
     let said = done(&["selftest", "--url", &near, "--url", &far, "--nodes", "2"]).await;
@@ -476,7 +476,7 @@ async fn selftest_says_what_is_missing() {
     assert!(few.contains("1 of 2 nodes"), "{few}");
     let other = Cluster::embedded().await;
     let apart = complaint(1, &["selftest", "--url", &near, "--url", &other.near().http()]).await;
-    assert!(apart.contains("ended the connection"), "two embedded stores know nothing of each other: {apart}");
+    assert!(apart.contains("ended the connection"), "two embedded stores do not share sessions: {apart}");
     let away = complaint(1, &["selftest", "--url", "http://127.0.0.1:9"]).await;
     assert!(away.contains("cannot be reached"), "{away}");
 }

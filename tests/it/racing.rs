@@ -1,4 +1,4 @@
-//! Sixteen clients race for control from three nodes: never two that can move the others.
+//! Sixteen clients race for control from three nodes: there are never two controllers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn duration() -> Duration {
     Duration::from_secs(seconds.unwrap_or(15))
 }
 
-/// What a client believes of itself, from what it was told.
+/// A client's belief about its role, from the frames that it got.
 #[derive(Default)]
 struct Belief {
     read: usize,
@@ -49,7 +49,7 @@ impl Racer {
         Self { client, modern, belief: Mutex::default() }
     }
 
-    /// Takes in what it was told; how often an old client has to acknowledge that it lost control.
+    /// Handles new frames. Returns how often an old client has to acknowledge that it lost control.
     fn read(&self) -> usize {
         let mut belief = self.belief.lock();
         let frames = self.client.all();
@@ -86,7 +86,7 @@ impl Racer {
         self.client.send(frame).await;
     }
 
-    /// Acknowledges, drives if it believes to, claims if not.
+    /// Acknowledges, then sends a state if it believes that it has control, and claims it if not.
     async fn act(&self, turn: usize, may_claim: bool) {
         for _ in 0..self.read() {
             self.say("confirm_transfer", json!({ "toClientId": "x", "timestamp": 1 })).await;
@@ -119,7 +119,7 @@ impl Racer {
     }
 }
 
-/// The states that one receiver saw: per epoch one sender, epochs and each sender's numbers only rise.
+/// The states that one receiver saw: one sender per epoch; epochs and each sender's numbers only rise.
 fn check(receiver: &RawClient, senders: &mut HashMap<u64, String>) -> usize {
     let (mut last_epoch, mut last_number) = (0, HashMap::<String, u64>::new());
     let states = receiver.frames_of("state_update");
@@ -139,7 +139,7 @@ fn check(receiver: &RawClient, senders: &mut HashMap<u64, String>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_clients_racing_from_three_nodes_are_never_two_controllers() {
+async fn sixteen_racing_clients_never_give_two_controllers() {
     let cluster = Cluster::over_redis(3).await;
     let session = cluster.near().create_session(json!({})).await;
     let mut racers = Vec::new();
@@ -154,7 +154,7 @@ async fn sixteen_clients_racing_from_three_nodes_are_never_two_controllers() {
             while racing.load(Ordering::Relaxed) {
                 turn += 1;
                 racer.act(turn, true).await;
-                // The pace of an eager person; the race is in the relay, not in the sockets.
+                // The pace of an eager user; the race is in the relay, not in the sockets.
                 tokio::time::sleep(Duration::from_millis(8)).await;
             }
         })
@@ -165,7 +165,7 @@ async fn sixteen_clients_racing_from_three_nodes_are_never_two_controllers() {
     racing.store(false, Ordering::Relaxed);
     join_all(tasks).await;
 
-    // Quiet: who is told to drive is who drives, and nobody else believes to.
+    // Quiet: the client that was told so has control, and no other client believes that it has.
     let agreed = eventually(PATIENCE, async || {
         for racer in &racers {
             for _ in 0..racer.read() {

@@ -1,4 +1,4 @@
-//! What clients and callers get while Redis is away, and how everything is put right when it is back
+//! The answers to clients and callers while Redis is away, and the recovery when it is back
 //! (docs/reliability.md, "When Redis is away").
 
 use reqwest::Method;
@@ -30,7 +30,7 @@ async fn is_asked(client: &RawClient, known: usize, step: u64) {
 }
 
 #[tokio::test]
-async fn each_call_gets_503_and_each_socket_1013_and_no_socket_is_lost() {
+async fn calls_get_503_new_sockets_1013_and_open_sockets_stay() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -52,11 +52,11 @@ async fn each_call_gets_503_and_each_socket_1013_and_no_socket_is_lost() {
 }
 
 #[tokio::test]
-async fn each_frame_that_needs_a_decision_is_refused_and_all_others_pass() {
+async fn frames_that_need_a_decision_are_refused_and_others_pass() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
-    // What decides nothing goes on between the clients of one node, under the lease that it still holds.
+    // Frames that need no decision still pass between the clients of one node, under the lease that it still holds.
     a.say("state_update", json!({ "step": 1 })).await;
     assert_eq!(b.expect("state_update").await["data"]["step"], 1);
     b.say("request_sync", json!({})).await;
@@ -81,7 +81,7 @@ async fn each_frame_that_needs_a_decision_is_refused_and_all_others_pass() {
 }
 
 #[tokio::test]
-async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
+async fn the_controller_is_told_that_it_lost_control_after_its_lease() {
     let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -94,7 +94,7 @@ async fn when_the_lease_is_over_the_driver_is_told_that_it_drives_no_more() {
 }
 
 #[tokio::test]
-async fn a_state_that_was_refused_is_asked_for_when_redis_is_back() {
+async fn a_refused_state_is_asked_for_when_redis_is_back() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
@@ -108,11 +108,11 @@ async fn a_state_that_was_refused_is_asked_for_when_redis_is_back() {
 }
 
 #[tokio::test]
-async fn who_believes_to_drive_because_its_claim_could_not_be_decided_is_told_the_truth_when_redis_is_back() {
+async fn a_client_with_an_undecided_claim_is_corrected_later() {
     let mut stage = Stage::with(Kind::Redis(2), impatient(), json!({})).await;
     let (a, b) = stage.driven().await;
     redis(&mut stage).pause();
-    // An existing client takes control silently: its first state says so, and it does not know that it was refused.
+    // An existing client takes control silently, by its first state, and does not know that it was refused.
     b.say("state_update", json!({ "step": "refused" })).await;
     assert_eq!(b.expect_rejected("state_update").await, "store_unavailable");
     let asked = a.frames_of("request_sync").len();
@@ -125,7 +125,7 @@ async fn who_believes_to_drive_because_its_claim_could_not_be_decided_is_told_th
 }
 
 #[tokio::test]
-async fn who_believes_to_have_let_go_is_told_that_it_still_drives() {
+async fn a_client_with_an_undecided_release_is_told_it_has_control() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let a = stage.modern_near("client_a").await;
     a.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "test" })).await;
@@ -138,7 +138,7 @@ async fn who_believes_to_have_let_go_is_told_that_it_still_drives() {
 }
 
 #[tokio::test]
-async fn a_refused_state_that_answers_a_question_is_no_take() {
+async fn a_refused_state_in_answer_to_a_request_is_no_take() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let (a, b, c) = stage.driven_with_a_third().await;
     redis(&mut stage).pause();
@@ -148,7 +148,7 @@ async fn a_refused_state_that_answers_a_question_is_no_take() {
     redis(&mut stage).resume();
     demoted(&b, "client_a").await;
     b.barrier(&a).await;
-    // An existing client answers with the last state that it sent, whatever became of it.
+    // An existing client answers with the last state that it sent, even if that was refused.
     c.say("request_sync", json!({})).await;
     b.expect("request_sync").await;
     b.say("state_update", refused.clone()).await;
@@ -159,7 +159,7 @@ async fn a_refused_state_that_answers_a_question_is_no_take() {
 }
 
 #[tokio::test]
-async fn a_handshake_whose_token_could_not_be_kept_is_tried_again() {
+async fn a_handshake_whose_token_could_not_be_stored_is_retried() {
     let mut stage = Stage::with(Kind::Redis(1), impatient(), json!({})).await;
     let near = stage.near("client_a").await;
     let url = format!("{}/ws?session={}&client=client_b", stage.cluster.near().ws(), stage.session);
@@ -172,7 +172,7 @@ async fn a_handshake_whose_token_could_not_be_kept_is_tried_again() {
     redis(&mut stage).resume();
 }
 
-/// Joins until it is in; what it was refused with on the way.
+/// Joins until it is accepted. Returns the refusals before that.
 async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)>) {
     let mut refusals = Vec::new();
     let deadline = Instant::now() + PATIENCE;
@@ -186,18 +186,18 @@ async fn join_at_last(node: &Node, query: &str) -> (RawClient, Vec<(u16, String)
         }
         refusals.push(client.expect_close().await);
     }
-    panic!("it is never let in: {refusals:?}");
+    panic!("it is never accepted: {refusals:?}");
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_unknown() {
+async fn an_empty_redis_loses_no_session_of_a_connected_client() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
     let (c, ack) = RawClient::join_modern(stage.cluster.near(), &stage.session, "client_c").await;
     let token = ack["resume"].as_str().unwrap().to_owned();
     c.cut();
     redis(&mut stage).restart().await;
-    // At once, before any heartbeat has noticed; and on a node that cannot know what was there before.
+    // At once, before any heartbeat has noticed; and on a node that cannot know the lost data.
     let query = format!("session={}&client=client_c&resume={token}", stage.session);
     let fresh = stage.cluster.add_node().await;
     let known = join_at_last(stage.cluster.node(0), &query);
@@ -208,7 +208,7 @@ async fn a_redis_that_comes_back_empty_makes_no_session_of_a_connected_client_un
 }
 
 #[tokio::test]
-async fn followers_that_resume_after_redis_came_back_empty_follow_on() {
+async fn followers_that_resume_on_an_empty_redis_stay_followers() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let mut pairs = Vec::new();
     for _ in 0..15 {
@@ -240,7 +240,7 @@ async fn followers_that_resume_after_redis_came_back_empty_follow_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
+async fn no_grant_while_the_store_may_have_lost_the_controller() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let a = stage.modern_near("client_a").await;
     let b = stage.modern_far("client_b").await;
@@ -248,12 +248,12 @@ async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
     assigned(&a, "ACTIVE").await;
     assigned(&b, "PASSIVE").await;
     redis(&mut stage).restart().await;
-    // One node or the other has restored the session; until the lease is over nobody may take it.
+    // One of the nodes has restored the session; until the lease is over no client may take control.
     eventually(PATIENCE, async || (stage.cluster.far().get_session(&stage.session).await.0 == 200).then_some(())).await;
     let take = async || b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     take().await;
     assert_eq!(b.expect_rejected("accept_control").await, "store_unavailable");
-    // Then as always.
+    // Afterwards control is granted as usual.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let refused = b.frames_of("rejected").len();
@@ -265,15 +265,15 @@ async fn nothing_is_granted_while_the_store_may_have_forgotten_who_drives() {
         if granted.await {
             break;
         }
-        assert!(Instant::now() < deadline, "control is granted when nothing is in doubt any more");
+        assert!(Instant::now() < deadline, "control is granted after the doubt");
     }
 }
 
 #[tokio::test]
-async fn a_node_that_starts_after_a_failover_grants_nothing_either() {
+async fn a_node_that_starts_after_a_failover_grants_nothing() {
     let mut stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (_a, _b) = stage.driven().await;
-    // What a replica does that takes its primary's place.
+    // A replica that replaces its primary does the same.
     for words in [["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]] {
         assert!(redis(&mut stage).command(&words).starts_with("+OK"));
     }
@@ -284,7 +284,7 @@ async fn a_node_that_starts_after_a_failover_grants_nothing_either() {
 }
 
 #[tokio::test]
-async fn the_followers_of_a_node_that_was_given_up_are_brought_up_to_date() {
+async fn followers_on_a_node_declared_dead_are_brought_up_to_date() {
     let stage = Stage::with(Kind::Redis(2), Options::short_leases(), json!({})).await;
     let (b, a) = stage.two().await;
     let c = stage.modern_near("client_c").await;

@@ -1,4 +1,4 @@
-//! What a session is, from its creation to its end, over all nodes (docs/protocol.md, "Sessions").
+//! A session from its creation to its end, over all nodes (docs/protocol.md, "Sessions").
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::support::stage::{Stage, demoted, drive, granted, on_both, state};
 
 on_both! {
     clients_are_counted_over_all_nodes,
-    the_driver_is_named,
+    the_controller_is_named,
     a_delete_closes_every_socket_on_every_node,
     an_expiry_closes_every_socket_on_every_node,
     an_expired_session_is_not_found,
@@ -19,7 +19,7 @@ on_both! {
     a_session_outlives_its_clients,
     sessions_do_not_hear_each_other,
     both_spellings_of_a_strategy_are_the_same,
-    many_joins_and_leaves_leave_nothing_behind,
+    joins_and_leaves_leave_nothing_behind,
 }
 
 async fn count(stage: &Stage, expected: usize) {
@@ -44,7 +44,7 @@ async fn clients_are_counted_over_all_nodes(stage: &Stage) {
     count(stage, 0).await;
 }
 
-async fn the_driver_is_named(stage: &Stage) {
+async fn the_controller_is_named(stage: &Stage) {
     let (a, b) = stage.driven().await;
     assert_eq!(stage.active().await, "client_a");
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
@@ -69,7 +69,7 @@ async fn a_delete_closes_every_socket_on_every_node(stage: &Stage) {
     }
 }
 
-/// Two clients, one on each end, in a session that lives for so long without activity.
+/// Two clients, one on each end, in a session that lives this long without activity.
 async fn short_lived(stage: &Stage, life: Duration) -> (String, RawClient, RawClient) {
     let session = stage.another_session(json!({ "expiresIn": life.as_millis() as u64 })).await;
     let a = stage.seat(stage.cluster.near(), &session, "client_a").await;
@@ -97,7 +97,7 @@ async fn an_expired_session_is_not_found(stage: &Stage) {
 async fn activity_keeps_a_session_alive(stage: &Stage) {
     let (session, a, b) = short_lived(stage, Duration::from_secs(3)).await;
     let idle = stage.another_session(json!({ "expiresIn": 3_000 })).await;
-    // As long as the idle one lives and somewhat longer.
+    // Somewhat longer than the idle session lives.
     eventually(PATIENCE, async || {
         a.barrier(&b).await;
         (stage.cluster.far().get_session(&idle).await.0 == 404).then_some(())
@@ -153,7 +153,7 @@ async fn both_spellings_of_a_strategy_are_the_same(stage: &Stage) {
     }
 }
 
-async fn many_joins_and_leaves_leave_nothing_behind(stage: &Stage) {
+async fn joins_and_leaves_leave_nothing_behind(stage: &Stage) {
     for _ in 0..25 {
         let joins = (0..20).map(|number| async move {
             let id = format!("client_{number}");
@@ -177,7 +177,7 @@ async fn many_joins_and_leaves_leave_nothing_behind(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn ids_of_sessions_stand_neither_in_logs_nor_in_metrics() {
+async fn session_ids_appear_neither_in_logs_nor_in_metrics() {
     for kind in [Kind::Embedded, Kind::Redis(2)] {
         let options = Options::default().env("RUST_LOG", "gitorial_relay=trace,warn").env("RELAY_LOG_FORMAT", "json");
         let stage = Stage::with(kind, options, json!({ "metadata": "a-secret-of-its-creator" })).await;

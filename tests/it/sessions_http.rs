@@ -7,14 +7,14 @@ use super::support::cluster::{Kind, Options};
 use super::support::stage::{Stage, on_both};
 
 on_both! {
-    a_session_is_created_and_its_place_named,
+    creating_a_session_returns_its_location,
     a_session_may_be_created_without_a_body,
     metadata_is_any_json_and_comes_back_as_it_was,
-    a_caller_never_chooses_an_id,
+    a_caller_cannot_choose_an_id,
     ids_are_long_random_and_fit_into_a_url,
     times_are_rfc_3339_with_milliseconds_and_z,
     unknown_members_of_a_request_are_ignored,
-    a_request_that_is_wrong_is_refused_with_a_sentence_and_a_code,
+    a_wrong_request_is_refused_with_a_sentence_and_a_code,
     a_session_is_the_same_on_every_node,
     an_unknown_session_is_not_found,
     a_deleted_session_is_not_found,
@@ -31,7 +31,7 @@ async fn post(stage: &Stage, body: &str) -> (StatusCode, Value) {
     (answer.status(), answer.json().await.expect("json"))
 }
 
-async fn a_session_is_created_and_its_place_named(stage: &Stage) {
+async fn creating_a_session_returns_its_location(stage: &Stage) {
     let request =
         stage.cluster.near().request(Method::POST, SESSIONS).json(&json!({ "metadata": { "tutorial": "t" } }));
     let answer = request.send().await.expect("an answer");
@@ -52,7 +52,7 @@ async fn a_session_may_be_created_without_a_body(stage: &Stage) {
     for body in ["", "{}"] {
         let (status, session) = post(stage, body).await;
         assert_eq!(status, StatusCode::CREATED, "{session}");
-        assert!(session.get("metadata").is_none(), "absent when none was given: {session}");
+        assert!(session.get("metadata").is_none(), "no metadata was given: {session}");
     }
 }
 
@@ -63,7 +63,7 @@ async fn metadata_is_any_json_and_comes_back_as_it_was(stage: &Stage) {
     }
 }
 
-async fn a_caller_never_chooses_an_id(stage: &Stage) {
+async fn a_caller_cannot_choose_an_id(stage: &Stage) {
     let mine = "11111111-1111-4111-8111-111111111111";
     let (status, session) = post(stage, &json!({ "id": mine, "sessionId": mine }).to_string()).await;
     assert_eq!(status, StatusCode::CREATED);
@@ -108,7 +108,7 @@ fn is_an_error(body: &Value) -> bool {
     sentence && code
 }
 
-async fn a_request_that_is_wrong_is_refused_with_a_sentence_and_a_code(stage: &Stage) {
+async fn a_wrong_request_is_refused_with_a_sentence_and_a_code(stage: &Stage) {
     for body in
         ["{", "[]", "nonsense", r#"{"conflictResolution":"dice"}"#, r#"{"expiresIn":"soon"}"#, r#"{"expiresIn":-1}"#]
     {
@@ -178,7 +178,7 @@ async fn browsers_of_other_origins_may_call(stage: &Stage) {
     for path in [one.as_str(), "/api/sessions/nonsense"] {
         let request = stage.cluster.near().request(Method::GET, path).header("origin", "https://example.org");
         let answer = request.send().await.expect("an answer");
-        assert!(answer.headers().contains_key("access-control-allow-origin"), "errors too: {path}");
+        assert!(answer.headers().contains_key("access-control-allow-origin"), "errors have the header too: {path}");
     }
 }
 
@@ -193,7 +193,7 @@ async fn health_and_metrics_answer(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn the_list_of_sessions_is_for_admins_or_for_all_if_the_operator_says_so() {
+async fn the_session_list_is_for_admins_unless_it_is_public() {
     let admin = Options::default().flag("--session-listing", "admin").flag("--admin-token", "letmein-letmein-letmein");
     let stage = Stage::with(Kind::Embedded, admin, json!({})).await;
     let list = async |token: Option<&str>| {
@@ -223,7 +223,7 @@ async fn the_list_of_sessions_is_for_admins_or_for_all_if_the_operator_says_so()
 }
 
 #[tokio::test]
-async fn origins_that_the_operator_does_not_name_are_kept_out() {
+async fn origins_that_are_not_configured_are_refused() {
     let options = Options::default().flag("--allowed-origins", "https://tutorials.example");
     let stage = Stage::with(Kind::Embedded, options, json!({})).await;
     let allowed = async |origin: &str| {

@@ -1,4 +1,4 @@
-//! Two clients on two nodes do the same thing at the same time: what comes of it is what would have come of one after the
+//! Two clients on two nodes do the same thing at the same time: the result is the same as if one had come after the
 //! other.
 
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::support::cluster::{Cluster, Kind, Options, PATIENCE};
 use super::support::eventually;
 use super::support::old_client::{Call, Generation, OldClient, Phase};
 
-/// Milliseconds between the one and the other.
+/// Milliseconds between the two clients.
 const GAPS: [u64; 5] = [0, 1, 2, 5, 20];
 
-/// How many sessions play at once.
+/// How many sessions run at once.
 const AT_ONCE: usize = 16;
 
-/// Plays a scene so often at each gap, each time in a session of its own.
+/// Runs a scene this often at each gap, each time in its own session.
 async fn repeat(kind: Kind, repetitions: usize, scene: impl AsyncFn(&Cluster, String, Duration)) {
     let cluster = Cluster::start(kind, Options::default()).await;
     for gap in GAPS.map(Duration::from_millis) {
@@ -42,7 +42,7 @@ async fn both_push(cluster: &Cluster, session: &str, pair: (Generation, Generati
     }
     a.call(Call::Push);
     sleep(gap).await;
-    // Who was given a role meanwhile cannot ask for one.
+    // A client that was given a role meanwhile cannot ask for one.
     if b.phase() == Phase::Idle {
         b.call(Call::Push);
     }
@@ -98,34 +98,34 @@ async fn both_join_under_one_name(cluster: &Cluster, session: String, gap: Durat
     };
     let ((_a, first), (_b, second)) = join(RawClient::join_modern(cluster.near(), &session, "editor"), late).await;
     let names = [&first["clientId"], &second["clientId"]];
-    assert_ne!(names[0], names[1], "two clients of one name");
+    assert_ne!(names[0], names[1], "two clients have one name");
     assert!(names.contains(&&json!("editor")), "{names:?}");
     let counted = async || cluster.far().get_session(&session).await.1["clientCount"].clone();
     eventually(PATIENCE, async || (counted().await == 2).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_one_drives_on_one_node() {
+async fn two_pushes_on_one_node_give_one_controller() {
     repeat(Kind::Embedded, 50, async |cluster, session, gap| old_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_on_two_nodes_one_drives() {
+async fn two_pushes_on_two_nodes_give_one_controller() {
     repeat(Kind::Redis(2), 200, async |cluster, session, gap| old_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_push_with_the_handshake_one_drives() {
+async fn two_pushes_with_the_handshake_give_one_controller() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| modern_clients_push(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_both_pull_one_drives_and_one_follows() {
+async fn two_pulls_give_one_controller_and_one_follower() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_pull(cluster, session, gap).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_join_under_one_name_get_two() {
+async fn two_clients_that_join_under_one_name_get_two_names() {
     repeat(Kind::Redis(2), 50, async |cluster, session, gap| both_join_under_one_name(cluster, session, gap).await)
         .await;
 }

@@ -1,4 +1,4 @@
-//! A client that never reads harms nobody but itself, and costs a bounded amount of memory.
+//! A client that never reads harms no other client, and costs a bounded amount of memory.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::support::cluster::PATIENCE;
 use super::support::eventually;
 use super::support::stage::Stage;
 
-/// What the kernel keeps for a socket that is not read.
+/// The kernel's buffer for a socket that is not read.
 const USUAL_BUFFER: u32 = 128 * 1024;
 
-/// What the relay may keep for one slow reader: the queue's soft limit and one frame over it, the writer's buffer and as
-/// much again for what the allocator keeps; the rest is the kernel's.
+/// The relay's memory for one slow reader: the queue's soft limit and one frame over it, the writer's buffer, and
+/// the same again for the allocator. The rest is the kernel's.
 const BOUND_KIB: u64 = 4 * 1024;
 
 async fn with_a_deaf_client(stage: &Stage) -> (RawClient, RawClient, TcpStream) {
@@ -26,13 +26,13 @@ async fn with_a_deaf_client(stage: &Stage) -> (RawClient, RawClient, TcpStream) 
 }
 
 #[tokio::test]
-async fn a_follower_that_never_reads_is_spared_old_states_and_delays_nobody() {
+async fn a_follower_that_never_reads_skips_states_and_delays_no_other() {
     let stage = Stage::set(Kind::Embedded).await;
     let (a, b, _deaf) = with_a_deaf_client(&stage).await;
     let before = stage.cluster.near().resident_kib();
     let padding = "x".repeat(8 * 1024);
-    // 32 MiB: far more than the kernel keeps for a socket. No more than 256 KiB at once, half of what may wait for one
-    // that reads before it, too, is spared old states: on a busy machine it is as slow as the machine.
+    // 32 MiB: far more than the kernel buffers for a socket. At most 256 KiB at once, half of the queue limit: on a
+    // busy machine the other reader is slow too, and must not skip states.
     for step in 0..4096 {
         a.say("state_update", json!({ "step": step, "padding": padding })).await;
         if step % 32 == 31 {

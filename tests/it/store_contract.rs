@@ -1,4 +1,4 @@
-//! What every store keeps, and what the one in Redis keeps when Redis does not.
+//! The contract of every store, and that of the Redis store while Redis fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ async fn a_stale_caller_is_refused_and_changes_nothing(store: impl Store) {
     assert_eq!((after.session.core.epoch, after.session.rosters), (Epoch(1), BTreeMap::new()));
 }
 
-async fn what_was_read_from_another_server_is_not_written_over(store: impl Store) {
+async fn a_commit_based_on_another_server_is_refused(store: impl Store) {
     let id = created(&store, KEEP).await;
     let base = found(&store, id).await.base;
     let elsewhere = Base { server: "another".to_owned(), ..base.clone() };
@@ -126,7 +126,7 @@ async fn what_was_read_from_another_server_is_not_written_over(store: impl Store
     assert!(matches!(store.commit(id, of_core(1, base)).await.expect("answer"), Committed::Done { .. }));
 }
 
-/// Adds one to the epoch, twenty times, however often another comes first.
+/// Adds one to the epoch, twenty times, and retries when another commit comes first.
 async fn increment<S: Store>(store: Arc<S>, id: SessionId) {
     for _ in 0..20 {
         loop {
@@ -139,7 +139,7 @@ async fn increment<S: Store>(store: Arc<S>, id: SessionId) {
     }
 }
 
-async fn of_two_committers_one_wins_and_no_increment_is_lost(store: impl Store + 'static) {
+async fn concurrent_commits_lose_no_increment(store: impl Store + 'static) {
     let id = created(&store, KEEP).await;
     let base = found(&store, id).await.base;
     let (one, two) = tokio::join!(store.commit(id, of_core(0, base.clone())), store.commit(id, of_core(0, base)));
@@ -190,7 +190,7 @@ async fn an_empty_roster_is_removed_with_its_nodes_activity(store: impl Store) {
     assert!(session.rosters.is_empty() && session.activity.is_empty());
 }
 
-async fn a_document_is_gone_when_its_time_is_over(store: impl Store) {
+async fn a_document_is_gone_when_it_expires(store: impl Store) {
     let id = created(&store, Duration::from_millis(30)).await;
     eventually(PATIENCE, async || store.load(id).await.expect("answer").found.is_none().then_some(())).await;
     let write = of_roster(&node("a"), a_roster(1));
@@ -263,12 +263,12 @@ macro_rules! contract {
 contract!(
     a_document_comes_back_as_it_was_written,
     a_stale_caller_is_refused_and_changes_nothing,
-    what_was_read_from_another_server_is_not_written_over,
-    of_two_committers_one_wins_and_no_increment_is_lost,
+    a_commit_based_on_another_server_is_refused,
+    concurrent_commits_lose_no_increment,
     a_roster_write_does_not_disturb_a_change_of_the_core,
     the_version_rises_with_every_write_but_not_with_a_touch,
     an_empty_roster_is_removed_with_its_nodes_activity,
-    a_document_is_gone_when_its_time_is_over,
+    a_document_is_gone_when_it_expires,
     no_write_shortens_a_documents_life,
     a_touch_prolongs_a_documents_life,
     a_list_names_each_document_once_and_no_more_than_asked,
@@ -276,7 +276,7 @@ contract!(
 );
 
 #[tokio::test]
-async fn after_an_unknown_outcome_the_write_id_tells_whether_it_stands() {
+async fn the_write_id_tells_whether_an_unknown_write_was_committed() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let id = created(&store, KEEP).await;
@@ -288,7 +288,7 @@ async fn after_an_unknown_outcome_the_write_id_tells_whether_it_stands() {
     assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     fixture.resume();
     let now = eventually(PATIENCE, async || store.load(id).await.ok()).await.found.expect("found");
-    // It landed once or not at all; which of the two, its name says.
+    // It was committed once or not at all; the write id tells which.
     let was_committed = now.base.write == name;
     assert_eq!(
         (now.session.core.epoch, now.version),
@@ -298,7 +298,7 @@ async fn after_an_unknown_outcome_the_write_id_tells_whether_it_stands() {
 }
 
 #[tokio::test]
-async fn a_paused_redis_fails_each_question_in_time_and_is_used_again_when_it_runs() {
+async fn calls_to_a_paused_redis_fail_in_time_and_later_succeed() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let id = created(&store, KEEP).await;
@@ -313,7 +313,7 @@ async fn a_paused_redis_fails_each_question_in_time_and_is_used_again_when_it_ru
 }
 
 #[tokio::test]
-async fn a_store_whose_redis_is_not_there_yet_answers_once_it_is() {
+async fn a_store_started_before_its_redis_answers_once_it_is_up() {
     let mut fixture = RedisFixture::local().await;
     fixture.stop().await;
     let store = RedisStore::connect(&RedisSettings::new(fixture.url()), Arc::new(Metrics::new())).await.expect("url");
@@ -324,7 +324,7 @@ async fn a_store_whose_redis_is_not_there_yet_answers_once_it_is() {
 }
 
 #[tokio::test]
-async fn the_generation_outlives_a_connection_but_not_the_memory_of_redis() {
+async fn the_generation_outlives_a_connection_but_not_redis_data() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let a = node("a");
@@ -346,7 +346,7 @@ async fn scripts_that_redis_forgot_are_loaded_again() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_that_the_replicas_do_not_have_does_not_count() {
+async fn a_heartbeat_missing_on_the_replicas_does_not_count() {
     let fixture = RedisFixture::local().await;
     let mut settings = RedisSettings::new(fixture.url());
     settings.replicas = 1;
@@ -357,7 +357,7 @@ async fn a_heartbeat_that_the_replicas_do_not_have_does_not_count() {
 }
 
 #[tokio::test]
-async fn what_another_wrote_into_a_document_is_corrupt_and_not_shown() {
+async fn a_document_with_foreign_content_is_corrupt_and_not_shown() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let id = created(&store, KEEP).await;
@@ -368,7 +368,7 @@ async fn what_another_wrote_into_a_document_is_corrupt_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_redis_that_evicts_is_refused() {
+async fn a_redis_that_evicts_is_rejected() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     store.check_eviction().await.expect("noeviction is the default");

@@ -1,4 +1,4 @@
-//! The same scenes with one rule of the shell broken: the check has to find out, or it proves nothing.
+//! The same scenes with one rule of the shell broken: the check has to find a violation, or it proves nothing.
 
 use super::check::{EXCLUSION, GONE, ONCE, ORDER};
 use super::marks::Mark;
@@ -21,51 +21,51 @@ fn without_a_tombstone_a_deleted_session_comes_back() {
 }
 
 #[test]
-fn without_the_generation_of_the_store_two_drive() {
+fn without_the_store_generation_there_are_two_controllers() {
     finds(scenes::forgets(), Broken::Generation, EXCLUSION);
 }
 
 #[test]
-fn without_a_check_of_the_version_two_drive() {
+fn without_the_version_check_there_are_two_controllers() {
     finds(scenes::moves(), Broken::VersionCheck, EXCLUSION);
 }
 
 #[test]
-fn without_the_margin_two_drive() {
+fn without_the_margin_there_are_two_controllers() {
     finds(scenes::lapses(), Broken::Margin, EXCLUSION);
 }
 
 #[test]
-fn without_suspension_two_drive() {
+fn without_suspension_there_are_two_controllers() {
     finds(scenes::grants(), Broken::Suspension, EXCLUSION);
 }
 
 #[test]
-fn without_a_look_at_the_deadline_two_drive() {
+fn without_the_deadline_check_there_are_two_controllers() {
     finds(scenes::lapses(), Broken::Deadline, EXCLUSION);
 }
 
 #[test]
-fn without_forestalling_a_write_of_unknown_outcome_two_drive() {
+fn without_forestalling_a_write_there_are_two_controllers() {
     finds(scenes::answers(), Broken::Forestalling, EXCLUSION);
 }
 
 #[test]
-fn with_a_holder_that_drives_though_its_node_is_not_sure_two_drive() {
+fn with_an_unconfirmed_controller_there_are_two_controllers() {
     finds(scenes::forgets(), Broken::SureHolder, EXCLUSION);
 }
 
 #[test]
-fn after_a_failover_that_nobody_notices_two_drive() {
+fn after_an_unnoticed_failover_there_are_two_controllers() {
     finds(one_wish_more(scenes::fails_over()), Broken::Notice, EXCLUSION);
 }
 
 #[test]
-fn without_what_its_node_remembers_nobody_whose_grant_was_lost_drives_on() {
+fn without_its_nodes_memory_a_lost_grant_is_not_continued() {
     never(scenes::outlives(), Broken::Remembrance, Mark::DroveOn);
 }
 
 #[test]
-fn without_the_check_of_the_server_an_epoch_is_granted_twice() {
+fn without_the_server_check_an_epoch_is_granted_twice() {
     finds(one_wish_more(scenes::fails_over()), Broken::ServerCheck, ONCE);
 }

@@ -1,4 +1,4 @@
-//! The model as the checker sees it: where it starts, which steps there are, and what must always be so.
+//! The model as the checker sees it: its initial state, its steps, and its properties.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use super::run::deep;
 use super::scene::{Broken, Scene, Wish};
 use super::world::{Faults, Job, Member, Node, Routed, Step, Store, StoreLineage, Stored, Worker, World, Write};
 
-/// At no time two clients whose states their nodes would let through.
-pub const EXCLUSION: &str = "one client drives at most";
-/// No state of an older epoch after one of a newer.
+/// Never two clients whose states their nodes would forward.
+pub const EXCLUSION: &str = "there is at most one controller";
+/// No state of an older epoch after one of a newer epoch.
 pub const ORDER: &str = "states are shown in the order of their epochs";
-/// An epoch is one connection's.
+/// An epoch belongs to one connection.
 pub const ONCE: &str = "an epoch is granted once";
-/// What was deleted stays so.
+/// A deleted session stays deleted.
 pub const GONE: &str = "a deleted session does not come back";
 
-/// Nodes do not go on writing when nothing happens any more.
+/// Nodes stop writing when nothing happens any more.
 pub const REST: &str = "writes come to an end";
 
 /// More than a scene needs.
@@ -35,7 +35,7 @@ fn many_writes() -> u8 {
     10 + 6 * deep()
 }
 
-/// A scene, to be checked.
+/// A scene to check.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub scene: Scene,
@@ -123,7 +123,7 @@ impl Check {
         Stage { scene: &self.scene, rules: &self.rules, marks: &self.marks, world }
     }
 
-    /// The clients whose states their nodes would let through now.
+    /// The clients whose states their nodes would forward now.
     pub fn driving(&self, world: &World) -> Vec<ConnectionId> {
         let stage = self.stage(world.clone());
         (0..world.nodes.len()).filter_map(|node| stage.passing(node)).map(|driver| driver.connection).collect()
@@ -189,7 +189,7 @@ impl Model for Check {
         (world != *last).then_some(world)
     }
 
-    /// After a loss of memory nodes may write in turn until the next heartbeat, one of them taking the other for dead.
+    /// After a loss of data nodes may write in turn until the next heartbeat, if one of them takes the other for dead.
     fn within_boundary(&self, world: &World) -> bool {
         world.store.writes <= many_writes()
     }
@@ -264,7 +264,7 @@ impl Check {
         }
     }
 
-    /// Whether something is due by the clock: a place that is kept no longer, or a dead node's.
+    /// Whether something is due by the clock: a place past its grace period, or a place on a dead node.
     fn is_due(&self, index: usize, node: &Node, view: &Doc) -> bool {
         let here = view.session.rosters.get(&node_id(index));
         let over = here.is_some_and(|roster| roster.clients.iter().any(|client| client.cut_off_at.is_some()));
@@ -322,7 +322,7 @@ impl Stage<'_> {
                 self.world.nodes[node].jobs.push(Job::Delete);
             }
             Step::Forget => {
-                // A store that comes back empty is later than all that it has forgotten.
+                // The clock of a store that comes back empty is later than all that it has lost.
                 self.world.left.ticks -= 1;
                 self.world.now += 1;
                 self.world.left.memory_losses -= 1;
@@ -332,7 +332,7 @@ impl Stage<'_> {
                 store.beats.fill(None);
             }
             Step::FailOver => {
-                // The replica's clock is never behind what the lost write was decided at.
+                // The replica's clock is never behind the time at which the lost write was decided.
                 self.world.left.ticks -= 1;
                 self.world.now += 1;
                 self.world.left.fail_overs -= 1;
@@ -395,7 +395,7 @@ impl Stage<'_> {
         self.show(node, epoch, driver.connection);
     }
 
-    /// The clients of this node, but the one it is from, get a state.
+    /// The clients of this node get a state, except its sender.
     fn show(&mut self, node: usize, epoch: Epoch, from: ConnectionId) {
         let here = &mut self.world.nodes[node];
         if here.members.iter().any(|member| member.connection != from && member.open && !member.superseded) {
@@ -457,7 +457,7 @@ impl Stage<'_> {
         let here = &mut self.world.nodes[node];
         here.alive = false;
         let members = std::mem::take(&mut here.members);
-        // What it had sent may still arrive.
+        // Frames that it had sent may still arrive.
         if let Worker::Decided(decision) = std::mem::replace(&mut here.worker, Worker::Idle) {
             self.world.late = self.world.late.take().or(Some((node, decision.write)));
         }
@@ -472,7 +472,7 @@ impl Stage<'_> {
 }
 
 impl World {
-    /// Notes whose epoch this is.
+    /// Records the connection that this epoch belongs to.
     pub fn note_grant(&mut self, doc: &Doc) {
         let Some(controller) = doc.controller() else { return };
         let epoch = doc.epoch();

@@ -1,4 +1,4 @@
-//! The document in a state of the model: the product's own, without what no decision of the model depends on.
+//! The document in a state of the model: the product's own, without the parts that no decision of the model depends on.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 use gitorial_relay::session::{Assignment, Client, Controller, Session, Status};
 
-/// A session document that is cheap to clone and to compare: by a hash of what it says.
+/// A session document that is cheap to clone and to compare: by a hash of its content.
 pub struct Doc {
     pub session: Session,
     print: u64,
@@ -34,7 +34,7 @@ impl Doc {
         !self.session.core.requests.is_empty() || self.session.core.offer.is_some()
     }
 
-    /// The same, but nobody has asked for control.
+    /// The same, but without requests for control.
     pub fn without_claims(&self) -> Arc<Self> {
         let mut session = self.session.clone();
         (session.core.requests, session.core.offer) = (Vec::new(), None);
@@ -75,8 +75,8 @@ impl fmt::Debug for Doc {
     }
 }
 
-/// Takes out what only tells clients something or orders them: times but that of the last change, roles but that of the
-/// holder.
+/// Removes the parts that only inform or order clients: times except that of the last change, roles except that of the
+/// controller.
 /// Nothing in the model lives long enough for a time-out of minutes.
 fn plain(mut session: Session) -> Session {
     let core = &mut session.core;
@@ -94,7 +94,7 @@ fn plain(mut session: Session) -> Session {
     session
 }
 
-/// The socket of this client: the first, or the one that it came back on.
+/// The socket of this client: the first, or the one on which it came back.
 pub fn socket(client: u8, again: u8) -> ConnectionId {
     ConnectionId::from_number(u128::from(client + 1 + again * 16) << 96)
 }
@@ -111,7 +111,7 @@ pub fn token(client: u8) -> String {
     format!("token_{client}")
 }
 
-/// The place of this socket, to restore it by.
+/// The place of this socket, from which it can be restored.
 pub fn place(doc: &Doc, connection: ConnectionId) -> Option<Client> {
     let mut clients = doc.session.rosters.values().flat_map(|roster| &roster.clients);
     clients.find(|client| client.connection == connection).cloned()

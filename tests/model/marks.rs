@@ -1,8 +1,8 @@
-//! What has been seen to happen at least once: a model in which nothing happens holds every property.
+//! Events that have to happen at least once: a model in which nothing happens holds every property.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Something that a check is vacuous without.
+/// An event without which a check is vacuous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// A transfer began.
@@ -11,17 +11,17 @@ pub enum Mark {
     Transferred,
     /// Control went straight to a client of another node.
     Granted,
-    /// Control went on from a node that has crashed.
+    /// Control left a node that has crashed.
     TakenFromTheDead,
-    /// Control was given up by another node, for this one's lease had lapsed.
+    /// Another node took control from a node whose lease had lapsed.
     TakenFromTheLapsed,
-    /// A client came back on another socket as the one that drives.
+    /// A client came back on another socket as the controller.
     Returned,
     /// A replica took over that missed the last write.
     FailedOver,
-    /// A node wrote a core again that the store had forgotten.
+    /// A node wrote a core again that the store had lost.
     Remembered,
-    /// Whoever was granted control by a write that a failover lost drives on, in the same epoch.
+    /// A client whose grant was lost by a failover keeps control, in the same epoch.
     DroveOn,
     /// A write came too late.
     Conflict,
@@ -33,9 +33,9 @@ pub enum Mark {
     NewLease,
     /// A node noticed that the store has lost its lineage.
     MemoryLost,
-    /// A session was written anew.
+    /// A session was restored.
     Restored,
-    /// A write landed after its node had given it up.
+    /// A write was committed after its node had given it up.
     LandedLate,
 }
 

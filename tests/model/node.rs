@@ -1,5 +1,5 @@
 //! A node as src/relay makes one of the rules: one worker per session that reads, looks, decides, writes and tells, and
-//! the gate before the driver. Every decision is `apply`'s.
+//! the gate before the controller. Every decision is made by `apply`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Stage<'_> {
         self.world.nodes[node].lease.held(millis(self.world.now.saturating_sub(self.scene.drift)))
     }
 
-    /// The local client whose states this node would let through now.
+    /// The local client whose states this node would forward now.
     pub fn passing(&self, node: usize) -> Option<LocalController> {
         let here = &self.world.nodes[node];
         let term = if self.scene.is(Broken::Deadline) { Some(here.lease.term) } else { self.term(node) };
@@ -42,19 +42,19 @@ impl Stage<'_> {
         here.driver.filter(|driver| here.alive && !driver.suspended && Some(driver.term) == term && sends(driver))
     }
 
-    /// Whether what this driver was let drive by has held ever since.
+    /// Whether the conditions under which this controller was confirmed have held ever since.
     fn covers(&self, node: usize, driver: &LocalController) -> bool {
         let now = millis(self.world.now.saturating_sub(self.scene.drift));
         self.world.nodes[node].lease.covers(driver.term, now)
     }
 
-    /// The local client that surely held control when the store lost its lineage.
+    /// The local client that certainly had control when the store lost its lineage.
     fn confirmed_controller(&self, node: usize) -> Option<ConnectionId> {
         let sure = self.world.nodes[node].driver.filter(|driver| !driver.suspended && self.covers(node, driver));
         sure.map(|driver| driver.connection)
     }
 
-    /// Whether the document says of a client of this node that it drives, and this node is not sure of it.
+    /// Whether the document names a client of this node as controller, and this node has not confirmed it.
     fn doubts_controller(&self, node: usize, session: &Session, sure: Option<ConnectionId>) -> bool {
         let own = session.core.controller.as_ref().filter(|controller| controller.place.node == node_id(node));
         let connection = own.map(|controller| controller.place.connection);
@@ -70,7 +70,7 @@ impl Stage<'_> {
         self.world.now + self.scene.drift < self.world.nodes[node].doubtful_until
     }
 
-    /// A document was read: from another server than before, its node is in doubt.
+    /// A document was read: if it came from another server than before, its node is in doubt.
     fn heard_from(&mut self, node: usize) {
         let known = self.world.nodes[node].lineage.server;
         if known != self.world.store.lineage.server && !self.scene.is(Broken::Notice) {
@@ -83,7 +83,7 @@ impl Stage<'_> {
         self.world.nodes[node].doubtful_until = self.world.now + patience;
     }
 
-    /// Compares what the store remembers with what it did.
+    /// Compares the store's lineage with the one seen before.
     fn remember(&mut self, node: usize) {
         let (now, lineage) = (self.world.now, self.world.store.lineage);
         let here = &mut self.world.nodes[node];
@@ -105,7 +105,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The renewal that began at `began` is in the store, and its node knows.
+    /// The renewal that began at `began` is in the store, and its node has the answer.
     pub fn renewed(&mut self, node: usize, began: u8) {
         let (now, timing) = (self.world.now, self.scene.timing());
         let lagging = millis(now.saturating_sub(self.scene.drift));
@@ -168,7 +168,7 @@ impl Stage<'_> {
                 let partial = version != decision.write.base.version + 1;
                 self.finish(node, &decision, version, decision.term, partial);
             }
-            // Whether it or another node has written it: next it is read.
+            // Either this node or another has written it: next it is read.
             Worker::Restoring(doc) => {
                 if self.world.create(&doc) {
                     self.marks.note(Mark::Restored);
@@ -302,7 +302,7 @@ impl Stage<'_> {
         }
     }
 
-    /// What a client sends to get what it wants.
+    /// The frame that a client sends for a wish.
     fn intent(&self, node: usize, client: u8, wish: Wish) -> Intent {
         let view = self.world.nodes[node].view.as_ref().map(|(view, _)| &view.session.core);
         let controller =
@@ -342,7 +342,7 @@ impl Stage<'_> {
         core.transfer.is_some().then_some((controller.place.connection, core.epoch))
     }
 
-    /// What puts this node's sockets and its roster together again.
+    /// The event that reconciles this node's sockets with its roster.
     fn repairs(&self, node: usize, session: &Session, term: Option<u64>) -> Vec<Event> {
         let here = &self.world.nodes[node];
         let about = |connection: ConnectionId| {
@@ -382,7 +382,7 @@ impl Stage<'_> {
         events
     }
 
-    /// The decision stands.
+    /// The decision was committed.
     fn finish(&mut self, node: usize, decision: &Decision, version: u8, term: Option<u64>, partial: bool) {
         let after = &decision.write.after;
         let here = &mut self.world.nodes[node];
@@ -410,7 +410,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes a document for what is.
+    /// Accepts a document as the current one.
     fn observe(&mut self, node: usize, doc: &Arc<Doc>, version: u8, term: Option<u64>) {
         let current = self.term(node);
         let here = &mut self.world.nodes[node];
@@ -444,7 +444,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Lets the holder drive if it is a client of this node, and this node is sure of it.
+    /// Confirms the controller if it is a client of this node and this node is certain of it.
     fn set_local_controller(&mut self, node: usize, doc: &Doc, term: Option<u64>) {
         let before = self.world.nodes[node].driver;
         let granted = |driver: &LocalController| !driver.suspended || doc.epoch() > driver.epoch;
@@ -503,8 +503,8 @@ impl Stage<'_> {
     }
 }
 
-/// What a node writes anew of a session that the store has lost. Whether its holder may drive is decided when it is read
-/// again.
+/// What a node writes of a session that the store has lost. Whether its controller is confirmed is decided at the next
+/// read.
 fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
     let mut session = view.session.clone();
     session.rosters.retain(|node, _| node == here);
@@ -524,7 +524,7 @@ fn restored(view: &Doc, here: &NodeId, now: u8, doubt: Millis) -> Arc<Doc> {
     Doc::of(session)
 }
 
-/// Whether a write whose answer was lost stands in the store.
+/// Whether a write whose answer was lost is in the store.
 fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     let Write { after, core, id, .. } = &decision.write;
     let roster = |doc: &Doc| doc.session.rosters.get(here).cloned();
@@ -540,7 +540,7 @@ pub fn changed(before: &Doc, after: &Doc) -> Vec<NodeId> {
     nodes.into_iter().filter(|node| before.get(*node) != after.get(*node)).cloned().collect()
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landed {
     Done(u8),
@@ -579,7 +579,7 @@ impl World {
         Landed::Done(version)
     }
 
-    /// A document is written anew; not over one that is there.
+    /// A document is written again, unless one is there.
     pub fn create(&mut self, doc: &Arc<Doc>) -> bool {
         if self.store.found.is_some() {
             return false;
@@ -591,13 +591,13 @@ impl World {
         true
     }
 
-    /// What the replica has now that this was replaced in the store.
+    /// The replica's data after this was replaced in the store.
     fn left_replica(&self, scene: &Scene, stored: Stored) -> Option<Stored> {
         let left = self.store.replica.clone().filter(|_| scene.far_behind);
         left.or(Some(stored)).filter(|_| self.left.fail_overs > 0)
     }
 
-    /// Notes how control went on by a write of a core.
+    /// Records how control moved by a write of a core.
     fn note_move(&self, marks: &Marks, before: &Doc, after: &Doc) {
         let (from, to) = (&before.session.core, &after.session.core);
         let Some(controller) = &from.controller else { return };

@@ -1,4 +1,4 @@
-//! Runs a check, and says what it came to.
+//! Runs a check and reports its result.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::check::Check;
 use super::marks::Mark;
 use super::scene::{Broken, Scene};
 
-/// How much more of something in each scene: `MODEL_DEEPER=1` is for a machine with time and lineage.
+/// How much more of something in each scene: `MODEL_DEEPER=1` is for a machine with time and memory.
 pub fn deep() -> u8 {
     std::env::var("MODEL_DEEPER").ok().and_then(|more| more.parse().ok()).unwrap_or(0)
 }
@@ -22,21 +22,21 @@ pub fn controls(scene: Scene, happen: &[Mark]) {
     let (states, depth) = (checker.unique_state_count(), checker.max_depth());
     println!("{name}: {states} states, depth {depth}, {:.1} s", began.elapsed().as_secs_f64());
     if let Some((property, path)) = checker.discoveries().into_iter().next() {
-        panic!("not so that {property}: {:#?}", path.into_actions());
+        panic!("{property} does not hold: {:#?}", path.into_actions());
     }
-    assert!(checker.is_done(), "it has not been looked at to the end");
+    assert!(checker.is_done(), "the search did not reach the end");
     for mark in happen {
-        assert!(marks.seen(*mark) > 0, "{mark:?} never happened, so this says nothing");
+        assert!(marks.seen(*mark) > 0, "{mark:?} never happened, so the check proves nothing");
     }
 }
 
-/// With this rule broken the property does not hold, and the check finds out how.
+/// With this rule broken the property does not hold, and the check finds a counterexample.
 pub fn finds(scene: Scene, broken: Broken, property: &'static str) {
     let began = Instant::now();
     let check = Check::of(Scene { broken: Some(broken), ..scene });
     let wanted = HasDiscoveries::AnyOf([property].into());
     let checker = check.checker().finish_when(wanted).spawn_bfs().join();
-    let Some(path) = checker.discovery(property) else { panic!("{broken:?} has not been found out") };
+    let Some(path) = checker.discovery(property) else { panic!("{broken:?} was not found") };
     let steps = path.into_actions();
     let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
     println!("{broken:?}: {} steps, {states} states, {time:.1} s: {steps:?}", steps.len());
@@ -50,6 +50,6 @@ pub fn never(scene: Scene, broken: Broken, mark: Mark) {
     let checker = check.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
     println!("{broken:?}: {states} states, {time:.1} s");
-    assert!(checker.discoveries().is_empty() && checker.is_done(), "that breaks more");
-    assert_eq!(marks.seen(mark), 0, "{mark:?} happened all the same");
+    assert!(checker.discoveries().is_empty() && checker.is_done(), "another property is broken too");
+    assert_eq!(marks.seen(mark), 0, "{mark:?} happened anyway");
 }

@@ -1,53 +1,53 @@
-//! What is looked at: who is there, and how much may happen.
+//! A scene of the model: the nodes and clients in it, and how much may happen.
 
 use std::time::Duration;
 
 use gitorial_relay::presence::Timing;
 use gitorial_relay::session::Strategy;
 
-/// What a client may want.
+/// A client's wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wish {
-    /// Control, whoever has it.
+    /// Take control, from any controller.
     Take,
-    /// Control, if it may.
+    /// Ask for control.
     Ask,
-    /// To give control to the first who asked.
+    /// Grant control to the first client that asked.
     Grant,
-    /// To let go.
+    /// Release control.
     Release,
 }
 
-/// The rule of the shell that is broken on purpose: the check has to find out.
+/// The rule of the shell that is broken on purpose: the check has to find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// Receivers take any state.
     Fence,
-    /// A deleted document is simply gone, and a missing one is always written anew.
+    /// A deleted document is simply gone, and a missing one is always written again.
     Tombstone,
-    /// A store that has lost its memory is trusted at once.
+    /// A store that has lost its data is trusted at once.
     Generation,
-    /// A write succeeds whatever was written meanwhile.
+    /// A write succeeds even if another was committed since the read.
     VersionCheck,
-    /// Whoever takes a node for dead waits for its lease only, and not for the margin.
+    /// A node that declares another dead waits for its lease only, and not for the margin.
     Margin,
-    /// The driver goes on while its loss is written.
+    /// The controller continues while its loss is written.
     Suspension,
-    /// A driver's states pass without a look at the lease.
+    /// A controller's states are forwarded without a check of the lease.
     Deadline,
-    /// After a write whose outcome is unknown a node goes on as if it had not been.
+    /// A node ignores a write whose outcome is unknown.
     Forestalling,
-    /// A holder of whom its node is not sure drives at once.
+    /// A controller that its node has not confirmed sends states at once.
     SureHolder,
-    /// What was decided on a document of the server that failed is written to its replica.
+    /// A decision on a document of the failed server is written to its replica.
     ServerCheck,
-    /// Nobody notices that another server answers.
+    /// No node notices that another server answers.
     Notice,
-    /// A node in doubt does not write again what it last knew of.
+    /// A node in doubt does not write its last known core again.
     Remembrance,
 }
 
-/// How often each thing may happen.
+/// How often each event may happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     pub ticks: u8,
@@ -68,19 +68,19 @@ pub struct Budget {
 pub struct Scene {
     pub name: &'static str,
     pub nodes: usize,
-    /// The node of each client, and whether it has done the handshake. The first one drives at the start.
+    /// The node of each client, and whether it has done the handshake. The first one has control at the start.
     pub clients: Vec<(usize, bool)>,
     pub strategy: Strategy,
     pub wishes: Vec<Wish>,
-    /// Leases of this many ticks; none: they never end.
+    /// Leases of this many ticks; `None`: they never end.
     pub lease: Option<u8>,
     /// By how much the owner's clock may lag behind, and another's run ahead, within one lease. The margin is one tick.
     pub drift: u8,
     /// The nodes that renew their lease with every tick, and whose workers are never interrupted.
     pub steady: Vec<usize>,
-    /// A place is kept for ever, or not at all.
+    /// A place is kept forever, or not at all.
     pub grace: bool,
-    /// A replica that takes over has missed all writes, and not the last one alone.
+    /// A replica that takes over has missed all writes, not only the last one.
     pub far_behind: bool,
     /// How often a state may arrive.
     pub copies: u8,

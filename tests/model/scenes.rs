@@ -1,4 +1,4 @@
-//! What is looked at, to its end: every order of every step that the budget allows.
+//! The scenes that are searched to the end: every order of every step that the budget allows.
 
 use gitorial_relay::session::Strategy;
 
@@ -6,7 +6,7 @@ use super::marks::Mark;
 use super::run::{controls, deep};
 use super::scene::{Budget, Scene, Wish};
 
-/// Two nodes with a client each; the first one drives.
+/// Two nodes with a client each; the first one has control.
 pub fn scene(name: &'static str, budget: Budget) -> Scene {
     Scene {
         name,
@@ -97,66 +97,66 @@ pub fn deletes() -> Scene {
 }
 
 #[test]
-fn whatever_the_order_of_takes_and_releases() {
+fn rules_hold_in_every_order_of_takes_and_releases() {
     controls(moves(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict, Mark::Arrived, Mark::Fenced]);
 }
 
 #[test]
-fn whatever_the_order_of_requests_and_grants() {
+fn rules_hold_in_every_order_of_requests_and_grants() {
     controls(grants(), &[Mark::Granted, Mark::Conflict, Mark::Fenced]);
 }
 
 #[test]
-fn whatever_the_order_of_three_clients() {
+fn rules_hold_in_every_order_of_three_clients() {
     controls(three(), &[Mark::Revoking, Mark::Transferred, Mark::Conflict]);
 }
 
 #[test]
-fn whatever_the_pauses_of_the_drivers_node() {
+fn rules_hold_when_the_controllers_node_pauses() {
     controls(lapses(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Transferred, Mark::Fenced]);
 }
 
 #[test]
-fn whatever_the_pauses_of_both_nodes() {
+fn rules_hold_when_both_nodes_pause() {
     controls(both_lapse(), &[Mark::NewLease, Mark::TakenFromTheLapsed, Mark::Conflict]);
 }
 
 #[test]
-fn whatever_the_crash_and_wherever_its_client_comes_back() {
+fn rules_hold_when_a_node_crashes_and_its_client_returns() {
     controls(crashes(), &[Mark::TakenFromTheDead, Mark::Returned]);
 }
 
 #[test]
-fn whatever_becomes_of_a_write_without_an_answer() {
+fn rules_hold_when_the_answer_to_a_write_is_lost() {
     controls(answers(), &[Mark::LandedLate, Mark::Granted]);
 }
 
 #[test]
-fn whatever_the_moment_at_which_the_store_comes_back_empty() {
+fn rules_hold_when_the_store_comes_back_empty() {
     controls(forgets(), &[Mark::MemoryLost, Mark::Restored, Mark::NewLease]);
 }
 
 #[test]
-fn whoever_notices_first_that_the_store_came_back_empty() {
+fn rules_hold_whichever_node_notices_the_empty_store_first() {
     controls(three_forget(), &[Mark::MemoryLost, Mark::Restored]);
 }
 
 #[test]
-fn whatever_write_a_failover_loses() {
+fn rules_hold_when_a_failover_loses_a_write() {
     controls(fails_over(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred, Mark::Fenced]);
 }
 
 #[test]
-fn whoever_drives_when_the_doubt_after_a_failover_is_over() {
+fn rules_hold_when_the_doubt_after_a_failover_ends() {
     controls(outlives(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
 }
 
 #[test]
-fn however_far_behind_the_replica_is() {
+fn rules_hold_when_a_failover_loses_every_write() {
     controls(loses_all(), &[Mark::FailedOver, Mark::Remembered, Mark::DroveOn, Mark::Transferred]);
 }
 
 #[test]
-fn whatever_happens_while_a_session_is_deleted() {
+fn rules_hold_while_a_session_is_deleted() {
     controls(deletes(), &[Mark::Transferred, Mark::LandedLate]);
 }

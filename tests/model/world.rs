@@ -1,4 +1,4 @@
-//! A state of the model: the store, the nodes, what is under way between them, and what may still go wrong.
+//! A state of the model: the store, the nodes, the messages in flight, and the faults that may still happen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ pub struct Stored {
     pub write: u8,
 }
 
-/// Names what a server remembers.
+/// Identifies a server and the data that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreLineage {
-    /// Another after the store was empty.
+    /// Changes when the store was empty.
     pub marker: u8,
-    /// Another if a replica has taken over. Every answer names it.
+    /// Changes when a replica takes over. Every answer names it.
     pub server: u8,
 }
 
@@ -32,7 +32,7 @@ pub struct StoreLineage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     pub found: Option<Stored>,
-    /// What a replica has that missed the last write, or all.
+    /// The data of a replica that missed the last write, or all writes.
     pub replica: Option<Stored>,
     /// The grant that a failover lost.
     pub forgotten: Option<(Epoch, ConnectionId)>,
@@ -52,7 +52,7 @@ pub enum Job {
     Delete,
 }
 
-/// What a worker has read, and the lease that its node held before.
+/// The document that a worker has read, and the lease that its node held before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Basis {
     pub stored: Stored,
@@ -60,7 +60,7 @@ pub struct Basis {
     pub term: Option<u64>,
 }
 
-/// What is written: a core only over the one that it was derived from, and only where that was read.
+/// A write: a core replaces only the one that it was derived from, and only on the server where that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     pub base: Stored,
@@ -70,7 +70,7 @@ pub struct Write {
     pub id: u8,
 }
 
-/// A decision: what it makes of the document, and of how many jobs.
+/// A decision: the resulting document, and the number of jobs that it decides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decision {
     pub write: Write,
@@ -78,17 +78,17 @@ pub struct Decision {
     pub term: Option<u64>,
 }
 
-/// Where a node's worker is. Between two steps anything may happen, for as long as it likes.
+/// Where a node's worker is. Between two steps anything may happen, for any time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Worker {
     Idle,
     /// It has read, and looks at the heartbeats next.
     Read(Basis),
-    /// It has decided and suspended its driver, and writes next.
+    /// It has decided and suspended its controller, and writes next.
     Decided(Decision),
-    /// It has written, and has yet to hear so: the version.
+    /// It has written this version, and waits for the answer.
     Written(Decision, u8),
-    /// It has not heard what became of its write.
+    /// It does not know the outcome of its write.
     Unknown(Decision),
     /// It has found no document and writes its own next.
     Restoring(Arc<Doc>),
@@ -108,11 +108,11 @@ pub struct LocalController {
 pub struct Node {
     pub alive: bool,
     pub lease: Lease,
-    /// When the renewal that is under way began.
+    /// When the renewal in flight began.
     pub renewing: Option<u8>,
     pub beats: u64,
     pub lineage: StoreLineage,
-    /// The store's memory is another, and no renewal has said so yet.
+    /// The store's lineage has changed, and no renewal has reported it yet.
     pub loss_unreported: bool,
     pub doubtful_until: u8,
     pub monitors: BTreeMap<usize, HeartbeatMonitor>,
@@ -124,15 +124,15 @@ pub struct Node {
     pub fence: Fence,
     pub members: Vec<Member>,
     pub jobs: Vec<Job>,
-    /// How many of the jobs the worker has before it.
+    /// How many of the jobs the worker is deciding.
     pub batch: usize,
     pub worker: Worker,
-    /// A look at the document waits among the jobs.
+    /// A read of the document is queued among the jobs.
     pub reload_queued: bool,
     pub stale: bool,
     /// The core that it last tried to replace.
     pub unresolved_write: Option<u8>,
-    /// The newest epoch of which its clients got a state.
+    /// The newest epoch whose state its clients have received.
     pub shown: Epoch,
 }
 
@@ -141,7 +141,7 @@ pub struct Node {
 pub struct Member {
     pub client: u8,
     pub connection: ConnectionId,
-    /// Its place as last seen, to restore it by.
+    /// Its place as last seen, from which it can be restored.
     pub place: Arc<Client>,
     pub open: bool,
     pub superseded: bool,
@@ -158,7 +158,7 @@ pub struct Routed {
     pub copies: u8,
 }
 
-/// What has gone wrong: each is an `always` of the model, kept until somebody looks.
+/// Violations: each is an `always` property of the model, kept until the checker reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Faults {
     pub out_of_order: bool,
@@ -166,21 +166,21 @@ pub struct Faults {
     pub came_back: bool,
 }
 
-/// Everything there is.
+/// The whole world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub now: u8,
     pub store: Store,
     pub nodes: Vec<Node>,
     pub routed: Vec<Routed>,
-    /// A write whose answer was lost, and that may land yet.
+    /// A write whose answer was lost, and that may still be committed.
     pub late: Option<(usize, Write)>,
     /// Clients without a socket that may come back.
     pub away: Vec<u8>,
     pub sent: u8,
     pub left: Budget,
     pub deleted: bool,
-    /// Whose each grant was, as long as some document could lead to its epoch again.
+    /// The client of each grant, as long as some document could lead to its epoch again.
     pub granted: Vec<(Epoch, ConnectionId)>,
     pub faults: Faults,
 }
@@ -192,31 +192,31 @@ pub enum Step {
     Time,
     /// A node begins to renew its lease.
     Renew(usize),
-    /// The renewal is in the store, and the node hears so.
+    /// The renewal is in the store, and the node learns of it.
     Renewed(usize),
     /// A node looks at the others' heartbeats.
     Watch(usize),
-    /// A node hears that the document changed, or looks at it by the clock.
+    /// A node learns that the document changed, or reads it on a timer.
     Hear(usize),
     /// A node's worker takes its next step.
     Work(usize),
-    /// A write happens, or does not yet; its node hears nothing and asks again (`true`), or gives up.
+    /// A write is committed, or is not yet; its node gets no answer and retries (`true`), or gives up.
     LoseAnswer(usize, bool),
-    /// A write whose answer was lost lands.
+    /// A write whose answer was lost is committed.
     Land,
     /// A client asks for control, or gives it up.
     Wish(usize, u8, Wish),
-    /// The driver's state is let through.
+    /// The controller's state is forwarded.
     Pass(usize),
     /// A state arrives.
     Arrive(usize),
-    /// A client's socket is gone, without a goodbye.
+    /// A client's socket breaks without a close frame.
     Break(usize, u8),
     /// A client comes back on this node.
     Return(usize, u8),
     /// A node is gone.
     Crash(usize),
-    /// Somebody deletes the session.
+    /// The session is deleted.
     Delete(usize),
     /// The store comes back empty.
     Forget,

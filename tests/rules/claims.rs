@@ -1,4 +1,4 @@
-//! Claims: who is granted control, who waits and who is refused.
+//! Claims: which are granted, which wait and which are refused.
 
 use gitorial_relay::control::{Effect, Intent};
 use gitorial_relay::ids::Epoch;
@@ -10,14 +10,14 @@ use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, name, node, offer
 const ALL: [Strategy; 3] = [Strategy::FirstComeFirstServed, Strategy::UserChoice, Strategy::DenyBoth];
 
 #[test]
-fn a_join_assigns_no_role_even_while_another_drives() {
+fn a_join_assigns_no_role_even_under_a_controller() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.join(2);
     assert_eq!((scene.role(1), scene.role(2)), (Role::Active, Role::Connected));
 }
 
 #[test]
-fn while_nobody_is_active_every_claim_is_granted_under_every_strategy_and_the_others_follow() {
+fn every_strategy_grants_a_claim_without_a_controller() {
     for strategy in ALL {
         for claim in [ASK, Intent::Request, accept(9), STATE, offer(2)] {
             let mut scene = Scene::new(strategy);
@@ -30,7 +30,7 @@ fn while_nobody_is_active_every_claim_is_granted_under_every_strategy_and_the_ot
 }
 
 #[test]
-fn first_come_first_served_refuses_an_ask_for_a_direction_and_its_sender_follows() {
+fn first_come_first_served_refuses_a_coordinating_client() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.join(2);
     let core = scene.session.core.clone();
@@ -39,7 +39,7 @@ fn first_come_first_served_refuses_an_ask_for_a_direction_and_its_sender_follows
 }
 
 #[test]
-fn first_come_first_served_grants_every_way_of_taking() {
+fn first_come_first_served_grants_every_kind_of_take() {
     for take in [accept(1), STATE, offer(2)] {
         let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
         let before = scene.epoch();
@@ -50,7 +50,7 @@ fn first_come_first_served_grants_every_way_of_taking() {
 }
 
 #[test]
-fn first_come_first_served_keeps_one_request_and_refuses_the_next() {
+fn first_come_first_served_keeps_one_request_at_a_time() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 3]);
     let effects = scene.frame(2, Intent::Request);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::AskController { .. })));
@@ -59,7 +59,7 @@ fn first_come_first_served_keeps_one_request_and_refuses_the_next() {
 }
 
 #[test]
-fn user_choice_puts_each_claim_before_the_holder_who_picks_one() {
+fn user_choice_lets_the_controller_pick_one_claim() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3, 4]);
     scene.join(5);
     for (client, claim) in [(2, Intent::Request), (3, STATE), (4, accept(1)), (5, ASK)] {
@@ -72,7 +72,7 @@ fn user_choice_puts_each_claim_before_the_holder_who_picks_one() {
 }
 
 #[test]
-fn deny_both_refuses_each_claim_and_a_coordinating_sender_follows() {
+fn deny_both_refuses_claims_and_a_coordinating_client_follows() {
     for claim in [ASK, Intent::Request, accept(1), STATE, offer(2)] {
         let mut scene = Scene::driven(Strategy::DenyBoth, &[1]);
         scene.join(2);
@@ -85,7 +85,7 @@ fn deny_both_refuses_each_claim_and_a_coordinating_sender_follows() {
 }
 
 #[test]
-fn the_holder_that_claims_again_keeps_its_epoch() {
+fn a_controller_that_claims_again_keeps_its_epoch() {
     for strategy in ALL {
         let mut scene = Scene::driven(strategy, &[1, 2]);
         let epoch = scene.epoch();
@@ -95,14 +95,14 @@ fn the_holder_that_claims_again_keeps_its_epoch() {
 }
 
 #[test]
-fn a_provisional_holder_gives_way_to_any_claim_until_it_has_sent_something_of_its_own() {
+fn a_provisional_controller_gives_way_until_it_sends_a_frame() {
     for strategy in ALL {
         for own in [false, true] {
             let mut scene = Scene::new(strategy);
             [1, 2, 3].iter().for_each(|client| drop(scene.join(*client)));
             scene.frame(1, Intent::Speak);
             scene.frame(2, FOLLOW);
-            assert!(scene.drives(1), "the only one that has spoken");
+            assert!(scene.drives(1), "the only client that has spoken");
             if own {
                 scene.frame(1, STATE);
             }
@@ -113,7 +113,7 @@ fn a_provisional_holder_gives_way_to_any_claim_until_it_has_sent_something_of_it
 }
 
 #[test]
-fn a_holder_without_the_handshake_gives_way_to_an_ask_after_thirty_quiet_seconds() {
+fn an_old_controller_gives_way_after_thirty_quiet_seconds() {
     for (modern, wait, yields) in [(false, 29_999, false), (false, 30_000, true), (true, 30_000, false)] {
         let mut scene = Scene::new(Strategy::DenyBoth);
         scene.join(1);
@@ -129,7 +129,7 @@ fn a_holder_without_the_handshake_gives_way_to_an_ask_after_thirty_quiet_seconds
 }
 
 #[test]
-fn a_client_with_the_handshake_takes_by_the_present_epoch_and_no_other() {
+fn a_client_with_the_handshake_takes_by_the_current_epoch_only() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.handshake(2);
     let (past, now) = (Epoch(scene.epoch().0 - 1), scene.epoch());
@@ -140,7 +140,7 @@ fn a_client_with_the_handshake_takes_by_the_present_epoch_and_no_other() {
 }
 
 #[test]
-fn a_state_of_a_follower_with_the_handshake_is_refused_and_changes_nothing() {
+fn a_state_of_a_follower_with_the_handshake_changes_nothing() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.handshake(2);
     let (core, rosters) = (scene.session.core.clone(), scene.session.rosters.clone());
@@ -162,7 +162,7 @@ fn an_offer_is_taken_by_its_name_under_every_strategy() {
 }
 
 #[test]
-fn a_declined_offer_stands_for_all_others() {
+fn a_declined_offer_remains_for_all_others() {
     let mut scene = Scene::driven(Strategy::DenyBoth, &[1, 2, 3]);
     scene.frame(1, offer(1));
     assert_eq!(scene.frame(2, decline(1)), [Effect::ForwardToOthers]);
@@ -173,7 +173,7 @@ fn a_declined_offer_stands_for_all_others() {
 }
 
 #[test]
-fn the_holder_declines_the_request_that_it_names() {
+fn the_controller_declines_the_request_that_it_names() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
     scene.frame(2, Intent::Request);
     scene.frame(3, Intent::Request);
@@ -182,7 +182,7 @@ fn the_holder_declines_the_request_that_it_names() {
 }
 
 #[test]
-fn offers_and_requests_die_after_thirty_seconds_with_their_epoch_and_with_their_owner() {
+fn offers_and_requests_end_with_their_time_epoch_or_owner() {
     let pending = || {
         let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
         scene.frame(1, offer(1));
@@ -204,7 +204,7 @@ fn offers_and_requests_die_after_thirty_seconds_with_their_epoch_and_with_their_
 }
 
 #[test]
-fn an_accept_that_names_nobody_of_now_is_stale_and_an_old_sender_is_told_that_it_follows() {
+fn an_accept_that_names_no_current_client_is_stale() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     assert_eq!(refused(&scene.frame(2, accept(7))), Some(ErrorCode::StaleEpoch));
     assert_eq!((scene.drives(1), scene.role(2)), (true, Role::Passive));
@@ -229,17 +229,17 @@ fn the_requester_is_named_as_its_peers_know_it() {
 }
 
 #[test]
-fn control_leaves_a_client_with_the_handshake_when_all_it_sent_is_read() {
+fn control_leaves_a_client_only_after_all_its_frames_are_read() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.handshake(1);
     let epoch = scene.epoch();
     scene.frame(2, accept(1));
     assert_eq!((scene.role(1), scene.session.driver(), scene.epoch()), (Role::Active, None, epoch));
     scene.tick(1);
-    assert_eq!(scene.role(1), Role::Active, "its last state may be on its way");
+    assert_eq!(scene.role(1), Role::Active, "its last state may be in flight");
     scene.flush();
     assert!(scene.drives(2) && scene.epoch() > epoch);
-    // One without the handshake is not waited for, nor is one that hands control over itself.
+    // The relay waits neither for a client without the handshake, nor for one that hands control over itself.
     scene.frame(1, accept(2));
     assert!(scene.drives(1));
     scene.frame(2, Intent::Request);

@@ -1,4 +1,4 @@
-//! A client as docs/protocol.md describes it: what it believes, what it sends and how it takes what it is told.
+//! A client as docs/protocol.md describes it: its beliefs, its frames, and its reactions.
 
 use std::collections::VecDeque;
 
@@ -7,14 +7,14 @@ use gitorial_relay::ids::{ConnectionId, Epoch};
 use gitorial_relay::reconcile::{Notice, Phase};
 use gitorial_relay::session::Role;
 
-/// Which of the clients that exist.
+/// The kinds of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// Lets go, and takes over, without a word.
+    /// Releases and takes control silently.
     First,
-    /// Says so.
+    /// Announces a release or a take.
     Second,
-    /// Has done the handshake, and believes only what it is told.
+    /// Has done the handshake, and believes only the relay.
     Modern,
 }
 
@@ -40,10 +40,10 @@ impl Up {
     }
 }
 
-/// What reaches a client.
+/// A frame for a client.
 #[derive(Clone, Debug)]
 pub enum Down {
-    /// The relay's own word, with the epoch that goes with it.
+    /// A notice of the relay, with its epoch.
     Notice(Notice, Epoch),
     /// The answer to a handshake.
     Acknowledged { token: String, id: String, epoch: Epoch },
@@ -53,7 +53,7 @@ pub enum Down {
     Closed,
 }
 
-/// A client's socket, and what is under way on it.
+/// A client's socket, and the frames in flight on it.
 #[derive(Clone, Debug)]
 pub struct Socket {
     pub node: usize,
@@ -69,13 +69,13 @@ pub struct Client {
     pub name: String,
     pub phase: Phase,
     pub socket: Option<Socket>,
-    /// It changed its own phase without telling anybody.
+    /// It changed its own phase silently.
     pub silent: bool,
     /// The last epoch it was told, of the handshake.
     epoch: Epoch,
-    /// What it may come back as, once: id and token.
+    /// The id and token by which it can resume once.
     pub join_request: Option<(String, String)>,
-    /// Who it believes to drive, and the names of offers and requests, for its answers.
+    /// The client that it believes has control, and the names of offers and requests, for its answers.
     names: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// Opens a socket. What the client believes after that depends on its generation.
+    /// Opens a socket. The client's belief after that depends on its generation.
     pub fn connected(&mut self, node: usize, connection: ConnectionId) {
         self.socket = Some(Socket { node, connection, up: VecDeque::new(), down: VecDeque::new() });
         let still = matches!(self.phase, Phase::Active | Phase::Passive) && self.generation == Generation::First;
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Does one of the things that its user can do now.
+    /// Does one of the acts that its user can do now.
     pub fn act(&mut self, choice: u8) {
         if self.socket.is_none() {
             return;
@@ -152,7 +152,7 @@ impl Client {
         if self.generation == Generation::First {
             (self.phase, self.silent) = (Phase::Passive, true);
         } else {
-            // With the handshake a client that let go follows nobody, and calls that PASSIVE.
+            // A client with the handshake that released control follows no controller, and calls that PASSIVE.
             self.phase = if self.generation == Generation::Modern { Phase::Passive } else { Phase::Idle };
             self.send(Up::Release);
         }
@@ -175,7 +175,7 @@ impl Client {
         }
     }
 
-    /// The table "What old clients do with what they receive", and one line for those with the handshake.
+    /// The table "What old clients do with what they receive", and one line for clients with the handshake.
     fn hear(&mut self, tell: &Notice) {
         use Generation::{First, Modern, Second};
         let was = self.phase;
@@ -206,13 +206,13 @@ impl Client {
         }
     }
 
-    /// Whether what it believes is what the document says of it.
+    /// Whether its belief agrees with the document.
     pub fn knows(&self, role: Role) -> bool {
         match (role, self.phase) {
             (Role::Active, Phase::Active) | (Role::Passive, Phase::Passive) | (Role::Connected, Phase::Idle) => true,
-            // It let go without a word.
+            // It released silently.
             (Role::Active, Phase::Passive) => self.silent,
-            // The first generation cannot be sent back to idle, and one with the handshake calls it PASSIVE.
+            // The first generation cannot be sent back to idle, and a client with the handshake calls it PASSIVE.
             (Role::Connected, Phase::Passive) => self.generation != Generation::Second,
             _ => false,
         }

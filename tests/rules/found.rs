@@ -1,4 +1,4 @@
-//! Faults that the simulated world or a review has found, each as a history of its own.
+//! Faults that the simulated world or a review has found, each as its own history.
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::ErrorCode;
@@ -14,7 +14,7 @@ fn told(phase: Phase, modern: bool) -> ClientView {
 }
 
 #[test]
-fn a_state_that_was_under_way_when_its_old_sender_lost_control_does_not_take_it_back() {
+fn a_state_in_flight_at_a_loss_does_not_take_control_back() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 11]);
     for (taker, late) in [(2, STATE), (11, STATE)] {
         let (controller, epoch) = (if taker == 2 { 1 } else { 2 }, scene.epoch());
@@ -25,7 +25,7 @@ fn a_state_that_was_under_way_when_its_old_sender_lost_control_does_not_take_it_
 }
 
 #[test]
-fn whoever_control_is_moving_to_is_not_refused_when_it_goes_on() {
+fn a_claimant_that_control_is_moving_to_is_not_refused() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.frame(11, accept(1));
     assert_eq!(scene.frame(11, STATE), [Effect::HoldFrame]);
@@ -35,7 +35,7 @@ fn whoever_control_is_moving_to_is_not_refused_when_it_goes_on() {
 }
 
 #[test]
-fn whoever_control_is_moving_to_is_not_told_that_it_follows_meanwhile() {
+fn a_claimant_that_control_is_moving_to_is_not_told_to_follow() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let mut told = told(Phase::Passive, false);
     told.believes(Belief::Drives);
@@ -47,7 +47,7 @@ fn whoever_control_is_moving_to_is_not_told_that_it_follows_meanwhile() {
 }
 
 #[test]
-fn a_client_with_the_handshake_that_let_go_is_told_so_after_any_older_news() {
+fn a_release_is_confirmed_after_any_older_news() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     let mut told = told(Phase::Active, true);
     told.believes(Belief::LetGo);
@@ -57,13 +57,13 @@ fn a_client_with_the_handshake_that_let_go_is_told_so_after_any_older_news() {
 }
 
 #[test]
-fn a_client_that_lets_go_before_it_hears_that_it_drives_is_told_that_it_does_not() {
+fn a_client_that_released_before_its_grant_is_corrected() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     let mut told = told(Phase::Passive, false);
     told.believes(Belief::Drives);
     scene.frame(2, accept(1));
     assert_eq!(scene.notices(2, &mut told), [Notice::Assign(Role::Active), Notice::ConfirmTransfer]);
-    // This was on its way already, and what it was just told makes it ACTIVE again.
+    // This was in flight already, and the frame that it just got makes it ACTIVE again.
     told.believes(Belief::LetGo);
     scene.frame(2, Intent::Release);
     let notices = scene.notices(2, &mut told);
@@ -73,7 +73,7 @@ fn a_client_that_lets_go_before_it_hears_that_it_drives_is_told_that_it_does_not
 }
 
 #[test]
-fn a_holder_that_grants_a_request_is_not_told_that_it_drives_once_more() {
+fn a_controller_that_grants_a_request_is_not_told_active_again() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 11]);
     let mut told = told(Phase::Active, false);
     told.epoch = scene.epoch();
@@ -84,7 +84,7 @@ fn a_holder_that_grants_a_request_is_not_told_that_it_drives_once_more() {
 }
 
 #[test]
-fn a_release_passes_over_a_requester_whose_socket_is_gone() {
+fn a_release_skips_a_requester_whose_socket_is_gone() {
     let mut scene = Scene::driven(Strategy::UserChoice, &[1, 2, 3]);
     scene.handshake(2);
     scene.frame(2, Intent::Request);
@@ -95,7 +95,7 @@ fn a_release_passes_over_a_requester_whose_socket_is_gone() {
 }
 
 #[test]
-fn control_that_is_moving_follows_its_claimant_to_another_socket() {
+fn moving_control_follows_its_claimant_to_another_socket() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.handshake(11);
     scene.frame(11, accept(1));
@@ -105,7 +105,7 @@ fn control_that_is_moving_follows_its_claimant_to_another_socket() {
 }
 
 #[test]
-fn a_holder_that_comes_back_while_control_leaves_it_does_not_get_it_back() {
+fn a_controller_back_while_control_leaves_it_does_not_regain_it() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.handshake(1);
     scene.frame(11, accept(1));
@@ -115,7 +115,7 @@ fn a_holder_that_comes_back_while_control_leaves_it_does_not_get_it_back() {
 }
 
 #[test]
-fn a_holder_that_was_cut_off_and_is_there_again_drives_in_a_new_epoch_only() {
+fn a_cut_off_controller_returns_in_a_new_epoch_only() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.handshake(1);
     let (client, epoch) = (scene.client(1).clone(), scene.epoch());
@@ -128,7 +128,7 @@ fn a_holder_that_was_cut_off_and_is_there_again_drives_in_a_new_epoch_only() {
 }
 
 #[test]
-fn a_missing_socket_whose_client_came_back_elsewhere_does_not_rejoin_beside_it() {
+fn a_missing_socket_does_not_rejoin_beside_its_resumed_client() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
     scene.handshake(1);
     let client = scene.client(1).clone();
@@ -143,7 +143,7 @@ fn a_missing_socket_whose_client_came_back_elsewhere_does_not_rejoin_beside_it()
 }
 
 #[test]
-fn a_follower_that_comes_back_is_brought_up_to_date() {
+fn a_returning_follower_is_brought_up_to_date() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.handshake(2);
     scene.leave(2, true);
@@ -153,7 +153,7 @@ fn a_follower_that_comes_back_is_brought_up_to_date() {
 }
 
 #[test]
-fn an_offer_remembers_no_more_refusals_than_there_are_clients() {
+fn an_offer_keeps_no_more_refusals_than_there_are_clients() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.frame(1, offer(1));
     for client in 2..9 {
@@ -165,7 +165,7 @@ fn an_offer_remembers_no_more_refusals_than_there_are_clients() {
 }
 
 #[test]
-fn a_session_that_is_over_stays_over_in_the_way_in_which_it_ended() {
+fn an_ended_session_keeps_the_reason_of_its_end() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     scene.now += 1_800_000;
     scene.apply(&node(1), &Event::Delete);
@@ -178,7 +178,7 @@ fn a_session_that_is_over_stays_over_in_the_way_in_which_it_ended() {
 }
 
 #[test]
-fn a_node_whose_lease_is_back_claims_its_holder_by_a_write_before_that_drives() {
+fn a_node_with_a_new_lease_claims_its_controller_by_a_write() {
     let mut world = World::new(Strategy::FirstComeFirstServed, 2, &[Generation::First, Generation::First]);
     world.connect(0, 1);
     world.connect(1, 0);
@@ -193,7 +193,7 @@ fn a_node_whose_lease_is_back_claims_its_holder_by_a_write_before_that_drives() 
     world.work(1);
     world.work(1);
     world.work(0);
-    // The other takes control, which it need not wait for if nobody has it.
+    // The other client takes control, without a wait if there is no controller.
     world.clients[1].act(5);
     for _ in 0..3 {
         world.read(1);
@@ -202,11 +202,11 @@ fn a_node_whose_lease_is_back_claims_its_holder_by_a_write_before_that_drives() 
         assert!(world.nodes.iter().filter_map(|node| node.passing()).count() <= 1);
     }
     world.drain();
-    assert!(world.nodes[0].passing().is_some(), "in its turn");
+    assert!(world.nodes[0].passing().is_some(), "the controller's states are forwarded");
 }
 
 #[test]
-fn a_follower_whose_node_was_thought_dead_follows_on() {
+fn a_follower_whose_node_was_declared_dead_stays_a_follower() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
     scene.handshake(1);
     scene.frame(1, FOLLOW);
@@ -219,7 +219,7 @@ fn a_follower_whose_node_was_thought_dead_follows_on() {
 }
 
 #[test]
-fn a_claim_that_could_not_be_decided_makes_nobody_a_follower_of_nobody() {
+fn an_undecided_claim_makes_no_follower_without_a_controller() {
     let mut scene = Scene::new(Strategy::FirstComeFirstServed);
     scene.join(1);
     scene.handshake(1);
@@ -241,7 +241,7 @@ fn forget_all_but(scene: &mut Scene, keeper: u128) {
 }
 
 #[test]
-fn a_follower_that_the_store_forgot_follows_on() {
+fn a_follower_that_the_store_lost_stays_a_follower() {
     for by_choice in [true, false] {
         let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1, 2]);
         if by_choice {
@@ -252,14 +252,14 @@ fn a_follower_that_the_store_forgot_follows_on() {
         forget_all_but(&mut scene, 11);
         scene.apply(&node(1), &Event::Rejoin { clients: clients.to_vec(), held: None });
         assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Passive; 2], "by choice: {by_choice}");
-        // It still goes with the others when everybody gets a role.
+        // It still follows with the others when every client gets a role.
         scene.frame(11, Intent::Release);
         assert_eq!([1, 2].map(|number| scene.role(number)), [Role::Connected; 2]);
     }
 }
 
 #[test]
-fn a_follower_is_no_follower_any_more_if_control_was_given_up_while_it_was_missing() {
+fn a_missing_follower_loses_its_role_if_control_is_given_up() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
     let client = scene.client(1).clone();
     let client = Client { given: scene.session.assignment(&client), ..client };
@@ -270,9 +270,9 @@ fn a_follower_is_no_follower_any_more_if_control_was_given_up_while_it_was_missi
 }
 
 #[test]
-fn followers_of_a_controller_that_nobody_restored_are_freed_after_the_doubt() {
+fn followers_of_an_unrestored_controller_are_freed_after_doubt() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11, 12]);
-    // The controller and its node are gone with the store's memory; the other node restores the session.
+    // The controller and its node are gone with the store's data; the other node restores the session.
     forget_all_but(&mut scene, 11);
     scene.session.core.controller = None;
     scene.session.core.doubtful_until = scene.now + 6_000;
@@ -286,7 +286,7 @@ fn followers_of_a_controller_that_nobody_restored_are_freed_after_the_doubt() {
 }
 
 #[test]
-fn a_client_that_was_cut_off_when_the_store_forgot_it_can_come_back() {
+fn a_client_cut_off_when_the_store_lost_it_can_come_back() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
     scene.handshake(1);
     scene.leave(1, true);
@@ -297,16 +297,16 @@ fn a_client_that_was_cut_off_when_the_store_forgot_it_can_come_back() {
     assert_eq!(scene.session.live_clients(), 1, "it is still away");
     scene.come_back(12, Some(1));
     assert_eq!((scene.role(12), scene.session.live_clients()), (Role::Passive, 2));
-    // Should its old node claim it once more, its new place stands.
+    // If its old node claims it once more, it keeps its new place.
     scene.session.rosters.remove(&node(1));
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     assert_eq!((scene.role(12), scene.session.clients().count()), (Role::Passive, 2));
 }
 
 #[test]
-fn a_core_that_the_store_has_forgotten_is_written_again() {
+fn a_core_that_the_store_lost_is_written_again() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
-    // A replica that had not heard of the last change takes the place of its primary.
+    // A replica that missed the last change replaces its primary.
     let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(2, accept(1));
@@ -319,7 +319,7 @@ fn a_core_that_the_store_has_forgotten_is_written_again() {
 }
 
 #[test]
-fn a_core_that_others_have_changed_since_is_left_as_it_is() {
+fn a_core_that_others_have_changed_since_is_kept() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     let old = scene.session.core.clone();
     scene.now += 10;
@@ -330,7 +330,7 @@ fn a_core_that_others_have_changed_since_is_left_as_it_is() {
 }
 
 #[test]
-fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
+fn a_release_that_the_store_lost_still_counts() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     let loss_unreported = scene.session.clone();
     scene.now += 10;
@@ -342,29 +342,29 @@ fn a_release_that_the_store_has_forgotten_is_none_the_less_one() {
 }
 
 #[test]
-fn a_holder_that_another_node_left_out_when_it_restored_is_added_by_its_own() {
+fn a_controller_missing_from_a_restore_is_added_by_its_own_node() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.session.core.doubtful_until = scene.now + 6_000;
     let core = scene.session.core.clone();
     scene.session.core.controller = None;
     let restored = scene.session.core.clone();
     scene.apply(&node(11), &Event::RestoreCore(Box::new(core.clone())));
-    assert_eq!(scene.session.core, restored, "another node does not answer for it");
+    assert_eq!(scene.session.core, restored, "another node does not add it");
     scene.apply(&node(1), &Event::RestoreCore(Box::new(core.clone())));
     assert_eq!(scene.session.core, core);
     scene.apply(&node(11), &Event::RestoreCore(Box::new(restored)));
-    assert_eq!(scene.session.core, core, "the two do not write in turn");
+    assert_eq!(scene.session.core, core, "the two nodes do not write in turn");
 }
 
 #[test]
-fn two_nodes_that_remember_different_cores_do_not_write_them_in_turn() {
+fn nodes_that_know_different_cores_do_not_write_in_turn() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let loss_unreported = scene.session.clone();
     scene.now += 10;
     scene.frame(1, Intent::Release);
     scene.frame(11, STATE);
     let granted = scene.session.core.clone();
-    // Meanwhile the node of the one that let go has mended what the store still knows, later but without that grant.
+    // Meanwhile the node of the client that released has repaired the store's core, later but without that grant.
     scene.session = loss_unreported;
     scene.now += 10;
     scene.leave(1, false);
@@ -377,12 +377,12 @@ fn two_nodes_that_remember_different_cores_do_not_write_them_in_turn() {
 }
 
 #[test]
-fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
+fn a_client_whose_role_was_undecided_does_not_wait_forever() {
     for (belief, asked) in [(Belief::Pull, Phase::Pull), (Belief::Push, Phase::Push)] {
         let mut scene = Scene::new(Strategy::FirstComeFirstServed);
         scene.join(1);
         let mut told = told(Phase::Idle, false);
-        // Its frame was refused, since the store was away; a client without the handshake does not understand that.
+        // Its frame was refused because the store was away; a client without the handshake does not understand that.
         told.believes(belief);
         assert_eq!(told.phase, asked);
         let notices = scene.notices(1, &mut told);
@@ -393,9 +393,9 @@ fn who_waits_for_a_role_that_could_not_be_given_does_not_wait_for_ever() {
 }
 
 #[test]
-fn nobody_takes_control_in_a_session_that_the_store_lost_until_every_lease_of_before_has_lapsed() {
+fn no_grant_after_data_loss_until_old_leases_expire() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
-    // Node B has written it anew, and does not know whether the one that drove still does.
+    // Node B has restored it, and does not know whether the old controller still has control.
     scene.session.rosters.remove(&node(1));
     (scene.session.core.controller, scene.session.core.doubtful_until) = (None, scene.now + 6_000);
     for intent in [ASK, STATE] {

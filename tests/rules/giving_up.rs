@@ -1,4 +1,4 @@
-//! Giving control up, leaving, coming back, and moving control from node to node.
+//! Releases, leaves, returns, and control that moves from node to node.
 
 use gitorial_relay::control::{Effect, Event, Intent};
 use gitorial_relay::protocol::{CloseReason, ErrorCode};
@@ -7,7 +7,7 @@ use gitorial_relay::session::{EpochEnd, Role, Strategy};
 use super::scene::{ASK, FOLLOW, STATE, Scene, accept, name, node, refused, socket};
 
 #[test]
-fn after_a_release_all_are_connected() {
+fn a_release_leaves_all_clients_without_a_role() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 11]);
     scene.frame(1, Intent::Release);
     assert_eq!([1, 2, 11].map(|client| scene.role(client)), [Role::Connected; 3]);
@@ -26,7 +26,7 @@ fn a_release_grants_the_oldest_pending_request() {
 }
 
 #[test]
-fn only_the_holder_can_release() {
+fn only_the_controller_can_release() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
     let core = scene.session.core.clone();
     assert_eq!(refused(&scene.frame(2, Intent::Release)), Some(ErrorCode::NotActive));
@@ -34,7 +34,7 @@ fn only_the_holder_can_release() {
 }
 
 #[test]
-fn coordinate_passive_of_the_holder_gives_control_to_another_provisionally() {
+fn coordinate_passive_makes_another_provisional_controller() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2, 3]);
     scene.frame(2, Intent::Speak);
     scene.frame(3, Intent::Speak);
@@ -44,18 +44,18 @@ fn coordinate_passive_of_the_holder_gives_control_to_another_provisionally() {
 }
 
 #[test]
-fn whoever_follows_finds_a_driver_that_has_spoken_and_rather_one_without_a_role() {
+fn a_provisional_controller_has_spoken_and_preferably_no_role() {
     let mut scene = Scene::new(Strategy::FirstComeFirstServed);
     [1, 2, 3, 4].iter().for_each(|client| drop(scene.join(*client)));
     scene.frame(2, FOLLOW);
-    assert!(scene.session.core.controller.is_none(), "nobody else has spoken");
+    assert!(scene.session.core.controller.is_none(), "no other client has spoken");
     scene.frame(4, Intent::Speak);
     scene.frame(3, FOLLOW);
-    assert!(scene.drives(4), "2 is connected longer, but follows");
+    assert!(scene.drives(4), "2 has been connected longer, but follows");
 }
 
 #[test]
-fn coordinate_passive_while_another_drives_only_makes_its_sender_follow() {
+fn coordinate_passive_under_another_controller_only_follows() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.join(2);
     let core = scene.session.core.clone();
@@ -64,19 +64,19 @@ fn coordinate_passive_while_another_drives_only_makes_its_sender_follow() {
 }
 
 #[test]
-fn control_leaves_a_holder_on_another_node_in_two_steps() {
+fn control_leaves_a_controller_on_another_node_in_two_steps() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let epoch = scene.epoch();
     assert!(scene.frame(11, STATE).contains(&Effect::HoldFrame));
-    assert!(scene.session.driver().is_none() && scene.epoch() == epoch, "revoking: nobody drives");
+    assert!(scene.session.driver().is_none() && scene.epoch() == epoch, "while revoking there is no controller");
     scene.tick(11);
-    assert!(scene.session.driver().is_none(), "only the holder's node says that it has stopped");
+    assert!(scene.session.driver().is_none(), "only the controller's node confirms the revocation");
     scene.tick(1);
     assert!(scene.drives(11) && scene.epoch() > epoch);
 }
 
 #[test]
-fn a_lapsed_node_need_not_say_that_it_has_stopped() {
+fn a_lapsed_node_need_not_confirm_a_revocation() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.frame(11, accept(1));
     scene.lapsed.insert(node(1));
@@ -85,7 +85,7 @@ fn a_lapsed_node_need_not_say_that_it_has_stopped() {
 }
 
 #[test]
-fn while_control_is_moving_all_other_claims_are_refused() {
+fn other_claims_are_refused_while_control_is_moving() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11, 12]);
     scene.frame(11, accept(1));
     assert_eq!(refused(&scene.frame(12, STATE)), Some(ErrorCode::ControlPending));
@@ -104,7 +104,7 @@ fn modern(strategy: Strategy) -> Scene {
 }
 
 #[test]
-fn a_leave_gives_control_up_and_a_loss_keeps_it_for_the_grace_period() {
+fn a_leave_frees_control_and_a_loss_keeps_it_for_a_grace_period() {
     let mut left = modern(Strategy::FirstComeFirstServed);
     left.leave(1, false);
     assert!(left.session.core.controller.is_none() && left.role(11) == Role::Connected);
@@ -126,17 +126,17 @@ fn a_loss_without_a_token_is_a_leave() {
 }
 
 #[test]
-fn in_the_grace_period_an_ask_waits_and_a_take_ends_it() {
+fn a_request_waits_for_the_grace_period_and_a_take_ends_it() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     scene.leave(1, true);
     scene.frame(11, ASK);
     assert!(scene.waits(11) && scene.role(1) == Role::Active);
     scene.frame(11, STATE);
-    assert!(scene.drives(11), "at once: a cut-off holder has nothing to stop");
+    assert!(scene.drives(11), "at once: a cut-off controller has nothing to stop");
 }
 
 #[test]
-fn a_resume_on_another_node_is_a_new_grant_and_uses_its_token_once() {
+fn a_resume_on_another_node_is_a_new_grant_and_spends_its_token() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     scene.leave(1, true);
     let epoch = scene.epoch();
@@ -148,7 +148,7 @@ fn a_resume_on_another_node_is_a_new_grant_and_uses_its_token_once() {
 }
 
 #[test]
-fn a_token_is_good_once_more_if_the_socket_it_was_used_for_is_lost() {
+fn a_token_is_valid_again_if_its_socket_is_lost() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     scene.leave(1, true);
     scene.come_back(12, Some(1));
@@ -166,13 +166,13 @@ fn a_resume_evicts_the_older_socket_first() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     let effects = scene.come_back(12, Some(1));
     assert!(effects.contains(&Effect::Close(socket(1), CloseReason::Evicted)));
-    assert!(scene.session.driver().is_none(), "its node has not stopped it yet");
+    assert!(scene.session.driver().is_none(), "its node has not confirmed the revocation yet");
     scene.tick(1);
     assert!(scene.drives(12));
 }
 
 #[test]
-fn a_follower_that_comes_back_follows_and_no_epoch_begins() {
+fn a_returning_follower_follows_and_no_epoch_begins() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     scene.join(12);
     scene.handshake(12);
@@ -196,7 +196,7 @@ fn a_second_socket_of_the_same_old_client_takes_over_its_place() {
 }
 
 #[test]
-fn a_controller_that_lost_its_place_follows_who_drives_now() {
+fn a_controller_that_lost_its_place_follows_the_new_one() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let client = scene.client(1).clone();
     scene.lapsed.insert(node(1));
@@ -208,7 +208,7 @@ fn a_controller_that_lost_its_place_follows_who_drives_now() {
 }
 
 #[test]
-fn a_controller_that_lost_its_place_is_free_if_nobody_drives() {
+fn a_controller_that_lost_its_place_is_free_without_a_new_one() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let client = scene.client(1).clone();
     scene.lapsed.insert(node(1));
@@ -219,7 +219,7 @@ fn a_controller_that_lost_its_place_is_free_if_nobody_drives() {
 }
 
 #[test]
-fn an_expired_session_lets_nobody_in_and_nobody_drive() {
+fn an_expired_session_has_no_joins_and_no_controller() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.now += 1_800_000;
     let effects = scene.join(2);

@@ -1,4 +1,4 @@
-//! A node as src/relay makes one of the rules: one worker per session, a view, and the gate before the driver.
+//! A node as src/relay makes one of the rules: one worker per session, a view, and the gate before the controller.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -32,12 +32,12 @@ pub struct Member {
     pub busy: bool,
 }
 
-/// Who may drive.
+/// The confirmed controller.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalController {
     pub connection: ConnectionId,
     pub epoch: Epoch,
-    /// The lease under which its node read that it is the holder.
+    /// The lease under which its node read that it is the controller.
     pub term: u64,
     pub provisional: bool,
     pub suspended: bool,
@@ -66,11 +66,11 @@ pub struct Decision {
 pub struct Node {
     pub id: NodeId,
     pub alive: bool,
-    /// It has its lease. Without it goes on working, but lets nobody drive.
+    /// Whether it has its lease. Without one it still works, but confirms no controller.
     pub leased: bool,
-    /// Which lease.
+    /// The number of its lease.
     pub term: u64,
-    /// The last lease under which it has written what it has; before that nobody drives.
+    /// The last lease under which it has written its places; before that it confirms no controller.
     pub claimed: u64,
     pub view: Option<(Session, u64)>,
     pub driver: Option<LocalController>,
@@ -109,13 +109,13 @@ impl Node {
         self.jobs.push_back(Job { event, frame });
     }
 
-    /// The local client whose states pass now.
+    /// The local client whose states are forwarded now.
     pub fn passing(&self) -> Option<LocalController> {
         let entitled = |driver: &LocalController| driver.term == self.term && !driver.suspended;
         self.driver.filter(|driver| self.alive && self.leased && entitled(driver))
     }
 
-    /// Loads, repairs and applies: all but the write.
+    /// Loads, repairs and applies: everything but the write.
     pub fn decide(&mut self, stored: &Stored, now: Millis, rules: &Rules) {
         let flushed = self.flushed();
         let context = Context { here: &self.id, now, lapsed: &self.lapsed, flushed, rules };
@@ -129,7 +129,7 @@ impl Node {
             let moved =
                 session.core.controller != after.core.controller || session.core.transfer != after.core.transfer;
             if moved && taken > 0 {
-                // What came before is told first.
+                // Earlier changes are told first.
                 break;
             }
             after = session;
@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// The controller here that was told that control is leaving it: with that all that it sent before is read.
+    /// The local controller that was told that it is losing control: all its earlier frames are read by now.
     fn flushed(&self) -> Option<(ConnectionId, Epoch)> {
         let (view, _) = self.view.as_ref().filter(|(view, _)| view.core.transfer.is_some())?;
         let controller = view.core.controller.as_ref().filter(|controller| controller.place.node == self.id)?;
@@ -177,7 +177,7 @@ impl Node {
         let mut events: Vec<Event> = roster.clients.iter().filter(ghost).map(leave).collect();
         let known: HashSet<ConnectionId> = roster.clients.iter().map(|client| client.connection).collect();
         // After a lapse others may be about to take from this node what it has, so it claims all of it by a write of
-        // its own before anybody drives. Without a lease it claims nothing: the others would take it away again.
+        // its own before it confirms a controller. Without a lease it claims nothing: the others would take it again.
         let anew = self.claimed != self.term;
         let cut_off = |connection| roster.clients.iter().any(|c| c.connection == connection && c.cut_off_at.is_some());
         let missing = |connection: &ConnectionId| anew || !known.contains(connection) || cut_off(*connection);
@@ -194,7 +194,7 @@ impl Node {
         events
     }
 
-    /// Reads a client's frame. `Some`: it is its driver's state, which passes at once.
+    /// Reads a client's frame. `Some`: it is the controller's state, which is forwarded at once.
     pub fn read(&mut self, connection: ConnectionId, name: &str, frame: Up, epoch: Option<Epoch>) -> Option<Epoch> {
         let driver = self.driver.filter(|driver| driver.connection == connection);
         let viewed = self.view.as_ref().filter(|(view, _)| view.controls(connection)).map(|(view, _)| view.core.epoch);
@@ -226,7 +226,7 @@ impl Node {
                 return None;
             }
         };
-        // A frame without an epoch of its own belongs to the one that its sender drove in when it was read.
+        // A frame without an epoch belongs to the one in which its sender had control when it was read.
         let epoch = epoch.or(viewed);
         let alias = ClientId::parse(name);
         self.submit(Event::Frame { connection, alias, epoch, intent }, Some((connection, frame)));
@@ -234,7 +234,7 @@ impl Node {
     }
 }
 
-/// What a frame wants, and what it says of its sender's belief; `None` for a handshake.
+/// A frame's intent, and its sender's belief that it shows; `None` for a handshake.
 fn intent(member: &mut Member, frame: &Up, controls: bool, answers: bool, name: &str) -> Option<Intent> {
     Some(match frame {
         Up::Handshake => return None,

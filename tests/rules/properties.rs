@@ -66,9 +66,9 @@ fn do_step(world: &mut World, step: Step) {
         Step::Act(client, choice) => {
             let client = usize::from(client) % clients;
             if choice % 8 == 6 && world.clients[client].generation == Generation::Second {
-                // What is under way to the second generation when it lets go may put it back into a role (a grant) or
-                // hide that it let go (a demotion): two user's acts within one round trip, and nothing that the relay
-                // can tell it is proof against that.
+                // A frame in flight to the second generation when it releases may put it back into a role (a grant) or
+                // hide its release (a demotion): these are acts of two users within one round trip, and no frame of
+                // the relay can prevent that.
                 world.drain();
                 let quiet = |socket: &super::client::Socket| socket.up.is_empty() && socket.down.is_empty();
                 if !world.clients[client].socket.as_ref().is_some_and(quiet) {
@@ -92,7 +92,7 @@ fn do_step(world: &mut World, step: Step) {
     }
 }
 
-/// What must be so after every single step.
+/// The properties that must hold after every step.
 #[derive(Default)]
 struct Watch {
     epoch: Epoch,
@@ -103,17 +103,20 @@ struct Watch {
 impl Watch {
     fn look(&mut self, world: &World) {
         let passing: Vec<_> = world.nodes.iter().filter_map(|node| node.passing()).collect();
-        assert!(passing.len() <= 1, "the states of two clients can pass at once: {passing:?}");
+        assert!(passing.len() <= 1, "states of two clients would be forwarded at once: {passing:?}");
         let core = &world.store.session.core;
-        assert!(core.epoch >= self.epoch, "the epoch fell");
+        assert!(core.epoch >= self.epoch, "the epoch decreased");
         self.epoch = core.epoch;
         if let Some(controller) = &core.controller {
             let known = *self.controllers.entry(core.epoch).or_insert(controller.place.connection);
-            assert_eq!(known, controller.place.connection, "an epoch was handed out twice");
+            assert_eq!(known, controller.place.connection, "an epoch was granted twice");
         }
         for index in self.passed.max(1)..world.passed.len() {
             let (before, now) = (world.passed[index - 1], world.passed[index]);
-            assert!(now.0 > before.0 || now == before, "a state passed out of the order of epochs: {before:?} {now:?}");
+            assert!(
+                now.0 > before.0 || now == before,
+                "a state was forwarded out of the order of epochs: {before:?} {now:?}"
+            );
         }
         self.passed = world.passed.len();
         self.look_at_size(world);
@@ -123,7 +126,7 @@ impl Watch {
         let (core, session) = (&world.store.session.core, &world.store.session);
         let sockets: usize = session.rosters.values().map(|roster| roster.clients.len()).sum();
         assert!(core.requests.len() <= world.rules.max_requests, "too many requests");
-        assert!(core.superseded.len() <= world.clients.len() * 4, "too many replaced sockets");
+        assert!(core.superseded.len() <= world.clients.len() * 4, "too many superseded sockets");
         let size = serde_json::to_vec(core).unwrap().len() + serde_json::to_vec(&session.rosters).unwrap().len();
         assert!(size <= 2_000 + 400 * (sockets + core.superseded.len()), "the document has grown to {size} bytes");
         assert!(core.transfer.is_none() || core.controller.is_some(), "nothing to transfer");
@@ -146,7 +149,12 @@ fn look_at_rest(world: &World) {
     let session = &world.store.session;
     for node in world.nodes.iter().filter(|node| node.alive && !node.members.is_empty()) {
         let (view, version) = node.view.as_ref().unwrap();
-        assert_eq!((&view.core, &view.rosters), (&session.core, &session.rosters), "{} sees another document", node.id);
+        assert_eq!(
+            (&view.core, &view.rosters),
+            (&session.core, &session.rosters),
+            "{} sees a different document",
+            node.id
+        );
         assert_eq!(*version, world.store.version);
         for (connection, member) in node.members.iter().filter(|(_, member)| !member.superseded) {
             assert_eq!(member.client_view.acks, 0, "{connection:?} has a frame to confirm");
@@ -162,14 +170,14 @@ fn look_at_rest(world: &World) {
     assert!(core.transfer.is_none() && core.requests.is_empty() && core.offer.is_none(), "something is pending");
     let passing = world.nodes.iter().filter_map(|node| node.passing()).map(|driver| driver.connection).next();
     let controller = core.controller.as_ref().map(|controller| controller.place.connection);
-    assert_eq!(passing, controller, "whoever is ACTIVE drives, and nobody else");
+    assert_eq!(passing, controller, "only the ACTIVE client's states are forwarded");
     if controller.is_none() {
         let passive = session.roles().values().filter(|role| **role == Role::Active).count();
         assert_eq!(passive, 0);
     }
 }
 
-/// Enough for seconds; `PROPTEST_CASES` makes a night of it.
+/// Enough cases for some seconds; set `PROPTEST_CASES` for a long run.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok()).unwrap_or(5_000)
 }
@@ -178,7 +186,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_one_client_drives_at_most_and_in_the_end_everybody_knows_its_role(
+    fn every_history_has_one_controller_and_ends_with_known_roles(
         strategy in strategies(),
         nodes in 1..4_usize,
         generations in generations(),

@@ -1,4 +1,4 @@
-//! One document and what is done to it, for examples: no queues, every event is decided at once.
+//! One document and its changes, for examples: no queues, every event is decided at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -93,12 +93,12 @@ impl Scene {
 
     /// All that the controller has sent is read; its node takes the next step.
     pub fn flush(&mut self) {
-        let controller = self.session.core.controller.clone().expect("somebody drives");
+        let controller = self.session.core.controller.clone().expect("there is a controller");
         self.flushed = Some((controller.place.connection, self.epoch()));
         self.apply(&controller.place.node, &Event::Tick);
     }
 
-    /// What is due happens, as this client's node sees it.
+    /// Everything that is due happens, as this client's node sees it.
     pub fn tick(&mut self, number: u128) {
         self.apply(&node(number), &Event::Tick);
     }
@@ -123,7 +123,7 @@ impl Scene {
         self.session.core.requests.iter().any(|request| request.place.connection == socket(number))
     }
 
-    /// What a client that was told `told` is told now, all else being as before.
+    /// The notices that a client with the view `told` gets now.
     pub fn notices(&self, number: u128, told: &mut ClientView) -> Vec<Notice> {
         reconcile::notices(told, self.client(number), &Diff::default(), &self.session)
     }

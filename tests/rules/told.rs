@@ -1,4 +1,4 @@
-//! How a document becomes news for the clients of a node, and how the world comes to rest.
+//! How a document becomes notices for the clients of a node, and how the world comes to rest.
 
 use gitorial_relay::control::Effect;
 use gitorial_relay::ids::ConnectionId;
@@ -24,14 +24,14 @@ impl World {
         }
     }
 
-    /// A node takes a document for what is.
+    /// A node accepts a document as the current one.
     pub fn observe(&mut self, index: usize, session: &Session, version: u64, term: u64) {
         let node = &mut self.nodes[index];
         if node.view.as_ref().is_some_and(|(_, known)| *known > version) {
             return;
         }
         let before = node.view.replace((session.clone(), version)).map(|(before, _)| before);
-        // One with the handshake that control is leaving goes on until it has read that.
+        // A client with the handshake that is losing control continues until it has read that.
         let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref()).filter(|controller| {
             let client = session.client(controller.place.connection);
             client.is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Does what an effect says.
+    /// Carries out an effect.
     pub fn perform(&mut self, node: usize, after: &Session, frame: Option<&(ConnectionId, Up)>, effect: &Effect) {
         match (effect, frame) {
             (Effect::Close(connection, _), _) => {
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// Everything that is under way arrives, and everything that has arrived is dealt with.
+    /// Everything in flight arrives, and everything that has arrived is handled.
     pub fn drain(&mut self) {
         for _ in 0..ROUNDS {
             if self.is_at_rest() {
@@ -180,7 +180,7 @@ impl World {
         self.drain();
     }
 
-    /// All faults end: the dead are found dead, their clients' time is over, and whoever believes to drive says so.
+    /// All faults end: dead nodes are found, grace periods end, and every client that believes it has control says so.
     pub fn heal(&mut self) {
         for node in 0..self.nodes.len() {
             self.renew(node);
@@ -197,7 +197,7 @@ impl World {
             }
         }
         self.drain();
-        // Whoever was taken from or given to by that has time to claim in vain once more.
+        // Clients that lost or gained control by that have time for one more vain claim.
         self.now += 31_000;
         self.read_all_again();
     }

@@ -9,7 +9,7 @@ use gitorial_relay::session::{Info, Roster, Session, Strategy};
 use super::client::{Client, Generation};
 use super::node::{Decision, Member, Node, Stored};
 
-/// Everything there is.
+/// The whole world.
 #[derive(Debug)]
 pub struct World {
     pub now: Millis,
@@ -17,7 +17,7 @@ pub struct World {
     pub store: Stored,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
-    /// The states that were let through, in that order: which grant, whose socket.
+    /// The states that were forwarded, in order: the grant and the sender's socket.
     pub passed: Vec<(Epoch, ConnectionId)>,
     sockets: u128,
 }
@@ -56,11 +56,11 @@ impl World {
         self.clients[client].connected(node, connection);
     }
 
-    /// A client's socket ends, with or without a goodbye. What was under way to its node still arrives in part.
+    /// A client's socket ends, with or without a close frame. Frames in flight to its node still arrive in part.
     pub fn disconnect(&mut self, client: usize, lost: bool) {
         let Some(socket) = self.clients[client].socket.take() else { return };
         let node = &mut self.nodes[socket.node];
-        // A frame that is being decided does not hold up the news of the end; the place is given up behind it.
+        // A frame that is being decided does not delay the news of the end; the place is removed after it.
         node.submit(Event::Leave { connection: socket.connection, lost }, None);
         node.members.remove(&socket.connection);
         if node.driver.is_some_and(|driver| driver.connection == socket.connection) {
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// A node is gone, and all its sockets with it. The first one stays, so that somebody is left.
+    /// A node is gone, and all its sockets with it. The first one stays, so that one node is left.
     pub fn crash(&mut self, node: usize) {
         if node == 0 || node >= self.nodes.len() {
             return;
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// A node sees that the leases of the dead have lapsed.
+    /// A node sees that the leases of dead nodes have lapsed.
     pub fn notice_the_dead(&mut self, node: usize) {
         let node = node % self.nodes.len();
         let lapsed = |other: &&Node| !other.alive || !other.leased;
@@ -94,7 +94,7 @@ impl World {
         self.nodes[node].leased = false;
     }
 
-    /// It has a lease again, a new one, and reads everything anew.
+    /// It has a new lease, and reads everything again.
     pub fn renew(&mut self, node: usize) {
         let node_ = &mut self.nodes[node];
         if !std::mem::replace(&mut node_.leased, true) {
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// A node hears that the document changed.
+    /// A node learns that the document changed.
     pub fn hear(&mut self, node: usize) {
         let known = self.nodes[node].view.as_ref().map_or(0, |(_, version)| *version);
         let members = !self.nodes[node].members.is_empty();
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// A node's worker takes its next step: it decides, or writes what it has decided.
+    /// A node's worker takes its next step: it decides, or writes its decision.
     pub fn work(&mut self, node: usize) {
         let now = self.now;
         let worker = &mut self.nodes[node];

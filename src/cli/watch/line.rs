@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_is_no_event() {
+    fn a_frame_that_changes_nothing_is_no_event() {
         for frame in [
             r#"{"type":"role_changed","clientId":"a","data":{"role":"active"},"seq":3}"#,
             r#"{"type":"role_changed","clientId":"a","data":{"role":"king"}}"#,

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_stay_bounded() {
+    fn retry_pauses_grow_and_stay_bounded() {
         for failures in 1..100 {
             let bound = if failures == 1 { SHORTEST_PAUSE } else { LONGEST_PAUSE };
             assert!((0..20).all(|_| pause(failures) <= bound), "{failures}");

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_over_ends_the_watch_and_a_drain_does_not() {
+    fn an_ended_session_ends_the_watch_and_a_drain_does_not() {
         assert!(matches!(close(CloseReason::SessionDeleted), Ended::Over("Session deleted")));
         assert!(matches!(close(CloseReason::SessionFull), Ended::Refused(_)));
         assert!(matches!(close(CloseReason::Drain), Ended::Lost(_)));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_back_shows_its_token() {
+    fn a_returning_watcher_sends_its_token() {
         let mut place = Place::new(SessionId::random());
         assert!(!place.path().contains("resume") && !place.has_been_in());
         place.resume = Some("a+b".to_owned());

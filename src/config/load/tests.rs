@@ -46,7 +46,7 @@ fn serve_is_the_default_command() {
 }
 
 #[test]
-fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+fn settings_come_from_flag_environment_file_then_default() {
     let (_file, path) = file("session-ttl = \"1m\"\ngrace-period = \"1s\"\nping-interval = \"9s\"");
     let env = [("RELAY_CONFIG", path.as_str()), ("RELAY_SESSION_TTL", "2m"), ("RELAY_GRACE_PERIOD", "2s")];
     for command in [&["--session-ttl", "3m"][..], &["serve", "--session-ttl", "3m"]] {
@@ -57,7 +57,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
 }
 
 #[test]
-fn an_empty_variable_is_none() {
+fn an_empty_variable_counts_as_unset() {
     assert_eq!(config(&[], &[("RELAY_REDIS_URL", ""), ("RELAY_CONFIG", "")]), Config::default());
 }
 
@@ -69,7 +69,7 @@ fn the_log_filter_has_a_short_variable_too() {
 }
 
 #[test]
-fn a_file_may_use_tomls_own_numbers_switches_and_lists() {
+fn a_file_may_use_toml_numbers_booleans_and_arrays() {
     let (_file, path) = file(
         "max-frame-bytes = 4096\nredis-fail-fast = false\ndemo-page = false\nlog-format = \"json\"\n\
          allowed-origins = [\"https://a.example\", \"vscode-webview://b\"]",
@@ -87,7 +87,7 @@ fn a_switch_needs_no_value_on_the_command_line() {
 }
 
 #[test]
-fn a_wrong_value_is_one_sentence_that_says_which_and_why() {
+fn a_wrong_value_is_one_sentence_with_name_and_reason() {
     let cases: &[(&[&str], &str)] = &[
         (&["--session-ttl", "abc"], "--session-ttl (environment RELAY_SESSION_TTL): \"abc\" is no duration"),
         (&["serve", "--listen", "here"], "--listen (environment RELAY_LISTEN): \"here\" is no address"),
@@ -118,7 +118,7 @@ fn a_wrong_value_is_one_sentence_that_says_which_and_why() {
 }
 
 #[test]
-fn settings_that_do_not_go_together_are_one_sentence_too() {
+fn conflicting_settings_are_one_sentence() {
     let redis = "--redis-url=redis://h";
     let cases: &[(&[&str], &str)] = &[
         (&["--session-ttl", "13h"], "must not be longer than --session-max-lifetime (RELAY_SESSION_MAX_LIFETIME)"),
@@ -190,7 +190,7 @@ fn help_names_every_setting_with_its_variable() {
 }
 
 #[test]
-fn the_example_file_names_every_setting_and_is_the_defaults() {
+fn the_example_file_has_every_setting_at_its_default() {
     let text = include_str!("../../../config.example.toml");
     let (_file, path) = file(text);
     assert_eq!(config(&["--config", &path], &NO_ENV), Config::default());
@@ -205,7 +205,7 @@ fn the_example_file_names_every_setting_and_is_the_defaults() {
 }
 
 #[test]
-fn settings_are_shown_with_where_they_come_from_and_without_secrets() {
+fn settings_are_shown_with_their_source_and_without_secrets() {
     let (_file, path) = file("grace-period = \"1s\"\nping-interval = \"9s\"");
     let env = [
         ("RELAY_CONFIG", path.as_str()),
@@ -245,7 +245,7 @@ fn check_config_finds_what_serve_would_find() {
 }
 
 #[test]
-fn a_command_of_the_programs_own_is_handed_back_without_a_look_at_the_settings() {
+fn operator_commands_are_returned_without_reading_settings() {
     let Ok(Invocation::Own(matches)) = read_with(&["knit", "x"], &[("RELAY_SESSION_TTL", "soon")]) else {
         panic!("not handed back");
     };
@@ -253,7 +253,7 @@ fn a_command_of_the_programs_own_is_handed_back_without_a_look_at_the_settings()
 }
 
 #[test]
-fn what_may_be_a_sessions_id_is_not_repeated() {
+fn a_possible_session_id_is_not_repeated() {
     let id = "0d6c36c4-9b7c-4ad5-8b0a-3f3f4d0d4a11";
     let cases = [
         (&[id][..], "there is no such command; try --help"),

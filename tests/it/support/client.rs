@@ -1,4 +1,4 @@
-//! A client that does nothing by itself: it sends what it is told to and remembers what it got.
+//! A client that does nothing by itself: the test tells it what to send, and it keeps every frame that it got.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use super::cluster::{Node, PATIENCE};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// More than any test makes it receive.
+/// A limit above the number of frames in any test.
 const MAX_FRAMES: usize = 100_000;
 
 /// The longest that a test may wait for nothing to happen.
@@ -29,11 +29,11 @@ const LONGEST_QUIET: Duration = Duration::from_millis(300);
 /// A frame as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// When.
+    /// The time of arrival.
     pub at: Instant,
-    /// Byte for byte.
+    /// The text, byte for byte.
     pub text: String,
-    /// As JSON; null if it is none.
+    /// The frame as JSON; null if it is not JSON.
     pub json: Value,
     seen: bool,
 }
@@ -71,7 +71,7 @@ impl RawClient {
         Self { id: id.to_owned(), sink: tokio::sync::Mutex::new(sink), inbox, reader }
     }
 
-    /// Joins a session as an old client does: its id stands in its frames only.
+    /// Joins a session as an old client does: only its frames contain its id.
     pub async fn join(node: &Node, session: &str, id: &str) -> Self {
         Self::connect(&format!("{}/ws?session={session}", node.ws()), id).await
     }
@@ -144,18 +144,18 @@ impl RawClient {
         let deadline = Instant::now() + PATIENCE;
         loop {
             changes.borrow_and_update();
-            // Asked first: what came before the close is there by then.
+            // Read first: frames that came before the close are there by then.
             let closed = !self.is_open();
             if let Some(frame) = self.inbox.frames.lock().iter_mut().find(|frame| !frame.seen && matches(frame)) {
                 frame.seen = true;
                 return frame.clone();
             }
             let over = closed || timeout_at(deadline, changes.changed()).await.is_err();
-            assert!(!over, "{} waits in vain for {what}; it got {}", self.id, self.transcript());
+            assert!(!over, "{} never got {what}; it got {}", self.id, self.transcript());
         }
     }
 
-    /// The close frame's code and reason; 1005 if it names none, 1006 if there is none.
+    /// The close frame's code and reason; 1005 if it has no code, 1006 without a close frame.
     pub async fn expect_close(&self) -> (u16, String) {
         let mut changes = self.inbox.changes.subscribe();
         let deadline = Instant::now() + PATIENCE;
@@ -169,14 +169,14 @@ impl RawClient {
         }
     }
 
-    /// Whether the socket is still open, as far as is known.
+    /// Whether the socket is still open, as far as the client knows.
     pub fn is_open(&self) -> bool {
         self.inbox.closed.lock().is_none()
     }
 
-    /// What comes within this time. The only wait for a time: to hold that nothing comes, where no barrier can.
+    /// The frames that come within this time. The only fixed wait: to check that no frame comes, where no barrier can.
     pub async fn quiet(&self, time: Duration) -> Vec<Value> {
-        assert!(time <= LONGEST_QUIET, "no test waits longer for nothing");
+        assert!(time <= LONGEST_QUIET, "no test waits longer than this");
         let before = self.inbox.frames.lock().len();
         tokio::time::sleep(time).await;
         self.inbox.frames.lock()[before..].iter().map(|frame| frame.json.clone()).collect()
@@ -192,12 +192,12 @@ impl RawClient {
         self.inbox.frames.lock().iter().map(|frame| frame.json.clone()).collect()
     }
 
-    /// How many frames it got so far that are no announcements of roles, which have a pace of their own.
+    /// How many frames it got so far, without announcements of roles, which are sent at their own pace.
     pub fn count(&self) -> usize {
         self.inbox.frames.lock().iter().filter(|frame| !frame.is("role_changed")).count()
     }
 
-    /// When this returns `other` has got everything that was forwarded to it of what this client sent before: a frame
+    /// When this returns `other` has got every forwarded frame that this client sent before: a frame
     /// of an unknown type overtakes nothing.
     pub async fn barrier(&self, other: &Self) {
         static MARKS: AtomicU64 = AtomicU64::new(1);
@@ -206,19 +206,19 @@ impl RawClient {
         other.take("a barrier", |frame| frame.is("test_barrier") && frame.json["data"]["mark"] == mark).await;
     }
 
-    /// Says goodbye and goes.
+    /// Sends a close frame and disconnects.
     pub async fn leave(self) {
         // The relay may have closed it already.
         let _ = self.sink.lock().await.close().await;
         self.expect_close().await;
     }
 
-    /// Goes without a goodbye.
+    /// Disconnects without a close frame.
     pub fn cut(self) {
         drop(self);
     }
 
-    /// What it got, for messages; a star is at what no test has seen.
+    /// Its frames, for messages; a star marks those that no test has seen.
     pub fn transcript(&self) -> String {
         let frames = self.inbox.frames.lock();
         let lines = frames.iter().map(|frame| format!("\n  {} {}", if frame.seen { " " } else { "*" }, frame.text));
@@ -232,7 +232,7 @@ impl Drop for RawClient {
     }
 }
 
-/// A socket in the session of which nothing is read after the handshake but what the test reads.
+/// A socket in the session that only the test reads after the handshake.
 pub async fn unread_socket(node: &Node, session: &str, receive_buffer: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(receive_buffer).expect("a buffer");
@@ -255,7 +255,7 @@ async fn read(mut stream: SplitStream<Socket>, inbox: Arc<Inbox>) {
             Message::Text(text) => {
                 let json = serde_json::from_str(&text).unwrap_or(Value::Null);
                 let mut frames = inbox.frames.lock();
-                assert!(frames.len() < MAX_FRAMES, "a flood");
+                assert!(frames.len() < MAX_FRAMES, "too many frames");
                 frames.push(Received { at: Instant::now(), text: text.to_string(), json, seen: false });
             }
             Message::Close(frame) => {

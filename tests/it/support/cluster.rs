@@ -16,22 +16,22 @@ use tokio::time::timeout;
 use super::eventually;
 use super::redis::RedisFixture;
 
-/// How long a node may take for what it normally does in a moment.
+/// How long a node may take for something that it normally does in a moment.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many lines of a node's log are kept.
 const KEPT_LINES: usize = 5_000;
 
-/// What a cluster is made of.
+/// The parts of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One node with its own store.
     Embedded,
-    /// So many nodes over one Redis.
+    /// This many nodes over one Redis.
     Redis(usize),
 }
 
-/// What the nodes are started with besides their addresses.
+/// The options of the nodes besides their addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     args: Vec<String>,
@@ -45,8 +45,8 @@ impl Options {
         self
     }
 
-    /// Leases that lapse within seconds, so that what waits for that is seen soon; and commands to Redis that are given up
-    /// sooner still.
+    /// Leases that lapse within seconds, so that tests need not wait long; and commands to Redis that time out
+    /// even sooner.
     pub fn short_leases() -> Self {
         Self::default()
             .flag("--lease-ttl", "2s")
@@ -66,7 +66,7 @@ impl Options {
 pub struct Cluster {
     nodes: Vec<Node>,
     options: Options,
-    /// The Redis between the nodes, to be stopped or paused.
+    /// The Redis between the nodes, which a test can stop or pause.
     pub redis: Option<RedisFixture>,
 }
 
@@ -94,7 +94,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts one more node and waits until it is ready. Its index.
+    /// Starts one more node and waits until it is ready. Returns its index.
     pub async fn add_node(&mut self) -> usize {
         let mut options = self.options.clone();
         if let Some(redis) = &self.redis {
@@ -165,14 +165,14 @@ impl Node {
         let (found, mut addresses) = mpsc::unbounded_channel();
         drain(stdout, move |line| {
             if let Some(address) = line.strip_prefix("listening on http://") {
-                // Nobody waits for a second one.
+                // A second address is never read.
                 let _ = found.send(address.trim().to_owned());
             }
         });
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         // Built first, so that the process is killed and its log printed if it never gets to listen.
         let mut node = Self { address: String::new(), child: Mutex::new(child), log, client };
-        let address = timeout(PATIENCE, addresses.recv()).await.expect("the node says in time where it listens");
+        let address = timeout(PATIENCE, addresses.recv()).await.expect("the node prints its address in time");
         node.address = address.expect("the node lives until it listens");
         node
     }
@@ -206,7 +206,7 @@ impl Node {
         self.client.request(method, format!("{}{path}", self.http()))
     }
 
-    /// Creates a session; its id.
+    /// Creates a session. Returns its id.
     pub async fn create_session(&self, body: Value) -> String {
         let answer = self.request(Method::POST, "/api/sessions").json(&body).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::CREATED);
@@ -230,7 +230,7 @@ impl Node {
         (answer.status().as_u16(), answer.json().await.expect("json"))
     }
 
-    /// What `/metrics` says.
+    /// The text of `/metrics`.
     pub async fn metrics(&self) -> String {
         let answer = self.request(Method::GET, "/metrics").send().await.expect("an answer");
         answer.text().await.expect("text")
@@ -246,12 +246,12 @@ impl Node {
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// What it has written to standard error.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().iter().fold(String::new(), |log, line| log + line + "\n")
     }
 
-    /// Kills it as a crash would.
+    /// Kills it without warning.
     pub fn kill9(&self) {
         self.signal("-KILL");
     }
@@ -261,7 +261,7 @@ impl Node {
         self.signal("-STOP");
     }
 
-    /// Lets it run on after [`Node::stop`].
+    /// Resumes it after [`Node::stop`].
     pub fn resume(&self) {
         self.signal("-CONT");
     }
@@ -273,7 +273,7 @@ impl Node {
         self.resume();
     }
 
-    /// Asks it to end.
+    /// Sends it SIGTERM.
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
@@ -293,7 +293,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let child = self.child.get_mut();
-        // It may have ended by itself.
+        // It may have exited by itself.
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {

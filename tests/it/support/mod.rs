@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub mod client;
 pub mod cluster;
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Asks again and again, until there is an answer. Tests wait for what they want to see, never for a time.
+/// Retries until there is an answer. Tests wait for the event itself, never for a time.
 ///
 /// # Panics
 ///
-/// If there is none within `deadline`, naming who asked.
+/// If there is no answer within `deadline`; the message names the caller.
 #[track_caller]
 pub fn eventually<T>(deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
     let asked_at = Location::caller();

@@ -24,13 +24,13 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// After a close existing clients wait 2 s. Tests are more impatient.
 pub const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
-/// So often they try without a successful open.
+/// How often they try without a successful open.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// How many frames are kept for messages.
 const KEPT_FRAMES: usize = 1_000;
 
-/// What the test wants of the client's task.
+/// An order of the test for the client's task.
 #[derive(Debug)]
 enum Order {
     Call(Call),
@@ -47,7 +47,7 @@ enum End {
     Exited,
 }
 
-/// The client as tests see it. Gone without a goodbye when dropped.
+/// The client as tests see it. Disconnected without a close frame when dropped.
 pub struct OldClient {
     /// The id that it makes up for itself.
     pub id: String,
@@ -124,7 +124,7 @@ impl OldClient {
         client
     }
 
-    /// Its user calls it.
+    /// Its user calls this function.
     pub fn call(&self, call: Call) {
         self.order(Order::Call(call));
     }
@@ -162,7 +162,7 @@ impl OldClient {
         self.opened(opens + 1).await;
     }
 
-    /// `disconnect()`: until its socket is closed it goes on handling what arrives, and then it comes back by itself.
+    /// `disconnect()`: until its socket is closed it still handles frames, and then it comes back by itself.
     pub fn disconnect(&self) {
         self.order(Order::Disconnect);
     }
@@ -191,7 +191,7 @@ impl OldClient {
         assert!(in_time, "{} cannot connect; {}", self.id, self.transcript());
     }
 
-    /// What it believes to be.
+    /// The phase that it believes to be in.
     pub fn phase(&self) -> Phase {
         self.shared.script.lock().phase
     }
@@ -212,12 +212,12 @@ impl OldClient {
         self.until("an offer", |script| script.offer.is_some()).await;
     }
 
-    /// Waits until it has seen a frame of this driver.
+    /// Waits until it has seen a frame of this controller.
     pub async fn knows_driver(&self, driver: &Self) {
-        self.until("its driver", |script| script.driver.as_ref() == Some(&driver.id)).await;
+        self.until("its controller", |script| script.driver.as_ref() == Some(&driver.id)).await;
     }
 
-    /// Waits for a refusal with this code, which is then no fault.
+    /// Waits for a refusal with this code, which then does not count as a fault.
     pub async fn is_refused(&self, code: &str) {
         let refused = |script: &mut Script| {
             let found = script.refusals.iter().position(|refusal| refusal == code);
@@ -226,7 +226,7 @@ impl OldClient {
         self.until(code, refused).await;
     }
 
-    /// Waits until it has got so many frames of this type.
+    /// Waits until it has got this many frames of this type.
     pub async fn has_got(&self, kind: &str, times: usize) {
         self.until(kind, |_| self.count(kind) >= times).await;
     }
@@ -238,18 +238,18 @@ impl OldClient {
         frames.iter().filter(of_kind).count()
     }
 
-    /// Whether it has died, or something else happened to it that must not happen, refusals apart.
+    /// Whether it has died, or another forbidden thing happened to it, apart from refusals.
     pub fn has_died(&self) -> bool {
         !self.shared.script.lock().violations.is_empty()
     }
 
-    /// Its process lives, and nothing else happened to it that must not happen, refusals apart.
+    /// Asserts that its process lives, and that no other forbidden thing happened to it, apart from refusals.
     pub fn has_not_died(&self) {
         let violations = self.shared.script.lock().violations.clone();
         assert!(violations.is_empty(), "{}: {violations:?}; {}", self.id, self.transcript());
     }
 
-    /// Nothing happened to it that must not happen to an old client.
+    /// Asserts that nothing forbidden happened to it.
     pub fn assert_clean(&self) {
         let script = self.shared.script.lock();
         let clean = script.violations.is_empty() && script.refusals.is_empty();
@@ -267,11 +267,11 @@ impl OldClient {
                 return;
             }
             let over = timeout_at(deadline, changes.changed()).await.is_err();
-            assert!(!over, "{} ({:?}) waits in vain for {what}; {}", self.id, self.generation, self.transcript());
+            assert!(!over, "{} ({:?}) never got {what}; {}", self.id, self.generation, self.transcript());
         }
     }
 
-    /// What it got, for messages.
+    /// Its frames, for messages.
     pub fn transcript(&self) -> String {
         let got: String = self.shared.frames.lock().iter().map(|text| format!("\n  {text}")).collect();
         format!("{:?}, got{got}", self.shared.script.lock())
@@ -365,7 +365,7 @@ impl LocalController {
         }
     }
 
-    /// Says goodbye. What arrives before the answer to that is still handled.
+    /// Sends a close frame. Frames that arrive before the answer to that are still handled.
     async fn disconnect(&self, socket: &mut Socket) -> Result<Vec<Value>, Box<Error>> {
         let nothing = self.shared.script.lock().call(&Call::Disconnect);
         socket.close(None).await?;

@@ -1,17 +1,17 @@
-//! What existing clients do with what they receive: docs/protocol.md, "What old clients do", as a pure function.
+//! How existing clients react to frames: docs/protocol.md, "What old clients do", as a pure function.
 
 use serde_json::{Value, json};
 
-/// Which of the two kinds of existing clients.
+/// The two kinds of existing clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// Releases and takes silently, and keeps its phase over a reconnect.
     First,
-    /// Sends what it does, asks for the session on every open, and is idle after a reconnect.
+    /// Announces its acts, asks for the session on every open, and is idle after a reconnect.
     Second,
 }
 
-/// What a client believes to be.
+/// The phase that a client believes to be in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// No role.
@@ -21,11 +21,11 @@ pub enum Phase {
     Pull,
     /// It waits for PASSIVE.
     Push,
-    /// It drives.
+    /// It has control.
     Active,
     /// It follows.
     Passive,
-    /// Its user has called `disconnect()`. The first generation stays so, even when it comes back by itself.
+    /// Its user has called `disconnect()`. The first generation stays in this phase, even when it comes back by itself.
     Disconnected,
 }
 
@@ -50,7 +50,7 @@ pub enum Call {
     Take,
     /// `releaseControl()`
     Release,
-    /// `disconnect()`. Until its socket is closed it goes on handling what arrives, and 2 s later it comes back.
+    /// `disconnect()`. Until its socket is closed it still handles frames, and 2 s later it comes back.
     Disconnect,
 }
 
@@ -59,19 +59,19 @@ pub enum Call {
 pub struct Script {
     generation: Generation,
     id: String,
-    /// What it believes to be.
+    /// The phase that it believes to be in.
     pub phase: Phase,
     /// The last state it sent or received.
     pub state: Option<Value>,
-    /// Whose offer it could accept.
+    /// The client whose offer it could accept.
     pub offer: Option<String>,
-    /// Who sent the last frame of a driver.
+    /// The sender of the last frame of a controller.
     pub driver: Option<String>,
     /// It has asked for a state.
     asked: bool,
     /// It has no socket to write to: `disconnect()` was called, and the socket is not closed yet.
     pub closing: bool,
-    /// What this relay must never do to a client, and did.
+    /// The forbidden things that the relay did to it.
     pub violations: Vec<String>,
     /// The codes of the refusals that no test has expected yet.
     pub refusals: Vec<String>,
@@ -102,7 +102,7 @@ impl Script {
         }
     }
 
-    /// A text came in; what it answers.
+    /// Handles a text frame. Returns its answers.
     pub fn on_text(&mut self, text: &str) -> Vec<Value> {
         match serde_json::from_str::<Value>(text) {
             Ok(frame) if frame["type"].is_string() => {
@@ -170,7 +170,7 @@ impl Script {
         Vec::new()
     }
 
-    /// It drives now. If it asked to, it goes on to ask for the state.
+    /// It has control now. If it asked for it, it then asks for the state.
     fn activate(&mut self) -> Vec<Value> {
         let asked = std::mem::replace(&mut self.phase, Phase::Active) == Phase::Pull;
         if asked { vec![self.ask()] } else { Vec::new() }
@@ -184,21 +184,21 @@ impl Script {
     fn answer(&self, asker: &Value) -> Vec<Value> {
         let Some(state) = &self.state else { return Vec::new() };
         let mut frame = self.frame("state_update", state.clone());
-        // Members that nobody knows are passed on: by this one a receiver tells an answer that is not meant for it.
-        // What an ACTIVE client answers is for everybody, and so is what the relay asks for. One that waits for ACTIVE may
-        // be it by the time its answer arrives.
+        // Unknown members are forwarded: by this one a receiver recognises an answer that is not meant for it.
+        // An ACTIVE client's answer is for all, and so is one that the relay asked for. A client that waits for ACTIVE
+        // may be it by the time its answer arrives.
         if !matches!(self.phase, Phase::Active | Phase::Pull) && asker != "relay-server" {
             frame["answerTo"] = asker.clone();
         }
         vec![frame]
     }
 
-    /// One of the calls of its user; what it sends.
+    /// Its user makes this call. Returns the frames that it sends.
     pub fn call(&mut self, call: &Call) -> Vec<Value> {
         match call {
             Call::Pull => self.coordinate(Phase::Pull, "ACTIVE"),
             Call::Push => self.coordinate(Phase::Push, "PASSIVE"),
-            // It throws, and its user lives on.
+            // It throws, and its user's process lives on.
             Call::SendState(_) if self.phase != Phase::Active => Vec::new(),
             Call::SendState(state) => {
                 self.state = Some(state.clone());
@@ -270,7 +270,7 @@ impl Script {
         json!({ "type": kind, "clientId": self.id, "data": data, "timestamp": 1, "protocol_version": 1 })
     }
 
-    /// Notes what must never reach an old client.
+    /// Records frames that must never reach an old client.
     fn judge(&mut self, frame: &Value) {
         let sender = frame["clientId"].as_str().unwrap_or_default();
         let from_a_client = sender.starts_with("client_") && sender != self.id;
@@ -280,8 +280,8 @@ impl Script {
                 "a client's acknowledgement was passed on"
             }
             "accept_control" if sender == "relay-server" => "control taken by nobody",
-            // What was an answer when it was sent is for everybody if its sender drives by the time it arrives; it then
-            // repeats what it drove to.
+            // An answer is for all if its sender has become the controller by the time it arrives; it then
+            // repeats the controller's last state.
             "state_update"
                 if !frame["answerTo"].is_null() && !self.asked && self.state.as_ref() != Some(&frame["data"]) =>
             {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn both_acknowledge_a_loss_and_answer_a_question_in_every_phase() {
+    fn both_generations_acknowledge_and_answer_in_every_phase() {
         for generation in [Generation::First, Generation::Second] {
             for phase in PHASES {
                 let answer = &after(generation, phase, &frame("accept_control", json!({}))).1[0];
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_generation_dies_of_answering_without_a_socket() {
+    fn only_the_first_generation_dies_answering_without_a_socket() {
         for (generation, deaths) in [(Generation::First, 2), (Generation::Second, 0)] {
             let mut script = Script::new(generation, "client_me");
             script.state = Some(json!({ "step": 1 }));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_never_reach_an_old_client_is_noticed() {
+    fn frames_that_must_never_reach_an_old_client_are_noticed() {
         let faults = [
             "no json".to_owned(),
             frame("error", json!({})).to_string(),

@@ -1,4 +1,4 @@
-//! A Redis for tests, of whatever kind this machine has.
+//! A Redis for tests, of the kind that this machine has.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use super::eventually;
 /// How long a Redis may take to start or to stop answering.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A Redis that lives as long as this value, unless it was there before.
+/// A Redis that lives as long as this value, unless it ran before.
 ///
 /// In this order: the one that `RELAY_TEST_REDIS_URL` names, a container (if Docker answers and has the image that
 /// `RELAY_TEST_REDIS_IMAGE` names, `redis:7` by default; nothing is ever pulled), a `redis-server` of this machine.
@@ -37,7 +37,7 @@ struct Local {
 }
 
 impl RedisFixture {
-    /// A Redis to talk to. It may be shared with others, so that tests must use keys of their own.
+    /// A Redis that may be shared with other tests, so each test must use its own keys.
     pub async fn any() -> Self {
         if let Ok(url) = std::env::var("RELAY_TEST_REDIS_URL") {
             return Self { url, kind: Kind::External };
@@ -48,9 +48,9 @@ impl RedisFixture {
         }
     }
 
-    /// A Redis of this test alone that can be stopped, paused and started again: always a local process.
+    /// A Redis of this test alone, always a local process: it can be stopped, paused and started again.
     pub async fn local() -> Self {
-        // RUST_LOG shows what happened in a test that failed.
+        // RUST_LOG shows the log of a failed test.
         let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
         let _ = logs.with_test_writer().try_init();
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -83,17 +83,17 @@ impl RedisFixture {
         })
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Kills it, as a crash would.
+    /// Kills it without warning.
     pub async fn stop(&mut self) {
         self.own().kill();
     }
 
-    /// Starts it again at the same address, with nothing in it.
+    /// Starts it again at the same address, empty.
     pub async fn restart(&mut self) {
         let local = self.own();
         local.kill();
@@ -105,12 +105,12 @@ impl RedisFixture {
         self.own().signal("-STOP");
     }
 
-    /// Lets it run on after [`RedisFixture::pause`].
+    /// Resumes it after [`RedisFixture::pause`].
     pub fn resume(&mut self) {
         self.own().signal("-CONT");
     }
 
-    /// Sends it one command, given as words, and returns the start of its answer as it stands on the wire.
+    /// Sends it one command, given as words, and returns the start of its raw answer.
     pub fn command(&mut self, words: &[&str]) -> String {
         self.own().command(words).expect("redis answers")
     }
@@ -124,7 +124,7 @@ impl RedisFixture {
 }
 
 impl Local {
-    /// `false`: another took the port in the meantime.
+    /// `false`: another process took the port meanwhile.
     async fn start(&mut self) -> bool {
         let mut server = Command::new("redis-server");
         server.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);

@@ -1,4 +1,4 @@
-//! A network on which everything takes a fixed time, in both directions, whatever else is under way.
+//! A network with a fixed delay in both directions, independent of its load.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// A way to one address. Closed when dropped.
+/// A path to one address. Closed when dropped.
 pub struct SlowNetwork {
     address: String,
     task: JoinHandle<()>,
 }
 
 impl SlowNetwork {
-    /// A way to this address that takes `delay` there, and `delay` back.
+    /// A path to this address with `delay` in each direction.
     pub async fn to(target: &str, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
@@ -26,7 +26,7 @@ impl SlowNetwork {
                 let target = target.clone();
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(target).await else { return };
-                    // The only delay is the one that is asked for.
+                    // No delay but the requested one.
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
                     tokio::join!(carry(client_in, server_out, delay), carry(server_in, client_out, delay));
@@ -36,7 +36,7 @@ impl SlowNetwork {
         Self { address, task }
     }
 
-    /// Where it begins.
+    /// The address to connect to.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -58,7 +58,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
                 return;
             }
         }
-        // Nobody may be there any more to hear of the end.
+        // The other side may be gone already.
         let _ = sent.send((Instant::now() + delay, Vec::new()));
     };
     let write = async move {

@@ -80,7 +80,7 @@ impl Stage {
         RawClient::join_modern(self.cluster.far(), &self.session, id).await.0
     }
 
-    /// `client_a` and `client_b`, one on each end, who know of each other.
+    /// `client_a` and `client_b`, one on each end, which know of each other.
     pub async fn two(&self) -> (RawClient, RawClient) {
         let a = self.near("client_a").await;
         let b = self.far("client_b").await;
@@ -96,21 +96,21 @@ impl Stage {
         (a, b, c)
     }
 
-    /// `client_a` drives, `client_b` follows.
+    /// `client_a` has control, `client_b` follows.
     pub async fn driven(&self) -> (RawClient, RawClient) {
         let (a, b) = self.two().await;
         drive(&a, &[&b]).await;
         (a, b)
     }
 
-    /// `client_a` drives, `client_b` and `client_c` follow.
+    /// `client_a` has control, `client_b` and `client_c` follow.
     pub async fn driven_with_a_third(&self) -> (RawClient, RawClient, RawClient) {
         let (a, b, c) = self.three().await;
         drive(&a, &[&b, &c]).await;
         (a, b, c)
     }
 
-    /// Who drives, as the HTTP API says.
+    /// The controller according to the HTTP API.
     pub async fn active(&self) -> Value {
         let (status, session) = self.cluster.far().get_session(&self.session).await;
         assert_eq!(status, 200, "{session}");
@@ -118,7 +118,7 @@ impl Stage {
     }
 }
 
-/// Waits until all know of the newcomer, and it of them.
+/// Waits until all know of the new client, and it of them.
 pub async fn meet(there: &[&RawClient], newcomer: &RawClient) {
     for client in there {
         client.expect("client_connected").await;
@@ -126,7 +126,7 @@ pub async fn meet(there: &[&RawClient], newcomer: &RawClient) {
     }
 }
 
-/// Nobody drives: `driver` asks to and gets it, the others, old clients, are told to follow and have acknowledged it.
+/// `driver` asks for control without a controller and gets it; the others, old clients, are told to follow and confirm.
 pub async fn drive(driver: &RawClient, others: &[&RawClient]) {
     driver.say("coordinate_sync_direction", json!({ "preferredDirection": "ACTIVE", "reason": "pull" })).await;
     granted(driver).await;
@@ -140,13 +140,13 @@ pub async fn drive(driver: &RawClient, others: &[&RawClient]) {
     }
 }
 
-/// The old client is told by *Grant* that it drives.
+/// The old client is told by *Grant* that it has control.
 pub async fn granted(client: &RawClient) {
     assigned(client, "ACTIVE").await;
     client.expect("confirm_transfer").await;
 }
 
-/// The old client is told by *Demote* that `by` drives; it acknowledges.
+/// The old client is told by *Demote* that `by` has control, and acknowledges.
 pub async fn demoted(client: &RawClient, by: &str) {
     assigned(client, "PASSIVE").await;
     let told = client.expect("accept_control").await;
@@ -160,7 +160,7 @@ pub async fn assigned(client: &RawClient, direction: &str) {
     assert_eq!(told["data"]["assignedDirection"], direction, "{} got {}", client.id, client.transcript());
 }
 
-/// What an old client answers to every `accept_control`.
+/// An old client's answer to every `accept_control`.
 pub async fn acknowledge(client: &RawClient) {
     client.say("confirm_transfer", json!({ "toClientId": "whoever", "timestamp": 1 })).await;
 }
