@@ -211,7 +211,7 @@ impl Relay {
             Ok(true) => room.lock().reported = (activity, now),
             Ok(false) => room.lock().stale = true,
             Err(error) => {
-                tracing::debug!(session = room.id.tag(), %error, "the activity could not be reported; the relay retries");
+                tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; the relay retries");
                 room.lock().reported.1 = now;
             }
         }
