@@ -391,7 +391,7 @@ mod tests {
     fn a_store_without_memory_makes_another_lease_that_covers_what_was_held() {
         let (mut lease, timing) = held(0);
         assert!(lease.renew(1_000, 1_001, true, &timing));
-        assert_eq!(lease.held(1_001), Some(2), "who drove has to be read again");
+        assert_eq!(lease.held(1_001), Some(2), "the controllers have to be read again");
         assert!(lease.covers(1, 1_001) && lease.covers(2, 1_001));
     }
 

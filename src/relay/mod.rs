@@ -113,7 +113,7 @@ impl Readiness {
             Self::Starting => "waiting for the store: it has not been reached yet",
             Self::Draining => "draining: this node is shutting down",
             Self::StoreUnavailable => {
-                "the store cannot be reached; sockets stay open and nobody can drive until it can"
+                "the store cannot be reached; sockets stay open, and no session has a controller until it can"
             }
             Self::InboxSilent => "this node does not hear the others; it is subscribing again",
         }
