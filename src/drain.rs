@@ -1,5 +1,5 @@
-//! Emptying a node: sockets are closed with 1012 in waves, so that their clients do not all come back elsewhere at once,
-//! and ACTIVE clients last, so that nobody follows a client that is just moving.
+//! Draining a node. Sockets are closed with 1012 in waves, so that their clients do not all reconnect to another node
+//! at once. ACTIVE clients are closed last, so that no follower waits for a controller that is moving.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::protocol::CloseReason;
 use crate::relay::Relay;
 
-/// How many waves a drain has at most.
+/// The largest number of waves in a drain.
 const WAVES: usize = 20;
 
-/// Fewer sockets than this go in one wave: to spread them would only take longer.
+/// A node with fewer sockets than this closes them in one wave, because more waves would only take longer.
 const SMALLEST_WAVE: usize = 50;
 
-/// How much of the time is for the waves; the rest is for the last clients to go.
+/// The share of the time for the waves; the rest is for the last clients to leave.
 const WAVE_SHARE: f64 = 0.8;
 
-/// How often it is looked whether everybody has gone.
+/// How often the drain checks whether all sockets are closed.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Closes all sockets of `relay`, at the latest within `timeout`, and lets no new ones in. Returns how many were still
-/// open at the deadline.
+/// Closes all sockets of `relay` within `timeout` and refuses new ones. Returns how many were still open at the
+/// deadline.
 pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
     relay.begin_drain();
     let deadline = Instant::now() + timeout;
@@ -40,7 +40,7 @@ pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
         }
     }
     while relay.connections() > 0 && Instant::now() < deadline {
-        // Whoever was just joining when the drain began.
+        // These members were still joining when the drain began.
         for member in relay.members_to_drain() {
             member.outbound.close(CloseReason::Drain);
         }

@@ -1,6 +1,6 @@
-//! gitorial-relay keeps websites and editors on the same step of a tutorial: one client of a session is ACTIVE and
-//! drives, the others are PASSIVE and follow, and control moves between them. This is the library; the binary of the
-//! same name is a thin shell around [`run`].
+//! gitorial-relay keeps websites and editors on the same step of a tutorial. One client of a session is ACTIVE (the
+//! controller), the others are PASSIVE (followers), and control moves between them. This is the library; the binary of
+//! the same name is a thin shell around [`run`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,15 +24,16 @@
 //!
 //! # Layout
 //!
-//! An arrow points from a part to those it may name; tests/layering.rs holds them.
+//! An arrow points from a part to the parts that it may name; tests/layering.rs checks them.
 //!
 //! ```text
 //! main -> node -> http, connection, drain -> relay -> hub, presence, store, broker -> control, session, reconcile,
 //!                                                                                     protocol, ids
 //! ```
 //!
-//! The right end is pure: no clock, no I/O, nothing async. [`control`] decides who may drive, [`reconcile`] what to tell
-//! whom, [`session`] is the document that both work on. ARCHITECTURE.md says the rest.
+//! The right end is pure: no clock, no I/O, nothing async. [`control`] decides which client controls the session,
+//! [`reconcile`] decides which client is told what, and [`session`] is the document that both work on. ARCHITECTURE.md
+//! describes the rest.
 
 pub mod broker;
 pub mod clock;

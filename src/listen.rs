@@ -1,4 +1,4 @@
-//! The ports of a node, and the wish that it stops: both come from outside, so that a test can bring its own.
+//! The ports of a node and its shutdown request. Both come from outside, so that a test can bring its own.
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// Connections that the kernel keeps until they are accepted: after a restart everybody comes at once.
+/// How many connections the kernel keeps until they are accepted. After a restart all clients connect at once.
 const BACKLOG: u32 = 4096;
 
-/// A port that cannot be had.
+/// A port that the node cannot bind.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (--{setting}): {error}; choose another address or free this one")]
 pub struct BindError {
@@ -23,20 +23,20 @@ pub struct BindError {
 
 /// The bound ports of one node.
 pub struct Listeners {
-    /// Where clients come in.
+    /// The listener for clients.
     pub main: TcpListener,
-    /// Where /healthz, /readyz and /metrics are, if not there too.
+    /// The listener for /healthz, /readyz and /metrics, if they have a port of their own.
     pub ops: Option<TcpListener>,
     /// Called once, when the node serves, with the address of `main`.
     pub on_ready: Box<dyn FnOnce(SocketAddr) + Send>,
 }
 
 impl Listeners {
-    /// Binds the configured ports. Needs a runtime.
+    /// Binds the configured ports. The caller must be inside a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// One of the ports cannot be had.
+    /// [`BindError`] if one of the ports cannot be bound.
     pub fn bind(config: &Config, on_ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, BindError> {
         let main = listen(config.listen, "listen")?;
         let ops = config.ops_listen.map(|address| listen(address, "ops-listen")).transpose()?;
@@ -53,7 +53,7 @@ impl fmt::Debug for Listeners {
 fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restarted node gets its port back though old connections linger on it.
+        // A restarted node can bind its port again while old connections linger on it.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -62,29 +62,29 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Bin
     bind().map_err(|error| BindError { address, setting, error })
 }
 
-/// The wish that a node drains and ends. Clones are one and the same wish.
+/// A request that a node drains and ends. All clones share one request.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(CancellationToken);
 
 impl Shutdown {
-    /// Nobody has asked yet.
+    /// Returns a handle on which nothing has been requested yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks. More than once is the same as once.
+    /// Requests the shutdown. Further calls have no effect.
     pub fn request(&self) {
         self.0.cancel();
     }
 
-    /// Whether somebody has asked.
+    /// Whether the shutdown has been requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until somebody asks.
+    /// Waits until the shutdown is requested.
     pub async fn requested(&self) {
         self.0.cancelled().await;
     }

@@ -1,5 +1,5 @@
-//! The life of a relay process. Exit codes: 0 ended in good order, 1 could not run, 2 a setting is wrong; a second
-//! signal ends it at once with 128 and the signal's number (130 for SIGINT, 143 for SIGTERM).
+//! The life of a relay process. Exit codes: 0 after an orderly end, 1 if the relay cannot run, 2 if a setting is wrong.
+//! A second signal ends the process at once with 128 plus the signal's number (130 for SIGINT, 143 for SIGTERM).
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is not Unicode is kept as far as it is, so that the check of the setting says what is wrong.
+/// Reads a variable. Bytes that are not Unicode are replaced, so that the check of the setting reports the bad value.
 fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
@@ -40,7 +40,7 @@ fn variable(name: &str) -> Option<String> {
 fn serve(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start worker threads")?;
-    // Dropped before the runtime, which the last spans are sent on.
+    // The telemetry is dropped before the runtime, because the runtime sends the last spans.
     let _telemetry = telemetry::init(&config.telemetry(), runtime.handle())?;
     runtime.block_on(async {
         let listeners = Listeners::bind(&config, announce)?;
@@ -50,12 +50,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
     })
 }
 
-/// The one line on standard output, for whoever started the process and waits for it.
+/// Prints the only line on standard output, for the process that started the relay and waits for it.
 fn announce(address: SocketAddr) {
     print(&format!("listening on http://{address}"));
 }
 
-/// The first signal asks the node to drain. The second is from somebody who will not wait.
+/// The first signal asks the node to drain. The second one ends the process without waiting.
 fn on_signals() -> std::io::Result<Shutdown> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

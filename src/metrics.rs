@@ -1,4 +1,5 @@
-//! Every metric of a node, in one place. Labels come from closed sets only: never a session, a client or a peer's text.
+//! Every metric of a node, in one place. Labels come from closed sets only: never a session id, a client id or a peer's
+//! text.
 
 use std::time::Duration;
 
@@ -10,28 +11,28 @@ use prometheus::{
 use crate::control::Transition;
 use crate::protocol::{CloseReason, ErrorCode, Flow, FrameType};
 
-/// How a question to Redis ended.
+/// The result of a command to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandResult {
-    /// It was answered.
+    /// Redis answered.
     Ok,
-    /// It was not, or with an error.
+    /// Redis did not answer, or answered with an error.
     Error,
 }
 
-/// How a client got into its session.
+/// How a client joined its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// As a newcomer.
+    /// The client joined as a new one.
     New,
-    /// It came back to its place.
+    /// The client resumed its place.
     Resumed,
-    /// It did not.
+    /// The client was refused.
     Refused,
 }
 
 impl JoinKind {
-    /// Every kind, in the order of its number.
+    /// Every kind, in order.
     pub const ALL: [Self; 3] = [Self::New, Self::Resumed, Self::Refused];
 
     /// The value of the `kind` label.
@@ -45,23 +46,23 @@ impl JoinKind {
     }
 }
 
-/// What a node looks like at one moment: not counted as things happen, but looked up when somebody asks
+/// The state of a node at one moment. It is not counted as things happen, but read when the metrics are scraped
 /// ([`crate::relay::Relay::measure`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Whether it serves.
+    /// Whether the node serves.
     pub ready: bool,
-    /// Whether it is shutting down.
+    /// Whether the node is shutting down.
     pub draining: bool,
-    /// Its open sockets that are still to be closed, while it is shutting down.
+    /// The open sockets still to be closed, while the node is shutting down.
     pub drain_sockets: usize,
-    /// What is left of its lease.
+    /// The time left of the node's lease.
     pub lease: Duration,
-    /// Frames that wait for its sockets.
+    /// The frames that wait for the node's sockets.
     pub queued_frames: usize,
-    /// Frames that wait for the socket with the most.
+    /// The frames that wait for the socket with the longest queue.
     pub longest_queue_frames: usize,
-    /// Messages that wait to be published to other nodes.
+    /// The messages that wait to be published to other nodes.
     pub broker_queue: usize,
 }
 
@@ -75,19 +76,19 @@ pub struct Metrics {
     pub sessions: IntGauge,
     /// Times the store did not answer.
     pub store_errors: IntCounter,
-    /// Times the connection to Redis was made again.
+    /// Reconnects to Redis.
     pub redis_reconnects: IntCounter,
-    /// Gaps in what another node should have received from this one.
+    /// Gaps in the messages from this node to another.
     pub link_gaps: IntCounter,
     /// States that a newer one replaced in a slow reader's queue.
     pub conflated: IntCounter,
-    /// Frames dropped without an answer: under way when their sender lost control, or from a replaced socket.
+    /// Frames dropped without an answer: under way when their sender lost control, or from a superseded socket.
     pub dropped: IntCounter,
-    /// From publishing on one node to delivery on another, by the wall clocks of both.
+    /// The time from publishing on one node to delivery on another, by the wall clocks of both.
     pub delivery_seconds: Histogram,
     /// Round trips to the store.
     pub store_seconds: Histogram,
-    /// How long connections lasted that had a seat in a session.
+    /// The duration of connections that joined a session.
     pub connection_seconds: Histogram,
     views: Views,
     joins: Vec<IntCounter>,
@@ -112,20 +113,20 @@ struct Views {
     broker_queue_messages: IntGauge,
 }
 
-/// Those of round trips and deliveries: 50 µs to 1.6 s, doubling, since a hop over Redis takes some 100 µs.
+/// The buckets of round trips and deliveries: 50 µs to 1.6 s, doubling, since a hop over Redis takes some 100 µs.
 fn hops() -> Vec<f64> {
     prometheus::exponential_buckets(0.000_05, 2.0, 16).expect("valid buckets")
 }
 
-/// Those of connections: from a page that is only looked at to an editor that stays open over night.
+/// The buckets of connections: from a page that is only looked at to an editor that stays open overnight.
 const LIVES: [f64; 9] = [1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
 
 impl Metrics {
-    /// A fresh set, all at zero.
+    /// Creates all metrics at zero.
     ///
     /// # Panics
     ///
-    /// Never: the names below are valid and distinct, which the unit test of this module holds.
+    /// Never: the names below are valid and distinct, which the unit test of this module checks.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -151,11 +152,10 @@ impl Metrics {
         let refusals = counters("refusals_total", "Frames refused, by code.", &["code"]);
         let closes = counters("closes_total", "Connections that the relay closed, by reason.", &["reason"]);
         let transitions = counters("role_transitions_total", "Decisions about control, by kind.", &["transition"]);
-        let joins = counters("joins_total", "Clients at the door of a session, by what became of them.", &["kind"]);
-        let lease =
-            Gauge::new("gitorial_relay_lease_seconds", "What is left of the node's lease.").expect("valid name");
+        let joins = counters("joins_total", "Attempts to join a session, by result.", &["kind"]);
+        let lease = Gauge::new("gitorial_relay_lease_seconds", "Time left of the node's lease.").expect("valid name");
         registry.register(Box::new(lease.clone())).expect("distinct name");
-        let opts = Opts::new("gitorial_relay_build_info", "Always 1; the version that runs.");
+        let opts = Opts::new("gitorial_relay_build_info", "Always 1; the label is the running version.");
         let build = IntGaugeVec::new(opts, &["version"]).expect("valid name");
         registry.register(Box::new(build.clone())).expect("distinct name");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -167,18 +167,18 @@ impl Metrics {
         Self {
             connections: gauge("connections", "Open sockets."),
             sessions: gauge("sessions", "Sessions with a socket on this node."),
-            store_errors: counter("store_errors_total", "Questions that the store did not answer."),
-            redis_reconnects: counter("redis_reconnects_total", "Connections to Redis that were made again."),
-            link_gaps: counter("link_gaps_total", "Times that another node missed frames of this one."),
+            store_errors: counter("store_errors_total", "Operations that the store did not answer."),
+            redis_reconnects: counter("redis_reconnects_total", "Reconnects to Redis."),
+            link_gaps: counter("link_gaps_total", "Times that another node missed messages of this one."),
             conflated: counter("conflated_states_total", "States that a newer one replaced in a slow reader's queue."),
-            dropped: counter("dropped_frames_total", "Frames dropped unanswered: overtaken by a change of control."),
+            dropped: counter("dropped_frames_total", "Frames dropped without an answer after a change of control."),
             delivery_seconds: histogram(
                 "delivery_seconds",
-                "From publishing on one node to delivery on another.",
+                "Time from publishing on one node to delivery on another.",
                 hops(),
             ),
             store_seconds: histogram("store_seconds", "Round trips to Redis, heartbeats included.", hops()),
-            connection_seconds: histogram("connection_seconds", "How long connections lasted.", LIVES.to_vec()),
+            connection_seconds: histogram("connection_seconds", "Duration of connections.", LIVES.to_vec()),
             joins: JoinKind::ALL.iter().map(|kind| joins.with_label_values(&[kind.label()])).collect(),
             views: Views {
                 ready: gauge("ready", "1 while the node serves, as /readyz says."),
@@ -186,8 +186,8 @@ impl Metrics {
                 drain_sockets: gauge("drain_sockets", "Sockets still to be closed while the node is shutting down."),
                 lease_seconds: lease,
                 queued_frames: gauge("queued_frames", "Frames that wait for all sockets of the node."),
-                longest_queue_frames: gauge("longest_queue_frames", "Frames that wait for the socket with the most."),
-                broker_queue_messages: gauge("broker_queue_messages", "Messages that wait to go to other nodes."),
+                longest_queue_frames: gauge("longest_queue_frames", "Frames in the longest queue of a socket."),
+                broker_queue_messages: gauge("broker_queue_messages", "Messages that wait to be sent to other nodes."),
             },
             frames_in: by_direction(Flow::In),
             frames_out: by_direction(Flow::Out),
@@ -224,12 +224,12 @@ impl Metrics {
         self.transitions[transition as usize].inc();
     }
 
-    /// Counts a client at the door.
+    /// Counts an attempt to join.
     pub fn join(&self, kind: JoinKind) {
         self.joins[kind as usize].inc();
     }
 
-    /// Shows what the node looks like now.
+    /// Sets the gauges to this snapshot.
     pub fn show(&self, snapshot: &Snapshot) {
         let count = |gauge: &IntGauge, number: usize| gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         let views = &self.views;
@@ -251,13 +251,13 @@ impl Metrics {
         self.redis_commands.with_label_values(&[command, outcome]).inc();
     }
 
-    /// How many frames of this type went this way so far.
+    /// How many frames of this type went in this direction so far.
     #[must_use]
     pub fn frames_so_far(&self, kind: FrameType, direction: Flow) -> u64 {
         self.frames.with_label_values(&[kind.wire(), direction.label()]).get()
     }
 
-    /// Notes how long a frame was under way between two nodes.
+    /// Records how long a frame was under way between two nodes.
     pub fn delivered_after(&self, elapsed: Duration) {
         self.delivery_seconds.observe(elapsed.as_secs_f64());
     }
@@ -273,8 +273,8 @@ impl Metrics {
     }
 }
 
-/// Memory, CPU time and open files of the process, under the names that all Prometheus clients give them. The process is
-/// the same for every node in it.
+/// Registers memory, CPU time and open files of the process, under the names that all Prometheus clients use. The
+/// process is the same for every node in it.
 fn watch_process(registry: &Registry) {
     #[cfg(target_os = "linux")]
     {

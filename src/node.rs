@@ -1,4 +1,4 @@
-//! One node from start to end: builds the parts, starts what runs by itself, drains, stops.
+//! The life of one node: it builds the parts, starts the background tasks, drains and stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,45 +19,45 @@ use crate::redis::{Evicts, RedisSettings};
 use crate::relay::{Readiness, Relay, RelaySettings};
 use crate::store::{MemoryStore, RedisStore, SharedStore, StoreError};
 
-/// How long a node that ends waits for its last tasks.
+/// How long a stopping node waits for its last tasks.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
-/// How often a node that starts looks whether it is ready.
+/// How often a starting node checks whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(10);
 
-/// Why a node could not run.
+/// The reason why a node cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener failed.
     #[error("cannot serve: {0}")]
     Serve(#[from] std::io::Error),
-    /// The store's settings are unusable.
+    /// The settings of the store cannot be used.
     #[error("cannot open the store: {0}")]
     Store(#[from] StoreError),
-    /// The broker's settings are unusable.
+    /// The settings of the broker cannot be used.
     #[error("cannot open the channels between the nodes: {0}")]
     Broker(#[from] BrokerError),
-    /// Redis was not there in time, and the operator does not want to wait for it.
+    /// Redis did not answer in time, and the operator chose not to wait for it.
     #[error(
         "Redis cannot be reached within {} s; start it, correct --redis-url, or leave out --redis-fail-fast to wait for it",
         .0.as_secs_f32()
     )]
     RedisAway(Duration),
-    /// Redis would throw sessions away when its memory is full.
+    /// Redis evicts sessions when its memory is full.
     #[error("{0}; set maxmemory-policy to noeviction, or pass --allow-evicting-redis if losing sessions is acceptable")]
     Evicts(#[from] Evicts),
 }
 
-/// What a node is made of.
+/// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// The operator's name for it.
+    /// The name that the operator gives the node.
     pub name: String,
-    /// Where the sessions live; `None` keeps them in this process, for this node alone.
+    /// Where the sessions live. `None` keeps them in this process, for this node only.
     pub redis: Option<RedisSettings>,
-    /// How many sessions an embedded store takes.
+    /// The largest number of sessions in an embedded store.
     pub max_sessions: usize,
-    /// The relay's numbers.
+    /// The settings of the relay.
     pub relay: RelaySettings,
 }
 
@@ -67,7 +67,7 @@ impl Default for NodeSettings {
     }
 }
 
-/// A running node. Dropping it stops what runs by itself; [`Node::stop`] does so in good order.
+/// A running node. Dropping it stops its background tasks; [`Node::stop`] stops it in order.
 #[derive(Debug)]
 pub struct Node {
     relay: Relay,
@@ -76,8 +76,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Builds a node and starts it. It serves sockets as soon as its relay is [`Readiness::Ready`], which over Redis may
-    /// take until Redis is there. Must be called inside a Tokio runtime.
+    /// Builds a node and starts it. The node serves sockets as soon as its relay is [`Readiness::Ready`]; with Redis
+    /// that can take until Redis is reachable. The caller must be inside a Tokio runtime.
     ///
     /// # Errors
     ///
@@ -98,8 +98,8 @@ impl Node {
         Ok(built)
     }
 
-    /// Starts a node over a store and a broker of the caller's: several nodes in one process, or stores of other kinds.
-    /// Must be called inside a Tokio runtime.
+    /// Starts a node over the caller's store and broker: for several nodes in one process, or for other kinds of store.
+    /// The caller must be inside a Tokio runtime.
     #[must_use]
     pub fn assemble(
         node: NodeId,
@@ -116,13 +116,13 @@ impl Node {
         Self { relay, redis: None, running }
     }
 
-    /// Its relay.
+    /// Returns the node's relay.
     #[must_use]
     pub fn relay(&self) -> &Relay {
         &self.relay
     }
 
-    /// Waits until the node can serve, for at most `limit`. `false`: it still cannot.
+    /// Waits at most `limit` until the node can serve. Returns `false` if it still cannot.
     pub async fn ready(&self, limit: Duration) -> bool {
         let ready = async {
             while self.relay.readiness() != Readiness::Ready {
@@ -132,15 +132,15 @@ impl Node {
         timeout(limit, ready).await.is_ok()
     }
 
-    /// Closes all sockets in waves, at the latest within `limit`, then ends everything that runs by itself.
+    /// Closes all sockets in waves within `limit`, then ends all background tasks.
     pub async fn stop(self, limit: Duration) {
         let left = drain(&self.relay, limit).await;
         if left > 0 {
-            tracing::warn!(sockets = left, "the drain timed out; these sockets are cut");
+            tracing::warn!(sockets = left, "the drain timed out; the remaining sockets are cut off");
         }
         self.running.cancel();
         self.relay.tasks().close();
-        // What is still running then waits for a client that does not answer.
+        // A task that still runs now waits for a client that does not answer.
         let _ = timeout(LAST_TASKS, self.relay.tasks().wait()).await;
         self.relay.retire().await;
     }
@@ -152,7 +152,7 @@ impl Drop for Node {
     }
 }
 
-/// Waits for Redis and looks whether it can be trusted with sessions. Returns only if it cannot.
+/// Waits for Redis and checks its eviction policy. Returns only if Redis evicts keys.
 async fn reject_evicting_redis(redis: Option<Arc<RedisStore>>) -> Evicts {
     if let Some(store) = redis {
         while !store.wait_until_connected(Duration::from_secs(3600)).await {}
@@ -163,11 +163,11 @@ async fn reject_evicting_redis(redis: Option<Arc<RedisStore>>) -> Evicts {
     std::future::pending().await
 }
 
-/// Runs a node to its end: serves until `shutdown` is asked for, then drains.
+/// Runs a node to its end: serves until `shutdown` is requested, then drains.
 ///
 /// # Errors
 ///
-/// [`RunError`] if it cannot start, or its ports break.
+/// [`RunError`] if the node cannot start or a listener fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), RunError> {
     let node = Node::start(config.node()).await?;
     tracing::info!(node = %node.relay().node(), store = config.store_kind(), "starting");

@@ -1,9 +1,9 @@
-//! Node leases: this node's own, and the sight of the others'.
+//! Node leases: this node's own, and its observations of the others.
 //!
-//! A lease is a deadline on this machine's clock. It is renewed only by a round that began before the renewal was
-//! written and in which this node heard itself through its own inbox, since a deaf node must not let anybody drive. The
-//! other nodes are declared dead only by somebody who has watched them miss their time over an unbroken connection to an
-//! unchanged store: absent is not lapsed.
+//! A lease is a deadline on this machine's clock. A renewal counts from the time before the heartbeat was written, and
+//! only if this node received its own probe through its inbox, because a node with a silent inbox must not have a
+//! controller. Another node is declared dead only by a node that has watched it miss its deadline over an unbroken
+//! connection to an unchanged store: a missing heartbeat alone does not mean a lapsed lease.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::clock::{StoreClock, since_boot};
 use crate::ids::{Millis, NodeId};
 use crate::store::{SharedStore, StoreError, StoreLineage};
 
-/// The intervals that everything about nodes derives from.
+/// The intervals that all timing between nodes derives from.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// How often a node renews its lease and looks after the others.
+    /// How often a node renews its lease and watches the others.
     pub heartbeat: Duration,
     /// How long a lease lasts.
     pub lease: Duration,
-    /// How much earlier its owner stops, and how much later the others take it for lapsed.
+    /// How much earlier the owner stops, and how much later the others count the lease as lapsed.
     pub margin: Duration,
 }
 
@@ -35,35 +35,35 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// Until when a lease lets its owner act whose renewal began at `began`.
+    /// The deadline for the owner of a lease whose renewal began at `began`.
     #[must_use]
     pub fn deadline(&self, began: Millis) -> Millis {
         began + millis(self.lease) - millis(self.margin)
     }
 
-    /// How long a heartbeat has to stand still, or a node to be without the store's lineage, before its lease has lapsed
-    /// for sure.
+    /// How long a heartbeat has to stand still, or a node to be without the store's lineage, before its lease has
+    /// certainly lapsed.
     #[must_use]
     pub fn patience(&self) -> Millis {
         millis(self.lease + self.margin)
     }
 }
 
-/// Why a renewal failed.
+/// The reason why a renewal failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
     /// The heartbeat could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The node does not hear itself.
+    /// The node does not receive its own probe.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
-/// What a renewal found out.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Renewed {
-    /// The lease had lapsed before: what was learnt under the old one is void.
+    /// The lease had lapsed before, so everything that was learnt under the old one is void.
     pub new_term: bool,
     /// The store may have forgotten something since the last renewal.
     pub data_lost: bool,
@@ -72,7 +72,7 @@ pub struct Renewed {
 /// The leases as one node sees them.
 #[derive(Debug)]
 pub struct Presence {
-    /// This incarnation.
+    /// This incarnation of the node.
     pub node: NodeId,
     store: SharedStore,
     broker: SharedBroker,
@@ -83,21 +83,21 @@ pub struct Presence {
     kept: AtomicU64,
     count: AtomicU64,
     lineage: Mutex<Option<StoreLineage>>,
-    /// The store has lost its lineage, and whoever renews the lease has not been told yet.
+    /// The store has lost its data, and the caller that renews the lease has not been told yet.
     loss_unreported: AtomicBool,
     doubtful_until: AtomicU64,
     watched: Mutex<HashMap<NodeId, HeartbeatMonitor>>,
     lapsed: RwLock<Arc<HashSet<NodeId>>>,
 }
 
-/// A node's own lease: until when it lasts on its clock, and which one it is.
+/// A node's own lease: its deadline on the node's clock, and its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// When its owner stops.
+    /// When the owner stops.
     pub deadline: Millis,
-    /// Counts the leases of this node: the next begins where one has lapsed, or where the store has lost its lineage.
+    /// The number of the lease. A new one begins after a lapse, and after the store has lost its data.
     pub term: u64,
-    /// The one before, if it had not lapsed when the store lost its lineage.
+    /// The number of the lease before, if it had not lapsed when the store lost its data.
     pub kept: Option<u64>,
 }
 
@@ -108,8 +108,8 @@ impl Lease {
         (now < self.deadline).then_some(self.term)
     }
 
-    /// A renewal that began at `began` has succeeded, and it is `now`. `true`: this is another lease than before, since
-    /// the last one lapsed while it was renewed, or since the store has lost its memory of who drives.
+    /// Notes that a renewal that began at `began` has succeeded at `now`. Returns `true` if the lease is a new one,
+    /// because the last one lapsed during the renewal, or because the store has lost its data about the controllers.
     pub fn renew(&mut self, began: Millis, now: Millis, data_lost: bool, timing: &Timing) -> bool {
         let lapsed = now >= self.deadline;
         let new_term = data_lost || lapsed;
@@ -121,25 +121,26 @@ impl Lease {
         new_term
     }
 
-    /// Whether what was learnt under the lease `term` has held ever since, but for what the store has forgotten: nobody
-    /// can have taken anything from this node meanwhile.
+    /// Whether the lease `term` has been held ever since, apart from a loss of data in the store: no other node can
+    /// have taken anything from this node meanwhile.
     #[must_use]
     pub fn covers(&self, term: u64, now: Millis) -> bool {
         self.held(now).is_some() && (self.term == term || self.kept == Some(term))
     }
 }
 
-/// The last that was seen of another node's heartbeat.
+/// The last observation of another node's heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeartbeatMonitor {
-    /// Its number; `None` if there was none.
+    /// The heartbeat's number; `None` if there was none.
     pub count: Option<u64>,
-    /// Since when it stands still.
+    /// Since when the heartbeat has not changed.
     pub since: Millis,
 }
 
 impl HeartbeatMonitor {
-    /// Looks again. `true`: the heartbeat has stood still for so long that its lease has lapsed.
+    /// Records a new observation. Returns `true` if the heartbeat has not changed for so long that its lease has
+    /// lapsed.
     pub fn look(&mut self, count: Option<u64>, now: Millis, patience: Millis) -> bool {
         let beats = self.count != count && count.is_some();
         if beats {
@@ -148,7 +149,7 @@ impl HeartbeatMonitor {
         !beats && now.saturating_sub(self.since) >= patience
     }
 
-    /// Whether a heartbeat that had lapsed when it was last looked at has still not moved.
+    /// Whether a heartbeat that had lapsed at the last observation has still not changed.
     #[must_use]
     pub fn is_still(&self, count: Option<u64>) -> bool {
         count.is_none() || self.count == count
@@ -156,7 +157,7 @@ impl HeartbeatMonitor {
 }
 
 impl Presence {
-    /// Nothing is held and nobody known before the first [`Presence::renew`].
+    /// Creates the leases. No lease is held and no node is known before the first [`Presence::renew`].
     #[must_use]
     pub fn new(node: NodeId, store: SharedStore, broker: SharedBroker, clock: Arc<StoreClock>, timing: Timing) -> Self {
         Self {
@@ -183,47 +184,48 @@ impl Presence {
         self.timing
     }
 
-    /// The number of the lease held now; `None` if it has lapsed. Cheap: one read of the clock.
+    /// The number of the present lease; `None` if it has lapsed. Cheap: one read of the clock.
     #[must_use]
     pub fn term(&self) -> Option<u64> {
         self.lease().held(since_boot())
     }
 
-    /// Whether what was learnt under the lease `term` has held ever since ([`Lease::covers`]).
+    /// Whether the lease `term` has been held ever since ([`Lease::covers`]).
     #[must_use]
     pub fn covers(&self, term: u64) -> bool {
         self.lease().covers(term, since_boot())
     }
 
     fn lease(&self) -> Lease {
-        // The deadline first: a term that is read with an older deadline is never held for longer than it lasts.
+        // The deadline is read first, so that a term that is read with an older deadline never counts for longer than
+        // it lasts.
         let deadline = self.deadline.load(Ordering::Acquire);
         let (term, kept) = (self.term.load(Ordering::Acquire), self.kept.load(Ordering::Acquire));
         Lease { deadline, term, kept: (kept > 0).then_some(kept) }
     }
 
-    /// What is left of the lease held now; nothing if it has lapsed.
+    /// The time left of the present lease; zero if it has lapsed.
     #[must_use]
     pub fn left(&self) -> Duration {
         Duration::from_millis(self.deadline.load(Ordering::Acquire).saturating_sub(since_boot()))
     }
 
-    /// Whether the store may have forgotten something so recently that not everybody has put it right: a session that it
-    /// does not know may still be restored, and somebody may drive whom it does not know of.
+    /// Whether the store may have lost data so recently that not every node has restored it: a session that the store
+    /// does not know may still be restored, and a session may have a controller that the store does not know.
     #[must_use]
     pub fn may_have_lost_data(&self) -> bool {
         since_boot() < self.doubtful_until.load(Ordering::Acquire)
     }
 
-    /// Whether the store forgot something so recently that others may know more of a session as old as this. A node that
-    /// has just started cannot have noticed.
+    /// Whether the store lost data so recently that other nodes may know more of a session of this age. A node that has
+    /// just started cannot have noticed the loss itself.
     #[must_use]
     pub fn predates_lineage(&self, created_at: Millis, now: Millis) -> bool {
         let since = self.lineage.lock().as_ref().map_or(0, |lineage| lineage.since);
         created_at < since && now < since.saturating_add(self.timing.patience())
     }
 
-    /// Takes note of the server that a document was read from: one that is not known may have forgotten something.
+    /// Notes the server that a document was read from. An unknown server may have lost data.
     pub fn heard_from(&self, server: &str) {
         let unknown = self.lineage.lock().as_ref().is_some_and(|lineage| !lineage.servers.contains(server));
         if unknown {
@@ -235,7 +237,7 @@ impl Presence {
         self.doubtful_until.store(since_boot() + self.timing.patience(), Ordering::Release);
     }
 
-    /// Compares what the store remembers with what it did.
+    /// Compares the store's lineage with the one seen before.
     fn remember(&self, lineage: StoreLineage) {
         let before = self.lineage.lock().replace(lineage.clone());
         if before.is_some_and(|before| before != lineage) {
@@ -269,7 +271,7 @@ impl Presence {
         Ok(Renewed { new_term, data_lost })
     }
 
-    /// Asks the store what it remembers, without renewing anything.
+    /// Asks the store for its lineage, without a renewal.
     ///
     /// # Errors
     ///
@@ -280,11 +282,12 @@ impl Presence {
         Ok(())
     }
 
-    /// Looks after the given nodes. Returns those whose lease has lapsed since the last look.
+    /// Watches the given nodes. Returns those whose lease has lapsed since the last call.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store did not answer: then nobody has been watched, and the watch begins anew.
+    /// [`StoreError`] if the store did not answer: then no node has been watched, and the failure detector starts
+    /// again.
     pub async fn watch(&self, nodes: &HashSet<NodeId>) -> Result<Vec<NodeId>, StoreError> {
         let nodes: Vec<NodeId> = nodes.iter().filter(|node| **node != self.node).cloned().collect();
         let counts = match self.store.beats(&nodes).await {
@@ -311,9 +314,9 @@ impl Presence {
         Ok(new)
     }
 
-    /// Those of `nodes` whose lease this node has seen lapse, as of now: one whose heart beats again is not among them.
-    /// To be asked after a document is read and before it is decided on, since a node that is back claims its places
-    /// anew only once its heart beats.
+    /// Those of `nodes` whose lease this node has seen lapse and whose heartbeat has not changed since. The caller asks
+    /// after it has read a document and before it decides, because a node that is back claims its places again only
+    /// once its heartbeat changes.
     ///
     /// # Errors
     ///
@@ -338,7 +341,7 @@ impl Presence {
         self.lapsed.read().clone()
     }
 
-    /// Gives the lease back: this node ends in good order.
+    /// Gives the lease back, because this node ends in order.
     pub async fn retire(&self) {
         self.deadline.store(0, Ordering::Release);
         if let Err(error) = self.store.retire(&self.node).await {
@@ -346,7 +349,7 @@ impl Presence {
         }
     }
 
-    /// Nobody is dead any more until it has been watched for as long as that takes.
+    /// Starts the watch again: no node counts as dead until it has been watched for long enough.
     fn reset_failure_detector(&self) {
         let now = since_boot();
         *self.lapsed.write() = Arc::default();
@@ -388,7 +391,7 @@ mod tests {
     fn a_store_that_lost_its_data_gives_a_lease_covering_the_old() {
         let (mut lease, timing) = held(0);
         assert!(lease.renew(1_000, 1_001, true, &timing));
-        assert_eq!(lease.held(1_001), Some(2), "who drove has to be read again");
+        assert_eq!(lease.held(1_001), Some(2), "the controllers have to be read again");
         assert!(lease.covers(1, 1_001) && lease.covers(2, 1_001));
     }
 

@@ -1,12 +1,12 @@
-//! Fresh ids. The only place that draws random numbers for them.
+//! New ids. This module is the only one that draws random numbers for them.
 
 use uuid::Uuid;
 
 use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
 
-/// An id that nobody can guess and that nothing else has.
+/// An id that is unique and that nobody can guess.
 pub trait Random {
-    /// A fresh one.
+    /// Returns a new id.
     #[must_use]
     fn random() -> Self;
 }
@@ -35,7 +35,7 @@ impl Random for ResumeToken {
     }
 }
 
-/// A new incarnation of the node called `name`.
+/// Returns the id of a new incarnation of the node called `name`.
 #[must_use]
 pub fn boot(name: &str) -> NodeId {
     NodeId::incarnation(name, rand::random())

@@ -1,4 +1,4 @@
-//! The one place that builds clients of Redis: what they are told, how they come back, and when they are given up.
+//! The only module that builds clients of Redis: their settings, their reconnects, and when a client is given up.
 
 use std::fmt;
 use std::future::Future;
@@ -19,19 +19,19 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{CommandResult, Metrics};
 
-/// The schemes that a Redis URL may have.
+/// The schemes of a Redis URL.
 const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
 
-/// How the relay reaches Redis. Its `Debug` form never shows the URL, which may hold a password.
+/// How the relay reaches Redis. The `Debug` form never shows the URL, which may hold a password.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// `redis://`, `rediss://` (TLS), or either with `-sentinel` or `-cluster`; credentials and database as usual.
     pub url: String,
-    /// After this long without an answer a command has failed.
+    /// The time after which a command without an answer has failed.
     pub command_timeout: Duration,
-    /// After this long an attempt to connect has failed; the next one follows.
+    /// The time after which an attempt to connect has failed; the next one follows.
     pub connect_timeout: Duration,
-    /// How many replicas must have a node's heartbeat before it counts. Zero where there are none.
+    /// How many replicas must have a node's heartbeat before it counts. Zero without replicas.
     pub replicas: u32,
 }
 
@@ -43,11 +43,11 @@ impl RedisSettings {
         Self { url: url.into(), command_timeout: timeout, connect_timeout: timeout, replicas: 0 }
     }
 
-    /// Whether these settings can be used. Connects to nothing.
+    /// Checks whether these settings can be used. Opens no connection.
     ///
     /// # Errors
     ///
-    /// One sentence that says what is wrong, without the URL.
+    /// One sentence about the first problem, without the URL.
     pub fn validate(&self) -> Result<(), RedisSettingsError> {
         self.config().map(drop)
     }
@@ -60,8 +60,8 @@ impl RedisSettings {
         if !SCHEMES.contains(&scheme) {
             return Err(RedisSettingsError::Scheme);
         }
-        // TLS is set up below: the library's own way picks the cryptography by a process-wide default and panics
-        // where two are compiled in.
+        // The relay sets up TLS itself, below. The library picks the cryptography by a process-wide default and panics
+        // if two are compiled in.
         let plain = scheme.replace("rediss", "redis");
         let mut config = Config::from_url(&format!("{plain}://{rest}"))
             .map_err(|error| RedisSettingsError::Url(error.details().trim_end_matches('.').to_lowercase()))?;
@@ -86,7 +86,7 @@ impl RedisSettings {
         builder.with_connection_config(|connection| {
             connection.connection_timeout = self.connect_timeout;
             connection.internal_command_timeout = self.connect_timeout;
-            // A command whose outcome is unknown is never sent again: its caller has to look.
+            // A command whose outcome is unknown is never sent again: its caller has to check.
             connection.max_command_attempts = 1;
             connection.tcp.nodelay = Some(true);
         });
@@ -104,15 +104,15 @@ impl fmt::Debug for RedisSettings {
     }
 }
 
-/// What is wrong with the [`RedisSettings`]. Never shows the URL.
+/// The problem with the [`RedisSettings`]. Never shows the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisSettingsError {
-    /// Not a scheme of Redis.
+    /// The scheme is not one of Redis.
     #[error(
         "the redis url has to begin with redis:// or rediss://, or either with -sentinel or -cluster before the ://"
     )]
     Scheme,
-    /// Something else in the URL.
+    /// Another part of the URL is wrong.
     #[error("the redis url cannot be used: {0}")]
     Url(String),
     /// TLS cannot be set up on this machine.
@@ -123,7 +123,7 @@ pub enum RedisSettingsError {
     Timeout,
 }
 
-/// Why a Redis must not be used as a store.
+/// The reason why a Redis must not be used as a store.
 #[derive(Debug, thiserror::Error)]
 #[error("redis evicts keys when it is full (maxmemory-policy {policy}): sessions would vanish; set it to noeviction")]
 pub struct Evicts {
@@ -143,11 +143,11 @@ fn tls() -> Result<TlsConfig, RedisSettingsError> {
     Ok(TlsConfig::from(TlsConnector::from(config)))
 }
 
-/// A connection to Redis that comes back by itself until it is dropped.
+/// A connection to Redis that reconnects by itself until it is dropped.
 ///
-/// The library notices a silent server only while nothing is written, and waits without end on a full socket. So a
-/// command that times out, with nothing heard since it was sent, gives up the whole client for a new one. (The same
-/// client must not be used again: it counts the commands that were dropped as still to be sent, and so never flushes.)
+/// The library notices a silent server only while nothing is written, and waits without end on a full socket. So the
+/// relay replaces the whole client after a command that timed out with no answer since it was sent. (The same client
+/// must not be used again: it counts the dropped commands as still to be sent, and so never flushes.)
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: Arc<RwLock<Client>>,
@@ -155,14 +155,14 @@ pub(crate) struct Connection {
     made: watch::Receiver<u64>,
     silent: Arc<Notify>,
     started: Instant,
-    /// When something was last heard, in milliseconds since `started`.
+    /// When something was last received, in milliseconds since `started`.
     heard: AtomicU64,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Connection {
-    /// Starts to connect, in the background, and keeps at it. `channel_capacity`: messages of subscriptions that wait.
-    /// `fresh` is shown each new client before it connects.
+    /// Connects in the background, and keeps trying. `channel_capacity`: the number of subscription messages that may
+    /// wait. `fresh` gets each new client before it connects.
     pub(crate) fn open(
         settings: &RedisSettings,
         channel_capacity: usize,
@@ -177,12 +177,12 @@ impl Connection {
         Ok(Self { client, metrics, made, silent, started: Instant::now(), heard: AtomicU64::new(0), _task: task })
     }
 
-    /// The client as it is now: for one command, through [`Connection::ask`].
+    /// The present client: for one command, through [`Connection::ask`].
     pub(crate) fn client(&self) -> Client {
         self.client.read().clone()
     }
 
-    /// Waits for the answer to a command, counts it under `name`, and notices a server that has fallen silent.
+    /// Waits for the answer to a command, counts it under `name`, and notices a silent server.
     ///
     /// # Errors
     ///
@@ -208,17 +208,17 @@ impl Connection {
         answer
     }
 
-    /// Gives this connection up and makes a new one.
+    /// Replaces the client by a new one.
     pub(crate) fn reconnect(&self) {
         self.silent.notify_one();
     }
 
-    /// How often a connection was made; changes whenever one is.
+    /// How often a connection was made; the value changes with each new one.
     pub(crate) fn made(&self) -> watch::Receiver<u64> {
         self.made.clone()
     }
 
-    /// Waits until there is a connection. `false`: not within `deadline`.
+    /// Waits until there is a connection. Returns `false` if that takes longer than `deadline`.
     pub(crate) async fn wait_until_connected(&self, deadline: Duration) -> bool {
         let connected = async {
             while !self.client().is_connected() {
@@ -233,7 +233,8 @@ impl Connection {
     }
 }
 
-/// The life of one [`Connection`]: connects, and again whenever the library's own task has ended or is stuck.
+/// The task of one [`Connection`]: it connects, and connects again whenever the library's own task has ended or is
+/// stuck.
 async fn keep_connected(
     current: Arc<RwLock<Client>>,
     fresh: impl Fn(&Client),
@@ -256,7 +257,7 @@ async fn keep_connected(
                     break;
                 }
                 () = silent.notified() => {
-                    tracing::warn!("redis has fallen silent, connecting anew");
+                    tracing::warn!("redis is silent; connecting again");
                     break;
                 }
                 Ok(_) = made.recv() => {
@@ -271,7 +272,7 @@ async fn keep_connected(
     }
 }
 
-/// The error as text that may be logged: cut before anything that could be a key.
+/// The error as text for the log, cut before anything that could be a key.
 pub(crate) fn describe(error: &Error) -> String {
     let text = error.to_string();
     match text.find("gitorial:") {
@@ -280,12 +281,12 @@ pub(crate) fn describe(error: &Error) -> String {
     }
 }
 
-/// A command without a key, sent to the server that has `key` (on a cluster they are many).
+/// A command without a key, sent to the server that has `key` (a cluster has many servers).
 pub(crate) fn beside(command: &'static str, key: &str) -> CustomCommand {
     CustomCommand::new_static(command, ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes())), false)
 }
 
-/// Looks whether this Redis throws keys away when it is full. A Redis that does not tell is let through.
+/// Checks whether this Redis evicts keys when it is full. A Redis that does not tell is let through.
 pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts> {
     let command = CustomCommand::new_static("CONFIG", None, false);
     let client = connection.client();
@@ -298,7 +299,7 @@ pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts
         Err(error) => {
             tracing::warn!(
                 error = describe(&error),
-                "redis does not tell its maxmemory-policy; it should be noeviction"
+                "redis does not report its maxmemory-policy; it should be noeviction"
             );
             Ok(())
         }

@@ -1,5 +1,5 @@
-//! Log lines, on standard error: standard output belongs to the one line that says where the node listens. And spans of
-//! decisions to an OpenTelemetry collector, in builds with the feature `otlp`.
+//! Log lines on standard error, because standard output is only for the line with the node's address. Builds with the
+//! feature `otlp` also send spans of decisions to an OpenTelemetry collector.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -13,18 +13,18 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogFilter, LogFormat, OtlpEndpoint};
 
-/// What the libraries below may say at most, whatever the filter: in more detail they print addresses and store keys,
+/// The most detailed level of these libraries, whatever the filter: in more detail they print addresses and store keys,
 /// and so session ids.
 const LIBRARIES: [&str; 6] =
     ["fred=info", "hyper=info", "hyper_util=info", "tungstenite=info", "tokio_tungstenite=info", "axum=info"];
 
-/// Why there are no logs.
+/// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error("the log filter cannot be read")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The process logs elsewhere already.
+    /// The process has a logger already.
     #[error("logging has been set up before")]
     Again(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Spans cannot be sent.
@@ -33,33 +33,33 @@ pub enum TelemetryError {
     Spans(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// What is said, how, and to whom.
+/// The settings of logs and spans.
 #[derive(Clone, Debug)]
 pub struct TelemetrySettings {
-    /// How log lines look.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// What is logged.
+    /// The log filter.
     pub filter: LogFilter,
-    /// Where spans of decisions go, if anywhere. Only a build with the feature `otlp` sends any.
+    /// The collector for spans of decisions, if any. Only a build with the feature `otlp` sends spans.
     pub collector: Option<OtlpEndpoint>,
-    /// The name of the node in these spans.
+    /// The name of the node in the spans.
     pub node: String,
 }
 
-/// A process's log and spans. What has not been sent when it is dropped is sent then, which may take a few seconds: not
-/// inside a task.
+/// A process's log and spans. Dropping it sends the queued spans, which may take a few seconds, so a task must not drop
+/// it.
 #[derive(Debug)]
 pub struct Telemetry {
     #[cfg(feature = "otlp")]
     _spans: Option<otlp::Spans>,
 }
 
-/// Sends the process's log lines to standard error, and spans of decisions to a collector if one is named. For `main`
-/// only: a process has one log. `runtime` is what spans are sent on.
+/// Sends the process's log lines to standard error, and spans of decisions to a collector if one is set. Only `main`
+/// calls this, because a process has one log. `runtime` sends the spans.
 ///
 /// # Errors
 ///
-/// The filter or the collector's address cannot be used, or logging was set up before.
+/// The filter or the collector's address is invalid, or logging was set up before.
 pub fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Telemetry, TelemetryError> {
     let mut filter = EnvFilter::try_new(settings.filter.as_str())?;
     for library in LIBRARIES {

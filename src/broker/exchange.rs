@@ -1,4 +1,4 @@
-//! All links of one node: what waits to be sent to whom, and what has come from whom. No I/O, no clock.
+//! All links of one node: the outgoing queues and the incoming numbers. No I/O, no clock.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use super::wire::{Entry, Head, Item};
 use super::{Body, Message, RoutedFrame};
 use crate::ids::NodeId;
 
-/// How many messages may wait to be sent.
+/// The largest number of messages that wait to be sent.
 const MAX_QUEUED: usize = 16_384;
-/// How many bytes of frames may wait to be sent.
+/// The largest number of frame bytes that wait to be sent.
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
-/// A link to a node that was told nothing for so many heartbeats is dropped.
+/// A link to a node is dropped after this many heartbeats without a message to it.
 const IDLE_OUT: u32 = 3_600;
-/// A link from a node that was silent for so many heartbeats is dropped.
+/// A link from a node is dropped after this many heartbeats without a message from it.
 const IDLE_IN: u32 = 600;
 
 /// Both ends of this node's links.
@@ -26,17 +26,17 @@ pub(super) struct Exchange {
     links: u64,
 }
 
-/// The way to one node.
+/// The outgoing link to one node.
 #[derive(Debug)]
 struct Lane {
     link: Outgoing,
     queue: Vec<Item>,
-    /// When the first of the queue was published, in microseconds.
+    /// When the first message of the queue was published, in microseconds.
     since: u64,
     idle: u32,
 }
 
-/// What waited for one node.
+/// The items for one node, taken from its queue.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) to: NodeId,
@@ -46,7 +46,8 @@ pub(super) struct Batch {
 }
 
 impl Exchange {
-    /// Queues a message. `false`: the queue is full, so its number stays a hole that the receiver will notice.
+    /// Queues a message. Returns `false` if the queue is full; the message's number then stays a gap that the receiver
+    /// notices.
     pub(super) fn publish(&mut self, to: &NodeId, message: Message, now: u64) -> bool {
         let fits = self.queued < MAX_QUEUED && self.queued_bytes < MAX_QUEUED_BYTES;
         let lane = self.lane(to);
@@ -60,18 +61,18 @@ impl Exchange {
         true
     }
 
-    /// Queues a word between the brokers, which has no number.
+    /// Queues a control entry of the broker, which has no number.
     pub(super) fn send(&mut self, to: &NodeId, entry: Entry, now: u64) {
         self.queued += 1;
         self.lane(to).put(entry.into(), now);
     }
 
-    /// How many messages wait to be sent, words between the brokers included.
+    /// How many items wait to be sent, control entries of the broker included.
     pub(super) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Takes all that waits, by receiver.
+    /// Takes all queued items, grouped by receiver.
     pub(super) fn drain(&mut self) -> Vec<Batch> {
         (self.queued, self.queued_bytes) = (0, 0);
         let waiting = self.lanes.iter_mut().filter(|(_, lane)| !lane.queue.is_empty());
@@ -84,8 +85,8 @@ impl Exchange {
         waiting.map(batch).collect()
     }
 
-    /// Once in each heartbeat interval: says the last number on each link, asks about open gaps again, and drops what
-    /// has long been silent.
+    /// Runs once in each heartbeat interval: sends the last number on each link, asks about open gaps again, and drops
+    /// links that have long been silent.
     pub(super) fn tick(&mut self, now: u64) {
         self.lanes.retain(|_, lane| {
             lane.idle += 1;
@@ -103,7 +104,8 @@ impl Exchange {
         open.iter().for_each(|from| self.ask(from, now));
     }
 
-    /// Something came on this link. `false`: on one that is over; ignore it.
+    /// Notes that a publication arrived on this link. Returns `false` if the link is an old one; the caller then
+    /// ignores the publication.
     pub(super) fn heard(&mut self, head: &Head) -> bool {
         let (link, idle) = self.incoming.entry(head.from.clone()).or_insert_with(|| (Incoming::new(head.link), 0));
         *idle = 0;
@@ -113,17 +115,17 @@ impl Exchange {
         link.id == head.link
     }
 
-    /// The receiver's end of the link that [`Exchange::heard`] was just told of.
+    /// The receiver's end of the link that [`Exchange::heard`] was just called with.
     pub(super) fn incoming(&mut self, from: &NodeId) -> Option<&mut Incoming> {
         self.incoming.get_mut(from).map(|(link, _)| link)
     }
 
-    /// The sender's end of the link to a node, if it is still this one.
+    /// The sender's end of the link to a node, if its id is `link`.
     pub(super) fn outgoing(&mut self, to: &NodeId, link: u64) -> Option<&mut Outgoing> {
         self.lanes.get_mut(to).map(|lane| &mut lane.link).filter(|outgoing| outgoing.id == link)
     }
 
-    /// Asks a node about what is missing from it, if anything is.
+    /// Asks a node about the messages of it that are missing, if any are.
     pub(super) fn ask(&mut self, from: &NodeId, now: u64) {
         let Some(link) = self.incoming(from) else { return };
         let Some(gap) = link.gap() else { return };
@@ -160,7 +162,7 @@ impl Lane {
     }
 }
 
-/// `None` for a frame of 4 GiB or more.
+/// Builds an item; `None` for a frame of 4 GiB or more.
 fn item(number: u64, message: Message) -> Option<Item> {
     let session = message.session;
     Some(match message.body {

@@ -1,36 +1,36 @@
-//! The numbers on a link: how a loss between two nodes is noticed, and what was lost.
+//! The numbers on a link: they show that messages between two nodes were lost, and which ones.
 //!
 //! A link leads from one incarnation of a node to one of another. Its messages are numbered from 1. The receiver sees a
-//! gap when a number, or the sender's word on its last one, is higher than expected; it asks about the gap until the
-//! sender has noted it. The sender remembers which session each number was about. Pure: no I/O, no clock.
+//! gap when a number, or the last number that the sender reports, is higher than expected. It asks about the gap until
+//! the sender has noted it. The sender remembers the session of each number. Pure: no I/O, no clock.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use crate::ids::SessionId;
 
-/// How many numbers a sender remembers the session of. 64 KiB on a link that has sent so many.
+/// How many numbers a sender remembers the session of: 64 KiB on a link that has sent that many.
 pub(super) const RING: usize = 4_096;
 
 /// The sender's end of a link.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// Tells this link from an earlier one between the same two nodes: higher than all before it.
+    /// The id of this link, higher than the ids of all earlier links between the same two nodes.
     pub(super) id: u64,
     last: u64,
-    /// The sessions of the numbers up to `last`.
+    /// The sessions of the last numbers, up to `last`.
     ring: VecDeque<SessionId>,
-    /// Up to here losses have been reported.
+    /// Losses up to this number have been reported.
     mended: u64,
 }
 
 impl Outgoing {
-    /// A link that nothing was sent on.
+    /// Creates a link without messages.
     pub(super) fn new(id: u64) -> Self {
         Self { id, last: 0, ring: VecDeque::new(), mended: 0 }
     }
 
-    /// The number of the next message, which is about `session`.
+    /// Returns the number of the next message, which belongs to `session`.
     pub(super) fn number(&mut self, session: SessionId) -> u64 {
         if self.ring.len() == RING {
             self.ring.pop_front();
@@ -40,13 +40,13 @@ impl Outgoing {
         self.last
     }
 
-    /// The last number given out; zero before the first.
+    /// The last number used; zero before the first.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// What the receiver's word that it misses these numbers means: the sessions to mend, or `Some(None)` if they are
-    /// not known any more. `None`: nothing that was not reported before.
+    /// The sessions to resync after the receiver reported these numbers missing; `Some(None)` if they are not known any
+    /// more. `None`: all of these losses were reported before.
     pub(super) fn lost(&self, missed: &RangeInclusive<u64>) -> Option<Option<Vec<SessionId>>> {
         let (from, to) = ((*missed.start()).max(self.mended + 1), (*missed.end()).min(self.last));
         if from > to {
@@ -76,18 +76,19 @@ pub(super) struct Incoming {
     /// [`Outgoing::id`] of the other end.
     pub(super) id: u64,
     expected: u64,
-    /// What is missing and not yet noted by the sender. If there are several gaps it spans what lies between them: to
-    /// mend a session that is whole does no harm.
+    /// The numbers that are missing and not yet noted by the sender. If there are several gaps, the range also spans
+    /// the numbers between them, because a needless resync of a session does no harm.
     gap: Option<RangeInclusive<u64>>,
 }
 
 impl Incoming {
-    /// A link that nothing has come from.
+    /// Creates a link on which nothing has arrived.
     pub(super) fn new(id: u64) -> Self {
         Self { id, expected: 1, gap: None }
     }
 
-    /// A message with this number is here. `false`: it, or word of its loss, was here before.
+    /// Notes that the message with this number has arrived. Returns `false` if it, or the report of its loss, arrived
+    /// before.
     pub(super) fn arrived(&mut self, number: u64) -> bool {
         if number < self.expected {
             return false;
@@ -97,17 +98,17 @@ impl Incoming {
         true
     }
 
-    /// The sender says that its last number is this: all below are here, or lost.
+    /// Notes the sender's last number: all messages up to it have arrived, or are lost.
     pub(super) fn last_is(&mut self, number: u64) {
         self.expect(number.saturating_add(1));
     }
 
-    /// What to ask the sender about, again and again until it answers.
+    /// The gap to ask the sender about, repeatedly until it answers.
     pub(super) fn gap(&self) -> Option<&RangeInclusive<u64>> {
         self.gap.as_ref()
     }
 
-    /// The sender knows that these are missing.
+    /// Notes that the sender knows that these numbers are missing.
     pub(super) fn noted(&mut self, noted: &RangeInclusive<u64>) {
         if let Some(gap) = &self.gap {
             let from = if noted.contains(gap.start()) { noted.end() + 1 } else { *gap.start() };
@@ -137,7 +138,7 @@ mod tests {
         let mut link = Incoming::new(1);
         assert!(link.arrived(5));
         assert_eq!(link.gap(), Some(&(1..=4)));
-        assert!(!link.arrived(3), "what was given up for lost is not delivered late");
+        assert!(!link.arrived(3), "a message that was given up as lost is not delivered late");
     }
 
     #[test]
@@ -172,7 +173,7 @@ mod tests {
         ) {
             let (mut out, mut into) = (Outgoing::new(1), Incoming::new(1));
             let (mut sent, mut got, mut reported) = (Vec::new(), Vec::new(), Vec::new());
-            // The last round loses nothing: the fault is over.
+            // The last round loses nothing, because the fault is over.
             for (messages, ask, answer) in rounds.into_iter().chain([(vec![], true, true)]) {
                 for arrives in messages {
                     let session = SessionId::random();

@@ -1,4 +1,4 @@
-//! A broker inside one process, for several nodes in it: tests, embedding, and a node that is alone.
+//! A broker inside one process for the nodes in it: for tests, for embedding, and for a single node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,12 +11,12 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use super::{Broker, BrokerError, Delivery, Message, SharedBroker};
 use crate::ids::{NodeId, SessionId};
 
-/// How many deliveries may wait for a node. What does not fit is lost, and reported.
+/// The largest number of deliveries that wait for a node. A message beyond it is lost, and reported.
 const MAX_DELIVERIES: usize = 16_384;
-/// How many sessions are remembered of what one node lost on the way to another.
+/// How many sessions of lost messages are remembered for each pair of nodes.
 const MAX_LOST: usize = 4_096;
 
-/// The channels between the nodes of one process. A clone is a handle to the same bus.
+/// The channels between the nodes of one process. Clones share one bus.
 #[derive(Clone, Default)]
 pub struct MemoryBus {
     state: Arc<Mutex<State>>,
@@ -25,19 +25,19 @@ pub struct MemoryBus {
 #[derive(Default)]
 struct State {
     inboxes: BTreeMap<NodeId, mpsc::Sender<Delivery>>,
-    /// What was lost and not yet reported, by sender and receiver; `None` for more sessions than are remembered.
+    /// The losses that are not reported yet, by sender and receiver; `None` for more sessions than are remembered.
     lost: BTreeMap<(NodeId, NodeId), Option<BTreeSet<SessionId>>>,
     drop_next: usize,
 }
 
 impl MemoryBus {
-    /// A bus that nobody has joined.
+    /// Creates a bus without nodes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Opens a node's inbox; it is closed when the returned broker is dropped. What comes out of it must be read.
+    /// Opens a node's inbox, which closes when the returned broker is dropped. The caller must read the inbox.
     ///
     /// A message to a node that has not joined is lost, and reported when that node joins.
     #[must_use]
@@ -50,7 +50,7 @@ impl MemoryBus {
         (Arc::new(MemoryBroker { node, bus: self.clone() }), delivered)
     }
 
-    /// Loses the next `count` messages: for tests.
+    /// Drops the next `count` messages: for tests.
     pub fn drop_next(&self, count: usize) {
         self.state.lock().drop_next = count;
     }
@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// Reports every loss whose receiver can be reached; the report itself is never lost.
+    /// Reports every loss whose sender and receiver can be reached; the report itself is never lost.
     fn report(&mut self) {
         let inboxes = &self.inboxes;
         self.lost.retain(|(from, to), sessions| {
@@ -96,7 +96,7 @@ impl State {
     }
 }
 
-/// One node's way out to the others of its process.
+/// One node's connection to the other nodes of its process.
 pub struct MemoryBroker {
     node: NodeId,
     bus: MemoryBus,
@@ -121,7 +121,7 @@ impl Broker for MemoryBroker {
         if hears { Ok(()) } else { Err(BrokerError::InboxSilent) }
     }
 
-    /// None, ever: what is published is in the other's inbox.
+    /// Always zero: a published message is in the receiver's inbox at once.
     fn queued(&self) -> usize {
         0
     }

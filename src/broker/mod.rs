@@ -1,7 +1,7 @@
-//! Carries frames from node to node: the contract that every broker keeps.
+//! Carries frames from node to node: the contract of every broker.
 //!
-//! A message is addressed to a node's inbox. From one node to another messages arrive in the order they were published,
-//! once; what is lost is noticed and reported to its sender as [`Delivery::Lost`], which says which sessions to mend.
+//! A message is addressed to a node's inbox. Messages from one node to another arrive once and in the order of
+//! publishing. A loss is noticed and reported to the sender as [`Delivery::Lost`], which names the sessions to resync.
 
 mod exchange;
 mod link;
@@ -21,126 +21,128 @@ use crate::ids::{ConnectionId, Epoch, NodeId, Seq, SessionId};
 pub use memory::{MemoryBroker, MemoryBus};
 pub use redis::RedisBroker;
 
-/// Something a node tells another about one session.
+/// A message from one node to another about one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The session.
     pub session: SessionId,
-    /// What.
+    /// The content.
     pub body: Body,
 }
 
-/// What a [`Message`] says.
+/// The content of a [`Message`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// The document has changed, up to this version: read it.
+    /// The document has changed, up to this version, and has to be read.
     Changed {
         /// [`crate::store::Stored::version`].
         version: u64,
     },
     /// A frame for clients of the receiving node.
     Frame(RoutedFrame),
-    /// The hashes of the states that passed lately, oldest first, for a node that is new to the session.
+    /// The hashes of the states that passed recently, oldest first, for a node that is new to the session.
     RecentStates(Vec<u64>),
 }
 
 /// A client's frame on its way to clients of another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutedFrame {
-    /// Who, when and what for.
+    /// The sender, epoch, order and receivers.
     pub route: Route,
     /// The frame as its sender wrote it: one JSON object, UTF-8.
     pub text: Bytes,
 }
 
-/// The address label of a [`RoutedFrame`].
+/// The routing data of a [`RoutedFrame`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The sender's socket.
     pub source: ConnectionId,
-    /// The epoch it was let through in.
+    /// The epoch in which it was let through.
     pub epoch: Epoch,
-    /// Its number among the frames of `source`.
+    /// The frame's number among the frames of `source`.
     pub seq: Seq,
-    /// The hash of the state in it; zero if it is none.
+    /// The hash of the state in the frame; zero if it has none.
     pub state_hash: u64,
-    /// For whom.
+    /// The receivers.
     pub target: Target,
-    /// How it is to be treated.
+    /// How the receiving node treats the frame.
     pub kind: Kind,
 }
 
-/// For whom of the receiving node's clients a frame is.
+/// The clients of the receiving node that get a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
-    /// All of the session but its source.
+    /// All clients of the session except the source.
     Others,
     /// These sockets.
     Only(Vec<ConnectionId>),
 }
 
-/// What a receiving node has to know of a frame without reading it.
+/// The kind of a frame, so that a receiving node need not read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// A state of the ACTIVE client, or an initial push: a newer one of the same source may replace it in a queue.
+    /// A state of the ACTIVE client, or an initial push. A newer one of the same source may replace it in a queue.
     State,
-    /// A state that answers the target's `request_sync`.
+    /// A state that answers the receiver's `request_sync`.
     Answer,
-    /// A `request_sync`: its answers go back to its source.
+    /// A `request_sync`; the answers go back to its source.
     RequestSync,
-    /// An `accept_control`, told to the client that it takes control from when that client is told of its loss.
+    /// An `accept_control`. The client that loses control gets it together with its loss.
     Accept,
-    /// A `release_control`, told together with the end of its epoch.
+    /// A `release_control`, sent together with the end of its epoch.
     Release,
-    /// Anything else: passed on as it is.
+    /// Any other frame, forwarded as it is.
     Other,
 }
 
-/// What comes out of a broker.
+/// An event that a broker delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// A message of another node.
+    /// A message from another node.
     Message {
-        /// Whose.
+        /// The sender.
         from: NodeId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Messages from this node to `to` did not arrive.
+    /// Messages from this node to `to` were lost.
     Lost {
-        /// Who misses them.
+        /// The node that misses them.
         to: NodeId,
-        /// The sessions they were about; `None` when that is not known any more and any session may be meant.
+        /// The sessions of these messages; `None` if they are not known any more, so that any session may be concerned.
         sessions: Option<Vec<SessionId>>,
     },
 }
 
-/// Why the broker could not prove that it delivers.
+/// The reason why the broker could not prove that it delivers.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The channels cannot be reached.
     #[error("the channels between the nodes cannot be reached: {0}")]
     Unavailable(String),
-    /// They can, but this node's own inbox stays silent.
+    /// The channels can be reached, but this node's own inbox stays silent.
     #[error("this node's inbox is silent: a probe did not come back in time")]
     InboxSilent,
 }
 
-/// The way out to the other nodes. Its way in is the stream of [`Delivery`] that its constructor returns.
+/// Sends to the other nodes. The constructor of a broker also returns the stream of [`Delivery`] values that this node
+/// receives.
 #[async_trait]
 pub trait Broker: Send + Sync + fmt::Debug {
-    /// Sends a message to a node's inbox. Never waits: what does not fit into the bounded queue is lost, and reported.
+    /// Sends a message to a node's inbox. Never waits: a message that does not fit into the bounded queue is lost, and
+    /// reported.
     fn publish(&self, to: &NodeId, message: Message);
 
-    /// Sends a message through this node's own inbox and waits for it: proof that this node hears.
+    /// Sends a message to this node's own inbox and waits for it, which proves that this node receives.
     async fn probe(&self) -> Result<(), BrokerError>;
 
     /// How many messages wait to be sent.
     fn queued(&self) -> usize;
 
-    /// Drops what is remembered of a node that has ended.
+    /// Drops the data about a node that has ended.
     fn forget(&self, node: &NodeId);
 }
 
-/// A broker as its users hold it.
+/// A shared broker.
 pub type SharedBroker = Arc<dyn Broker>;

@@ -1,11 +1,11 @@
 //! The broker over Redis channels: one inbox for each node, plain `SUBSCRIBE` and `PUBLISH`.
 //!
 //! One connection publishes and one listens, so that a link keeps its order. On a Cluster every publication reaches
-//! every server of it; sharded inboxes would avoid that and are a later step.
+//! every server; sharded inboxes would avoid that and are a later step.
 //!
-//! There is one way to notice a loss, whatever the reason: the numbers of the link ([`super::link`]). A publication
-//! that failed, that nobody heard or that did not fit leaves a hole, which the receiver sees by the next message or by
-//! the sender's word on its last number, said once in each heartbeat interval.
+//! Every loss is noticed in the same way, whatever its reason: by the numbers of the link ([`super::link`]). A
+//! publication that failed, had no listener or did not fit leaves a gap. The receiver sees the gap by the next message
+//! or by the sender's last number, which is sent once in each heartbeat interval.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,47 +31,47 @@ use crate::ids::NodeId;
 use crate::metrics::{CommandResult, Metrics};
 use crate::redis::{Connection, RedisSettings, RedisSettingsError, describe};
 
-/// How many deliveries may wait for the relay. What does not fit is a gap.
+/// The largest number of deliveries that wait for the relay. A delivery beyond it becomes a gap.
 const MAX_DELIVERIES: usize = 16_384;
-/// How many publications may wait to be read, each of about 256 KiB at most unless a frame is larger.
+/// The largest number of publications that wait to be read, each of at most about 256 KiB unless a frame is larger.
 const MAX_PUBLICATIONS: usize = 256;
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The other nodes, over Redis. Connects in the background and comes back by itself; ends when it is dropped.
+/// The broker over Redis. It connects in the background, reconnects by itself, and ends when it is dropped.
 pub struct RedisBroker {
     post: Arc<Post>,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
-/// What the tasks of a broker share.
+/// The state that the tasks of a broker share.
 struct Post {
     node: NodeId,
     exchange: Mutex<Exchange>,
-    /// There is something to publish.
+    /// Notified when there is something to publish.
     wake: Notify,
     deliveries: mpsc::Sender<Delivery>,
     probes: Mutex<HashMap<u64, Probe>>,
-    /// Which subscription to the inbox stands, counted from 1; zero while none does.
+    /// The number of the live subscription to the inbox, counted from 1; zero while there is none.
     subscribed: watch::Sender<u64>,
     publishing: Connection,
     listening: Connection,
     metrics: Arc<Metrics>,
 }
 
-/// Somebody waits for this token to come back.
+/// A caller that waits for this token to come back.
 struct Probe {
     tell: oneshot::Sender<Result<(), BrokerError>>,
-    /// Redis has taken it: if it does not come back, this node is deaf.
+    /// Redis has accepted the probe. If it does not come back, this node's inbox is silent.
     sent: bool,
 }
 
 impl RedisBroker {
-    /// Opens `node`'s inbox. Does not wait for Redis; must be called inside a Tokio runtime. `heartbeat` is how often a
-    /// node says what it sent last, and so how late a loss may be noticed.
+    /// Opens `node`'s inbox. Does not wait for Redis. The caller must be inside a Tokio runtime. `heartbeat` is how
+    /// often a node sends its last numbers, and so how late a loss may be noticed.
     ///
-    /// What other nodes send comes out of the returned receiver, which must be read: what does not fit into it is lost,
-    /// and reported to its sender.
+    /// Messages from other nodes arrive in the returned receiver, which must be read: a message that does not fit is
+    /// lost, and reported to its sender.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl RedisBroker {
         let unusable = |error: RedisSettingsError| BrokerError::Unavailable(error.to_string());
         let (deliveries, delivered) = mpsc::channel(MAX_DELIVERIES);
         let publishing = Connection::open(settings, 32, Arc::clone(&metrics), |_| ()).map_err(unusable)?;
-        // One entry for each client that was given up: a handful in an outage.
+        // The channel holds one entry for each client that was given up: a handful in an outage.
         let (tell, publications) = mpsc::unbounded_channel();
         let fresh = move |client: &Client| drop(tell.send(client.message_rx()));
         let listening = Connection::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
@@ -131,7 +131,7 @@ impl Broker for RedisBroker {
         self.post.probes.lock().insert(token, Probe { tell, sent: false });
         let back = async {
             loop {
-                // Sent before the inbox is open, or while it is opened anew, it would be lost for no fault.
+                // A probe that is sent while the inbox is not subscribed would be lost without a fault.
                 if *subscribed.borrow_and_update() > 0 {
                     self.post.exchange().send(&self.post.node, Entry::Probe { token }, micros());
                     self.post.wake.notify_one();
@@ -147,7 +147,7 @@ impl Broker for RedisBroker {
         match answer {
             Ok(Some(outcome)) => outcome,
             _ if waiting.is_some_and(|probe| probe.sent) => {
-                tracing::warn!("this node's inbox is silent, subscribing anew");
+                tracing::warn!("this node's inbox is silent; subscribing again");
                 self.post.subscribed.send_replace(0);
                 self.post.listening.reconnect();
                 Err(BrokerError::InboxSilent)
@@ -165,7 +165,7 @@ impl Broker for RedisBroker {
     }
 }
 
-/// The task that sends: all that waits, in one round trip; meanwhile the next may gather.
+/// The task that publishes: it sends all queued items in one round trip, and the next items gather meanwhile.
 async fn publish(post: Arc<Post>, heartbeat: Duration) {
     let mut heartbeats = interval(heartbeat);
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,7 +199,7 @@ async fn publish(post: Arc<Post>, heartbeat: Duration) {
     }
 }
 
-/// The task that reads the inbox: what the present client hears, until there is a new one.
+/// The task that reads the inbox: it reads from the present client until there is a new one.
 async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<Publication>>) {
     let Some(mut publications) = clients.recv().await else { return };
     loop {
@@ -213,7 +213,7 @@ async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<P
         match heard {
             Ok(Publication { value: Value::Bytes(bytes), .. }) => post.take_in(bytes),
             Ok(_) => post.garbled(),
-            Err(RecvError::Lagged(count)) => tracing::warn!(count, "publications came faster than they were read"),
+            Err(RecvError::Lagged(count)) => tracing::warn!(count, "publications arrived faster than they were read"),
             Err(RecvError::Closed) => match clients.recv().await {
                 Some(next) => publications = next,
                 None => return,
@@ -222,8 +222,8 @@ async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<P
     }
 }
 
-/// The task that keeps the subscription: asks for it on each new connection until Redis itself says that it stands,
-/// and pings, so that a connection that has died quietly is noticed.
+/// The task that keeps the subscription. It subscribes on each new connection until Redis confirms the subscription,
+/// and pings, so that a connection that has died silently is noticed.
 async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
     let inbox = inbox(&post.node);
     let mut made = post.listening.made();
@@ -233,12 +233,12 @@ async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
         let client = post.listening.client();
         let subscribe = async {
             client.subscribe(inbox.as_str()).await?;
-            // The library does not wait for the answer to SUBSCRIBE. This answer comes after it.
+            // The library does not wait for the answer to SUBSCRIBE. The answer to this command comes after it.
             client.pubsub_numsub::<HashMap<String, u64>, _>(inbox.as_str()).await
         };
         let subscribed = post.listening.ask("subscribe", subscribe).await;
         if !subscribed.is_ok_and(|listeners| listeners.get(&inbox).is_some_and(|count| *count > 0)) {
-            // Not connected yet, as a rule. When it is, waiting longer would only lose messages.
+            // The client is usually not connected yet. Once it is connected, a longer wait would only lose messages.
             let _ = timeout(Duration::from_millis(50), made.changed()).await;
             continue;
         }
@@ -260,7 +260,7 @@ impl Post {
         self.exchange.lock()
     }
 
-    /// Notes that Redis took these probes, or tells those who wait that it did not.
+    /// Notes that Redis accepted these probes, or tells their callers that it did not.
     fn probes_went(&self, tokens: &[u64], outcome: &Result<Value, Error>) {
         let mut probes = self.probes.lock();
         for token in tokens {
@@ -279,7 +279,7 @@ impl Post {
         }
     }
 
-    /// Reads one publication. Whatever is in it, this neither waits nor panics.
+    /// Reads one publication. Never waits or panics, whatever the publication contains.
     fn take_in(&self, publication: Bytes) {
         let Ok((head, items)) = decode(publication) else { return self.garbled() };
         let now = micros();
@@ -343,7 +343,7 @@ impl Post {
         elapsed: Duration,
         message: impl FnOnce() -> Message,
     ) {
-        // Without a place its number is not taken either, and so it is missing.
+        // Without room the number is not noted either, so the message counts as missing.
         let Ok(place) = self.deliveries.try_reserve() else { return };
         if exchange.incoming(&head.from).is_some_and(|link| link.arrived(number)) {
             self.metrics.delivered_after(elapsed);
@@ -351,14 +351,14 @@ impl Post {
         }
     }
 
-    /// Another node misses messages of this one: tells the relay, then the other node that it was heard. A link that
-    /// was forgotten since has nothing to mend, but the asking has to end.
+    /// Handles a report that another node misses messages of this one: tells the relay, then notes the report to the
+    /// other node. A link that was dropped since then needs no resync, but the other node has to stop asking.
     fn lost(&self, exchange: &mut Exchange, head: &Head, (link, from, to): (u64, u64, u64), now: u64) {
         let missed = from..=to;
         if let Some(outgoing) = exchange.outgoing(&head.from, link)
             && let Some(sessions) = outgoing.lost(&missed)
         {
-            // Without a place the answer is kept back, and the other node asks again.
+            // Without room the note is not sent, and the other node asks again.
             let Ok(place) = self.deliveries.try_reserve() else { return };
             place.send(Delivery::Lost { to: head.from.clone(), sessions });
             outgoing.resync_after_gap(&missed);

@@ -1,7 +1,8 @@
-//! The bytes that nodes exchange: many messages in one, the clients' frames in it untouched.
+//! The bytes that nodes exchange: many messages in one publication, with the clients' frames unchanged.
 //!
-//! `0xFF`, the version of the format, a [`Head`], then [`Entry`] after [`Entry`], each frame's text right after its
-//! entry. The first byte is never part of UTF-8, so that no client library takes the whole for a text and checks it.
+//! A publication is `0xFF`, the version of the format, a [`Head`], then one [`Entry`] after another, each frame's text
+//! right after its entry. `0xFF` never occurs in UTF-8, so that no client library takes the publication for text and
+//! validates it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,40 +12,40 @@ use crate::ids::{NodeId, SessionId};
 
 const MARK: [u8; 2] = [0xFF, 1];
 
-/// About how large one publication may become. A single frame may be larger.
+/// The usual largest size of one publication. A single frame may be larger.
 const FULL: usize = 256 * 1024;
 
-/// What all entries of a publication have in common.
+/// The data that all entries of a publication share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     /// The sender.
     pub(super) from: NodeId,
-    /// Which of the links between these two nodes.
+    /// The id of the link between these two nodes.
     pub(super) link: u64,
-    /// When the oldest entry was published, in microseconds by the sender's wall clock.
+    /// When the oldest entry was published, in microseconds of the sender's wall clock.
     pub(super) sent_at: u64,
 }
 
-/// One thing said.
+/// One entry of a publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Entry {
     /// [`crate::broker::Body::Changed`].
     Changed { number: u64, session: SessionId, version: u64 },
-    /// [`crate::broker::Body::Frame`], of this many bytes.
+    /// [`crate::broker::Body::Frame`] with a text of this many bytes.
     Frame { number: u64, session: SessionId, route: Route, length: u32 },
     /// [`crate::broker::Body::RecentStates`].
     RecentStates { number: u64, session: SessionId, states: Vec<u64> },
     /// The last number on this link.
     Last { number: u64 },
-    /// The sender of this misses these numbers of the receiver's link.
+    /// The sender of this entry misses these numbers of the receiver's link.
     Missed { link: u64, from: u64, to: u64 },
-    /// The sender of this knows that.
+    /// The sender of this entry knows that the receiver misses these numbers.
     Noted { link: u64, from: u64, to: u64 },
-    /// To be told to whoever waits for it.
+    /// A probe, reported to the caller that waits for it.
     Probe { token: u64 },
 }
 
-/// An entry and, if it is a frame, its text.
+/// An entry with its text if it is a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) entry: Entry,
@@ -57,12 +58,12 @@ impl From<Entry> for Item {
     }
 }
 
-/// These are not bytes that a node of this version wrote.
+/// The error for bytes that no node of this version wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a publication that cannot be read")]
 pub(super) struct Garbled;
 
-/// Writes items into as few publications as fit.
+/// Writes items into as few publications as possible.
 pub(super) fn encode(head: &Head, items: &[Item]) -> Vec<Bytes> {
     let mut full = Vec::new();
     let mut out = begin(head, items);
@@ -89,10 +90,10 @@ fn begin(head: &Head, items: &[Item]) -> Vec<u8> {
 
 fn put(out: &mut Vec<u8>, value: &impl Serialize) {
     let taken = std::mem::take(out);
-    *out = postcard::to_extend(value, taken).expect("plain data always has a form, and memory does not refuse");
+    *out = postcard::to_extend(value, taken).expect("plain data in memory can always be serialized");
 }
 
-/// Reads a publication: its head, then its items, whose texts are parts of `publication` itself.
+/// Reads a publication: its head and its items, whose texts are slices of `publication`.
 pub(super) fn decode(publication: Bytes) -> Result<(Head, Items), Garbled> {
     let rest = publication.strip_prefix(&MARK).ok_or(Garbled)?;
     let (head, rest) = postcard::take_from_bytes(rest).map_err(|_| Garbled)?;
@@ -100,7 +101,7 @@ pub(super) fn decode(publication: Bytes) -> Result<(Head, Items), Garbled> {
     Ok((head, Items { publication, at }))
 }
 
-/// The items of a publication; ends after the first that cannot be read.
+/// The items of a publication. The iterator ends at the first item that cannot be read.
 #[derive(Debug)]
 pub(super) struct Items {
     publication: Bytes,

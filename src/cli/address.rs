@@ -1,4 +1,4 @@
-//! Where a node is.
+//! The address of a node.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,32 +9,32 @@ use hyper::Uri;
 
 use super::ToolError;
 
-/// The address of a node, or of what stands before several: `http://` or `https://`, a host, perhaps a port and a path
-/// that all others are under.
+/// The address of a node, or of a proxy in front of several: `http://` or `https://`, a host, and optionally a port and
+/// a path prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    /// Whether it is spoken to over TLS.
+    /// Whether requests go over TLS.
     pub(super) tls: bool,
-    /// Its host, without the brackets of an IPv6 address.
+    /// The host, without the brackets of an IPv6 address.
     pub(super) host: String,
-    /// Its port.
+    /// The port.
     pub(super) port: u16,
     authority: String,
     prefix: String,
 }
 
-/// Which of a node's two ports is meant.
+/// One of a node's two ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
-    /// The one for clients.
+    /// The port for clients.
     Clients,
-    /// The one for operators, if it has one of its own.
+    /// The port for operators, if the node has one.
     Ops,
 }
 
 impl Address {
-    /// The given address; without one, that of the node which the settings of this machine (environment and settings
-    /// file) start.
+    /// Returns the given address; without one, the address of the node that this machine's settings (environment and
+    /// settings file) describe.
     pub(super) fn resolve(
         given: Option<Self>,
         port: Port,
@@ -52,7 +52,7 @@ impl Address {
 
     fn of_listener(listen: SocketAddr) -> Result<Self, ToolError> {
         if listen.port() == 0 {
-            return Err(ToolError::Use("the settings let the node pick its port, so give --url".to_owned()));
+            return Err(ToolError::Use("the settings let the node pick its port; pass --url".to_owned()));
         }
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -62,17 +62,17 @@ impl Address {
         format!("http://{}", SocketAddr::new(ip, listen.port())).parse().map_err(ToolError::Use)
     }
 
-    /// What stands in the `Host` header.
+    /// The value of the `Host` header.
     pub(super) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// `path`, which begins with a slash, as it is asked for at this address.
+    /// Returns `path`, which begins with a slash, with the path prefix of this address.
     pub(super) fn path(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
     }
 
-    /// `path` as the address of a WebSocket.
+    /// Returns the WebSocket address of `path`.
     pub(super) fn websocket(&self, path: &str) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
         format!("{scheme}://{}{}", self.authority, self.path(path))
@@ -83,7 +83,7 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "is no address of a node such as http://127.0.0.1:8080 or https://relay.example.org".to_owned();
+        let wrong = || "is not a node address like http://127.0.0.1:8080 or https://relay.example.org".to_owned();
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
         let tls = match scheme {

@@ -1,4 +1,4 @@
-//! One question to a node, and its answer.
+//! One HTTP request to a node, and its response.
 
 use std::io;
 use std::sync::Arc;
@@ -18,38 +18,38 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types:
 
 use super::address::Address;
 
-/// How long a node may take to be reached, and again to answer.
+/// How long a connection to a node may take, and then its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The largest answer: a list of a thousand sessions, each with the largest usual metadata.
+/// The largest answer: a list of a thousand sessions, each with metadata of the default largest size.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
-/// Why there is no answer. Says where, and never what was asked.
+/// The reason why there is no answer. It names the address, and never the request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    /// Nobody is there.
+    /// The connection failed.
     #[error("{address} cannot be reached: {why}")]
     Unreachable {
-        /// Where.
+        /// The address.
         address: String,
-        /// Why, in few words.
+        /// The reason, in a few words.
         why: String,
     },
-    /// It takes too long.
+    /// The answer takes too long.
     #[error("{address} does not answer within {} s", PATIENCE.as_secs())]
     Slow {
-        /// Who.
+        /// The address.
         address: String,
     },
-    /// What came is no answer.
-    #[error("{address} does not answer as a relay does")]
+    /// The answer is not a valid HTTP response.
+    #[error("{address} did not send a valid HTTP response")]
     Strange {
-        /// Who.
+        /// The address.
         address: String,
     },
 }
 
-/// What bytes go over: with TLS or without.
+/// A byte stream, with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -73,7 +73,7 @@ pub(super) async fn connect(address: &Address) -> Result<Box<dyn Stream>, CallEr
     }
 }
 
-/// Trusts whom this machine trusts.
+/// Builds a connector that trusts the certificates that this machine trusts.
 fn tls() -> Result<TlsConnector, tokio_rustls::rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -84,20 +84,20 @@ fn tls() -> Result<TlsConnector, tokio_rustls::rustls::Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// What is asked of a node.
+/// A request to a node.
 #[derive(Debug, Default)]
 pub(super) struct Question<'a> {
-    /// How; `GET` as a rule.
+    /// The method; `GET` by default.
     pub(super) method: Method,
-    /// What, from the slash on.
+    /// The path, from the slash on.
     pub(super) path: &'a str,
-    /// Who asks.
+    /// The bearer token.
     pub(super) token: Option<&'a Secret>,
-    /// What goes with it: JSON.
+    /// The body: JSON.
     pub(super) body: Option<String>,
 }
 
-/// Asks, and waits for the whole answer.
+/// Sends the request, and waits for the whole answer.
 pub(super) async fn ask(address: &Address, question: Question<'_>) -> Result<(StatusCode, Bytes), CallError> {
     let strange = || CallError::Strange { address: address.to_string() };
     let stream = connect(address).await?;

@@ -1,4 +1,4 @@
-//! `healthcheck`: does a node live, does it serve.
+//! `healthcheck`: asks whether a node is alive or ready.
 
 use serde::Deserialize;
 
@@ -6,19 +6,19 @@ use super::address::{Address, Port};
 use super::call::{Question, ask};
 use super::{ToolError, plain, print};
 
-/// What is asked for.
+/// The arguments of `healthcheck`.
 #[derive(clap::Args)]
 pub(super) struct Healthcheck {
-    /// Where the node is; by default as its settings in the environment say.
+    /// The address of the node; by default the one in this machine's settings.
     #[arg(long, value_name = "URL")]
     url: Option<Address>,
 
-    /// Ask whether it serves, not only whether it lives.
+    /// Ask whether the node is ready, not only whether it is alive.
     #[arg(long)]
     ready: bool,
 }
 
-/// What a node answers.
+/// A node's answer.
 #[derive(Deserialize)]
 struct Health {
     status: String,

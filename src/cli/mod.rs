@@ -1,7 +1,7 @@
-//! The program's own commands, beside running a relay: what an operator asks of nodes and sessions.
+//! The commands of the program besides running a relay: they let an operator ask nodes about their health and sessions.
 //!
-//! They are clients as any other: they speak HTTP and the protocol with a node, and know nothing of its inside. A session
-//! id that is given to them is a secret of whoever gave it, and no message repeats it.
+//! The commands are ordinary clients: they speak HTTP and the protocol with a node, and know nothing of its inside. A
+//! session id that is passed to them is a secret of the caller, and no message repeats it.
 
 mod address;
 mod call;
@@ -20,30 +20,30 @@ use gitorial_relay::config;
 
 pub(crate) use check_config::table;
 
-/// It could not be done.
+/// The exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
-/// It was asked for in a wrong way.
+/// The exit code of a command line or setting that is wrong.
 pub(crate) const WRONG_USE: u8 = 2;
 
-/// More of somebody else's text is not shown.
+/// The largest length of text from other programs that is shown.
 const LONGEST_TEXT: usize = 500;
 
-/// Why a command ends without having done what it was asked for.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum ToolError {
-    /// What was asked for makes no sense.
+    /// The command line makes no sense.
     #[error("{0}")]
     Use(String),
-    /// A setting that a default is taken from is wrong.
+    /// A setting that supplies a default is wrong.
     #[error(transparent)]
     Setting(#[from] config::ConfigError),
-    /// No answer of the node.
+    /// The node gave no answer.
     #[error(transparent)]
     Call(#[from] call::CallError),
-    /// The node says no.
+    /// The node refused the request.
     #[error("{0}")]
     Refused(String),
-    /// This machine does not give what is needed.
+    /// This machine lacks something that the command needs.
     #[error("cannot start: {0}")]
     Machine(#[from] std::io::Error),
 }
@@ -59,18 +59,18 @@ impl ToolError {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Asks a node whether it lives, and exits with 0 or 1: for containers, whose image has no shell.
+    /// Asks a node whether it is alive, and exits with 0 or 1: for containers, whose image has no shell.
     Healthcheck(healthcheck::Healthcheck),
     /// Creates, shows, deletes or lists sessions.
     #[command(subcommand)]
     Session(session::Session),
-    /// Joins a session and says what happens in it, line by line. The watcher is one of the session's clients.
+    /// Joins a session and prints its events, one on each line. The watcher is one of the session's clients.
     Watch(watch::Watch),
-    /// Sends a frame from one node to another, and says whether it arrived.
+    /// Sends a frame from one node to another, and reports whether it arrived.
     Selftest(selftest::Selftest),
     /// Prints a shell's completions for this program.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
 }
@@ -80,12 +80,12 @@ pub(crate) fn add_to(command: Command) -> Command {
     Tool::augment_subcommands(command)
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 pub(crate) fn run(matches: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> ExitCode {
     match Tool::from_arg_matches(matches).map(|tool| perform(tool, &env)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(error.exit_code(), &error),
-        // It has been parsed before.
+        // The command line has been parsed before.
         Err(error) => fail(WRONG_USE, &error.kind()),
     }
 }
@@ -114,13 +114,13 @@ fn completions(shell: Shell) -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Prints to standard output. `false`: nobody reads it any more, which is no reason to stop a relay.
+/// Prints to standard output. Returns `false` if nobody reads it any more, which is no reason to stop a relay.
 pub(crate) fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Somebody else's text, without what a terminal would take for a command, and no longer than one can read.
+/// Text from another program, shortened and without characters that a terminal takes for commands.
 fn plain(text: &str) -> String {
     let shown = |letter: char| match letter.is_control() {
         true => letter.escape_unicode().to_string(),
@@ -129,7 +129,7 @@ fn plain(text: &str) -> String {
     text.chars().take(LONGEST_TEXT).map(shown).collect()
 }
 
-/// Says in one sentence why the program ends.
+/// Prints the reason why the program ends, in one sentence.
 pub(crate) fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "gitorial-relay: {error}");
     ExitCode::from(code)

@@ -1,4 +1,4 @@
-//! `selftest`: does a frame really go from one node to another.
+//! `selftest`: checks that a frame goes from one node to another.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use super::address::Address;
 use super::call::{Question, Stream, ask, connect};
 use super::{ToolError, print};
 
-/// How long all of it may take.
+/// How long the whole test may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is asked for.
+/// The arguments of `selftest`.
 #[derive(clap::Args)]
 pub(super) struct Selftest {
-    /// Where the nodes are. May be given several times; a name stands for all addresses that it has. Without TLS.
+    /// The address of a node, without TLS. May be given several times; a name stands for all its addresses.
     #[arg(long, value_name = "URL", required = true)]
     url: Vec<Address>,
 
-    /// How many nodes there should be at least.
+    /// The smallest number of nodes that the test expects to find.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     nodes: usize,
 }
 
-/// A new session, as far as it matters here.
+/// The part of a new session that the test needs.
 #[derive(Deserialize)]
 struct Created {
     id: String,
@@ -52,7 +52,7 @@ impl Selftest {
         let last = nodes.last().unwrap_or(first);
         let session = create(first).await?;
         let relayed = timeout(PATIENCE, relay(first, last, session)).await;
-        // Whatever came of it, nothing is left behind; should this fail, the session ends by itself.
+        // The session is deleted in every case. If that fails, it ends by itself.
         let path = path(session);
         let _ = ask(first, Question { method: Method::DELETE, path: &path, ..Question::default() }).await;
         let took =
@@ -61,15 +61,16 @@ impl Selftest {
         Ok(())
     }
 
-    /// Every address of every node, once.
+    /// All addresses of all nodes, without duplicates.
     async fn addresses(&self) -> Result<Vec<Address>, ToolError> {
         let mut found = BTreeSet::new();
         for url in &self.url {
             if url.tls {
-                return Err(ToolError::Use(format!("{url} is spoken to over TLS: give the nodes themselves")));
+                return Err(ToolError::Use(format!("{url} uses TLS; pass the addresses of the nodes themselves")));
             }
             let resolved = lookup_host((url.host.as_str(), url.port)).await;
-            let addresses = resolved.map_err(|error| ToolError::Refused(format!("{url} cannot be found: {error}")))?;
+            let addresses =
+                resolved.map_err(|error| ToolError::Refused(format!("{url} cannot be resolved: {error}")))?;
             found.extend(addresses);
         }
         found.into_iter().map(|address| format!("http://{address}").parse().map_err(ToolError::Use)).collect()
@@ -86,10 +87,10 @@ async fn create(node: &Address) -> Result<SessionId, ToolError> {
     let (status, answer) = ask(node, question).await?;
     let id = serde_json::from_slice(&answer).ok().and_then(|Created { id }| SessionId::parse(&id));
     id.filter(|_| status == StatusCode::CREATED)
-        .ok_or_else(|| ToolError::Refused(format!("{node} creates no session: it answers {status}")))
+        .ok_or_else(|| ToolError::Refused(format!("{node} did not create a session: it answered {status}")))
 }
 
-/// Joins on both nodes, sends a state on the first, and waits for it on the last. How long it took.
+/// Joins on both nodes, sends a state on the first one, and waits for it on the last one. Returns how long that took.
 async fn relay(first: &Address, last: &Address, session: SessionId) -> Result<Duration, ToolError> {
     let mut sender = join(first, session).await?;
     let mut receiver = join(last, session).await?;
@@ -109,8 +110,8 @@ async fn join(node: &Address, session: SessionId) -> Result<Socket, ToolError> {
     let stream = connect(node).await?;
     let path = format!("/ws?session={}", session.reveal());
     let opened = client_async(node.websocket(&path), stream).await;
-    // What the library says of an error may have the address in it, and so the session's id.
-    opened.map(|(socket, _)| socket).map_err(|_| ToolError::Refused(format!("{node} opens no WebSocket")))
+    // The library's error text may contain the address, and so the session's id.
+    opened.map(|(socket, _)| socket).map_err(|_| ToolError::Refused(format!("{node} did not open a WebSocket")))
 }
 
 async fn hear(socket: &mut Socket, node: &Address, kind: FrameType) -> Result<(), ToolError> {
@@ -125,5 +126,5 @@ async fn hear(socket: &mut Socket, node: &Address, kind: FrameType) -> Result<()
 }
 
 fn lost(node: &Address) -> ToolError {
-    ToolError::Refused(format!("{node} ended the connection"))
+    ToolError::Refused(format!("{node} closed the connection"))
 }

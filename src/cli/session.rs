@@ -14,23 +14,23 @@ use super::address::{Address, Port};
 use super::call::{Question, ask};
 use super::{ToolError, plain, print};
 
-/// What is to be done.
+/// The subcommands of `session`.
 #[derive(clap::Subcommand)]
 pub(super) enum Session {
     /// Creates a session and prints its id.
     Create(Create),
-    /// Shows what is known of a session.
+    /// Shows a session.
     Show(One),
-    /// Ends a session: its clients are sent away.
+    /// Ends a session: its clients are disconnected.
     Delete(One),
-    /// Lists all sessions with their ids, if the node lets this caller.
+    /// Lists all sessions with their ids, if the node allows this caller to.
     List(List),
 }
 
-/// Where, and how the answer is to look.
+/// The address of the node, and the form of the output.
 #[derive(clap::Args)]
 pub(super) struct Asking {
-    /// Where the node is; by default as its settings in the environment say.
+    /// The address of the node; by default the one in this machine's settings.
     #[arg(long, value_name = "URL")]
     url: Option<Address>,
 
@@ -39,18 +39,18 @@ pub(super) struct Asking {
     json: bool,
 }
 
-/// A new session.
+/// The arguments of `create`.
 #[derive(clap::Args)]
 pub(super) struct Create {
-    /// Anything that clients should know of it: JSON.
+    /// Any JSON for the session's clients.
     #[arg(long, value_name = "JSON")]
     metadata: Option<String>,
 
-    /// How long it lives without activity, as in 30m.
+    /// How long the session lives without activity, as in 30m.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
 
-    /// What happens to a claim while somebody has control.
+    /// How a claim is decided while another client has control.
     #[arg(long, value_name = "STRATEGY")]
     #[arg(value_parser = PossibleValuesParser::new(["first_come_first_served", "user_choice", "deny_both"]))]
     conflict_resolution: Option<String>,
@@ -59,10 +59,10 @@ pub(super) struct Create {
     asking: Asking,
 }
 
-/// A session there is.
+/// The arguments for one session.
 #[derive(clap::Args)]
 pub(super) struct One {
-    /// Its id.
+    /// The id of the session.
     #[arg(value_name = "ID")]
     id: String,
 
@@ -70,10 +70,10 @@ pub(super) struct One {
     asking: Asking,
 }
 
-/// All sessions.
+/// The arguments of `list`.
 #[derive(clap::Args)]
 pub(super) struct List {
-    /// The bearer token for listing. Better set in the environment, as RELAY_ADMIN_TOKEN.
+    /// The bearer token for listing. Pass it in the environment, as RELAY_ADMIN_TOKEN, so that it stays secret.
     #[arg(long, value_name = "TOKEN")]
     admin_token: Option<Secret>,
 
@@ -81,7 +81,7 @@ pub(super) struct List {
     asking: Asking,
 }
 
-/// What a node says of a session.
+/// A node's description of a session.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Data {
@@ -95,7 +95,7 @@ struct Data {
     metadata: Option<Box<RawValue>>,
 }
 
-/// How a node says no.
+/// A node's refusal.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -122,7 +122,7 @@ impl Create {
         Ok(())
     }
 
-    /// Metadata go as they were written.
+    /// Builds the body. The metadata keep their exact text.
     fn body(&self) -> Result<String, ToolError> {
         let mut members = Vec::new();
         if let Some(metadata) = &self.metadata {
@@ -146,7 +146,7 @@ impl One {
         let answer = self.ask(Method::GET, env).await?;
         let data: Data = read(&answer)?;
         if self.asking.json {
-            // Whoever asks knows the id, and a log that this ends up in need not.
+            // The caller knows the id, and it stays out of logs that this output may end up in.
             let mut whole: Map<String, Value> = read(&answer)?;
             whole.remove("id");
             print(&Value::from(whole).to_string());
@@ -194,7 +194,7 @@ impl List {
 }
 
 impl Asking {
-    /// The body of the answer, if it is a good one.
+    /// The body of a successful answer.
     async fn ask(&self, question: Question<'_>, env: &dyn Fn(&str) -> Option<String>) -> Result<String, ToolError> {
         let address = Address::resolve(self.url.clone(), Port::Clients, env)?;
         let (status, body) = ask(&address, question).await?;
@@ -202,10 +202,10 @@ impl Asking {
         if status.is_success() {
             return Ok(body);
         }
-        // Its sentences are the relay's own, unless something else answers there.
+        // The sentences are the relay's own, unless another server answered.
         let says = match serde_json::from_str(&body) {
             Ok(Refusal { error }) => plain(error.trim_end_matches('.')),
-            Err(_) if status == StatusCode::NOT_FOUND => "there is no sessions API there".to_owned(),
+            Err(_) if status == StatusCode::NOT_FOUND => "no sessions API at this address".to_owned(),
             Err(_) => status.to_string(),
         };
         Err(ToolError::Refused(format!("{address}: {says}")))
@@ -230,17 +230,17 @@ impl Data {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "is no duration such as 30m".to_owned())
+    humantime::parse_duration(text).map_err(|_| "is not a duration like 30m".to_owned())
 }
 
-/// An id that a node can have issued. It is a secret, so what is wrong with it is said without it.
+/// Parses a session id. The id is a secret, so the error does not repeat it.
 pub(super) fn session_id(text: &str) -> Result<SessionId, ToolError> {
     SessionId::parse(text.trim())
-        .ok_or_else(|| ToolError::Use("what was given is no session id; `session create` prints one".to_owned()))
+        .ok_or_else(|| ToolError::Use("the argument is not a session id; `session create` prints one".to_owned()))
 }
 
 fn read<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, ToolError> {
-    serde_json::from_str(answer).map_err(|_| ToolError::Refused("the answer is none of a relay".to_owned()))
+    serde_json::from_str(answer).map_err(|_| ToolError::Refused("the answer does not come from a relay".to_owned()))
 }
 
 #[cfg(test)]

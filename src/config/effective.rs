@@ -1,4 +1,4 @@
-//! The settings as they count in the end, for people: each with its value and where that came from, and no secret.
+//! The effective settings for people: each with its value and the origin of the value, without secrets.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -6,30 +6,30 @@ use clap::parser::ValueSource;
 use super::error::env_name;
 use super::{NodeName, RedisUrl};
 
-/// What stands for a secret.
+/// The text that replaces a secret.
 const HIDDEN: &str = "***";
 
-/// Where a setting's value came from.
+/// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A flag.
     Flag,
-    /// A variable of the environment.
+    /// An environment variable.
     Environment,
     /// The settings file.
     File,
-    /// Nobody said anything.
+    /// The default.
     Default,
 }
 
-/// One setting as it counts.
+/// One effective setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// Its name, as the flag has it without the dashes.
+    /// The name of the flag, without the dashes.
     pub name: String,
-    /// Its value as it was written, secrets hidden; `None` if it has none.
+    /// The value as it was written, with secrets hidden; `None` if the setting has no value.
     pub value: Option<String>,
-    /// Where the value came from.
+    /// The origin of the value.
     pub origin: Origin,
 }
 
@@ -48,7 +48,7 @@ impl Effective {
         Self { name: name.to_owned(), value, origin }
     }
 
-    /// Where the value came from, as one says it.
+    /// The origin of the value, as text.
     #[must_use]
     pub fn source(&self) -> String {
         match self.origin {

@@ -1,27 +1,27 @@
-//! What was wrong with a setting, in one sentence.
+//! An error in the settings, in one sentence.
 
 use std::path::PathBuf;
 
-/// Why a node does not start: one sentence that names the setting, what is wrong with it and what to do.
+/// The reason why a node does not start: one sentence that names the setting, the problem and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// One setting is wrong, wherever it came from.
+    /// One setting is wrong, whatever the origin of its value.
     #[error("--{name} (environment {}): {problem}", env_name(name))]
     Setting {
-        /// Its name, as the flag has it without the dashes.
+        /// The name of the flag, without the dashes.
         name: String,
-        /// What is wrong, and what to do.
+        /// The problem and the remedy.
         problem: String,
     },
-    /// The command line is wrong before any setting is looked at.
+    /// The command line is wrong, apart from the settings.
     #[error("{0}; try --help")]
     Arguments(String),
-    /// The settings file cannot be read, or is no such file.
+    /// The settings file cannot be read, or is invalid.
     #[error("settings file {}: {problem}", path.display())]
     File {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem and the remedy.
         problem: String,
     },
 }
@@ -31,7 +31,7 @@ impl ConfigError {
         Self::Setting { name: name.to_owned(), problem: problem.into() }
     }
 
-    /// The same about a flag that is no setting, and so has no variable.
+    /// The same error for a flag that is not a setting, and so has no environment variable.
     pub(super) fn without_env(self) -> Self {
         match self {
             Self::Setting { name, problem } => Self::Arguments(format!("--{name}: {problem}")),

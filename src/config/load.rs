@@ -1,7 +1,7 @@
-//! From flags, environment and file to a [`Config`].
+//! Builds a [`Config`] from flags, environment and file.
 //!
-//! clap reads the flags and checks every value. What the environment or the file says takes the place of a setting's
-//! default before that, so all three sources go through one check and a flag beats them by itself.
+//! clap reads the flags and checks every value. A value of the environment or the file replaces the setting's default
+//! before that, so that all three sources go through one check, and a flag overrides them.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,32 +13,32 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use super::error::env_name;
 use super::{Config, ConfigError, Effective};
 
-/// The command that only looks at the settings.
+/// The command that only checks the settings.
 const CHECK: &str = "check-config";
 
-/// The commands that have settings.
+/// The commands that read settings.
 const SERVING: [&str; 2] = ["serve", CHECK];
 
-/// Settings whose values no message repeats.
+/// Settings whose values never appear in messages.
 const SECRET: [&str; 2] = ["admin-token", "redis-url"];
 
-/// What the command line asks for.
+/// The request of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
     /// Run a relay.
     Serve(Box<Config>),
-    /// Say what the settings are, which are fine.
+    /// Print the settings, which are valid.
     Check(Vec<Effective>),
-    /// Do what one of the program's own commands says: the whole command line, parsed.
+    /// Run one of the program's own commands: the whole parsed command line.
     Own(Box<ArgMatches>),
     /// Print this (help or version) and exit.
     Print(String),
 }
 
-/// Tells the settings file that a setting's value stands in, if it does.
+/// Returns the settings file that holds a setting's value, if one does.
 type Source<'f, 'p> = &'f dyn Fn(&str) -> Option<&'p Path>;
 
-/// The command line, of which the settings are one half.
+/// The command line: the settings and the path of the settings file.
 #[derive(clap::Args)]
 struct Cli {
     #[command(flatten)]
@@ -54,7 +54,7 @@ struct Cli {
 ///
 /// # Errors
 ///
-/// One sentence about the first thing that is wrong; nothing has been opened but the settings file.
+/// One sentence about the first problem. Nothing has been opened except the settings file.
 pub fn read<I>(
     arguments: I,
     env: impl Fn(&str) -> Option<String>,
@@ -64,7 +64,7 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // The first pass sees nothing but the flags: help shows the real defaults, never what a secret is set to.
+    // The first pass reads only the flags: help shows the real defaults, and never the value of a secret.
     let (flags, matches) = match parse(command(&own), &arguments) {
         Ok(parsed) => parsed,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -128,7 +128,7 @@ fn settings() -> impl Iterator<Item = (String, String)> {
     settings.get_arguments().filter_map(named).collect::<Vec<_>>().into_iter()
 }
 
-/// The command line that [`read`] reads, with the commands that `own` adds: for help, and for a shell's completions.
+/// The command line that [`read`] parses, with the commands that `own` adds: for help, and for a shell's completions.
 pub fn command(own: impl Fn(Command) -> Command) -> Command {
     let settings = |command: Command| {
         Cli::augment_args(command).mut_args(|arg| {
@@ -140,14 +140,12 @@ pub fn command(own: impl Fn(Command) -> Command) -> Command {
     let about = "Keeps websites and editors on the same step of a tutorial: a WebSocket relay with exactly one controller \
                  per session.";
     let serve = settings(Command::new("serve")).about("Runs a relay; the default");
-    let check = settings(Command::new(CHECK)).about("Looks at the settings as `serve` would, and says what they are");
+    let check = settings(Command::new(CHECK)).about("Checks the settings as `serve` does, and prints them");
     let whole = settings(Command::new("gitorial-relay"))
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
         .override_usage("gitorial-relay [serve] [OPTIONS]\n       gitorial-relay <COMMAND>")
-        .after_help(
-            "A flag beats the environment, the environment the file, the file the default. An empty variable is none.",
-        )
+        .after_help("A flag overrides the environment, which overrides the file. An empty variable counts as unset.")
         .subcommand(serve.override_usage("gitorial-relay [serve] [OPTIONS]"))
         .subcommand(check.override_usage("gitorial-relay check-config [OPTIONS]"))
         .args_conflicts_with_subcommands(true)
@@ -155,7 +153,7 @@ pub fn command(own: impl Fn(Command) -> Command) -> Command {
     own(whole)
 }
 
-/// The settings, and all that the command line says. A command without settings leaves them at their defaults.
+/// Parses the settings and the whole command line. A command without settings leaves them at their defaults.
 fn parse(mut command: Command, arguments: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
     let matches = command.try_get_matches_from_mut(arguments)?;
     let cli = match matches.subcommand() {
@@ -189,7 +187,7 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
         .into_iter()
         .map(|(name, value)| {
             if !known.contains(&name) {
-                return Err(fail(format!("there is no setting {name:?}; --help lists them all")));
+                return Err(fail(format!("unknown setting {name:?}; --help lists all settings")));
             }
             let problem = || fail(format!("{name} must be text in quotes, a number, true, false or a list of texts"));
             Ok((name.clone(), as_text(value).ok_or_else(problem)?))
@@ -210,7 +208,7 @@ fn as_text(value: toml::Value) -> Option<String> {
     }
 }
 
-/// Says in one sentence what clap says in a paragraph. `source` tells the file that a value came from, if one did.
+/// Shortens clap's message to one sentence. `source` returns the file that a value came from, if it came from one.
 fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError {
     let context = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -227,36 +225,36 @@ fn sentence(error: &clap::Error, source: Option<Source<'_, '_>>) -> ConfigError 
             let place = file.map(|path| format!(" in {}", path.display())).unwrap_or_default();
             let why = match (std::error::Error::source(error), context(ContextKind::ValidValue)) {
                 (Some(why), _) => why.to_string(),
-                (None, Some(valid)) if !value.is_empty() => format!("is none of {valid}"),
+                (None, Some(valid)) if !value.is_empty() => format!("is not one of {valid}"),
                 (None, _) => return ConfigError::setting(name, "needs a value"),
             };
             ConfigError::setting(name, format!("{shown}{place} {}", one_line(&why)))
         }
         ErrorKind::InvalidValue if context(ContextKind::ValidValue).is_some() => {
             let valid = context(ContextKind::ValidValue).unwrap_or_default();
-            ConfigError::Arguments(format!("{argument} is none of {valid}"))
+            ConfigError::Arguments(format!("{argument} is not one of {valid}"))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            ConfigError::Arguments("what is to be done is missing".to_owned())
+            ConfigError::Arguments("missing subcommand".to_owned())
         }
         ErrorKind::MissingRequiredArgument => {
             ConfigError::Arguments(format!("{} is missing", argument.replace(", ", " and ")))
         }
-        // What was typed may be a session's id, which is a secret.
+        // The argument may be a session's id, which is a secret.
         ErrorKind::InvalidSubcommand => {
             let similar = context(ContextKind::SuggestedSubcommand);
-            let hint = similar.map(|similar| format!(", but there is {similar}")).unwrap_or_default();
-            ConfigError::Arguments(format!("there is no such command{hint}"))
+            let hint = similar.map(|similar| format!(" (similar: {similar})")).unwrap_or_default();
+            ConfigError::Arguments(format!("unknown command{hint}"))
         }
         ErrorKind::UnknownArgument if !argument.starts_with('-') => {
-            ConfigError::Arguments("there is one argument too many".to_owned())
+            ConfigError::Arguments("unexpected argument".to_owned())
         }
         ErrorKind::UnknownArgument => {
             let similar = context(ContextKind::SuggestedArg);
-            let hint = similar.map(|similar| format!(", but there is {similar}")).unwrap_or_default();
-            // After `=` may stand a secret.
+            let hint = similar.map(|similar| format!(" (similar: {similar})")).unwrap_or_default();
+            // The text after `=` may be a secret.
             let flag = argument.split('=').next().unwrap_or_default();
-            ConfigError::Arguments(format!("there is no option {flag:?}{hint}"))
+            ConfigError::Arguments(format!("unknown option {flag:?}{hint}"))
         }
         ErrorKind::ArgumentConflict if !name.is_empty() => ConfigError::setting(name, "is given twice; give it once"),
         _ => {

@@ -24,7 +24,7 @@ use crate::session::Strategy;
 pub(crate) use values::strategy;
 use values::{duration, number, switch};
 
-/// The settings of one node, checked. Its `Debug` shows no secret.
+/// The checked settings of one node. The `Debug` form shows no secret.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Config {
     /// Address and port to serve clients on; port 0 picks a free one.
@@ -36,12 +36,12 @@ pub struct Config {
     #[arg(long, value_parser = values::address, value_name = "ADDR:PORT", help_heading = "Network")]
     pub ops_listen: Option<SocketAddr>,
 
-    /// Web origins that may use the relay, with commas between them; `*` is any. Counts for the HTTP API (CORS) and for
-    /// WebSocket upgrades that carry an Origin header.
+    /// Web origins that may use the relay, separated by commas; `*` allows any. They apply to the HTTP API (CORS) and
+    /// to WebSocket upgrades that carry an Origin header.
     #[arg(long, default_value = "*", value_name = "ORIGINS", help_heading = "Network")]
     pub allowed_origins: Origins,
 
-    /// Paths that accept WebSockets, with commas between them; `/` and `/ws` always do.
+    /// Paths that accept WebSockets, separated by commas; `/` and `/ws` always do.
     #[arg(long, default_value = "/,/ws", value_name = "PATHS", help_heading = "Network")]
     pub ws_paths: WsPaths,
 
@@ -50,12 +50,13 @@ pub struct Config {
     #[arg(action = clap::ArgAction::Set)]
     pub demo_page: bool,
 
-    /// Where the sessions live and the nodes meet: redis://, rediss:// (TLS), redis-sentinel://, rediss-sentinel://,
-    /// redis-cluster:// or rediss-cluster://. Without it one node keeps everything in its own memory.
+    /// The Redis that holds the sessions and connects the nodes: redis://, rediss:// (TLS), redis-sentinel://,
+    /// rediss-sentinel://, redis-cluster:// or rediss-cluster://. Without it one node keeps everything in its own
+    /// memory.
     #[arg(long, value_name = "URL", help_heading = "Redis")]
     pub redis_url: Option<RedisUrl>,
 
-    /// How many replicas must have a write before the relay builds on it.
+    /// How many replicas must have a lease renewal before it counts.
     #[arg(long, default_value = "0", value_parser = number::<0, 16>, value_name = "COUNT", help_heading = "Redis")]
     pub redis_wait_replicas: usize,
 
@@ -72,7 +73,7 @@ pub struct Config {
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION", help_heading = "Redis")]
     pub redis_command_timeout: Duration,
 
-    /// Start even if Redis may evict keys to save memory, and with them living sessions.
+    /// Start even if Redis may evict keys, and with them live sessions, when its memory is full.
     #[arg(long, default_value = "false", value_parser = switch, value_name = "ON|OFF", help_heading = "Redis")]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_evicting_redis: bool,
@@ -85,15 +86,16 @@ pub struct Config {
     #[arg(long, default_value = "12h", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
     pub session_max_lifetime: Duration,
 
-    /// Who may list all sessions, and so learn their ids: nobody, who has the admin token, or anybody.
+    /// Which callers may list all sessions, and so learn their ids: none, those with the admin token, or all.
     #[arg(long, default_value = "off", value_enum, value_name = "WHO", help_heading = "Sessions")]
     pub session_listing: SessionListing,
 
-    /// The bearer token for listing sessions, 16 characters or more. Better set in the environment than as a flag.
+    /// The bearer token for listing sessions, 16 characters or more. Set it in the environment, so that it stays
+    /// secret.
     #[arg(long, value_name = "TOKEN", help_heading = "Sessions")]
     pub admin_token: Option<Secret>,
 
-    /// What happens to a claim while somebody has control, if the session's creator says nothing:
+    /// How a claim is decided while another client has control, unless the session's creator says otherwise:
     /// first_come_first_served, user_choice or deny_both.
     #[arg(long, default_value = "first_come_first_served", value_parser = strategy, value_name = "STRATEGY")]
     #[arg(help_heading = "Sessions")]
@@ -103,27 +105,27 @@ pub struct Config {
     #[arg(long, default_value = "15s", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
     pub grace_period: Duration,
 
-    /// Largest frame that a client may send, in bytes.
+    /// The largest frame that a client may send, in bytes.
     #[arg(long, default_value = "262144", value_parser = number::<1024, 16_777_216>, value_name = "BYTES")]
     #[arg(help_heading = "Limits")]
     pub max_frame_bytes: usize,
 
-    /// Largest metadata of a session, in bytes.
+    /// The largest metadata of a session, in bytes.
     #[arg(long, default_value = "16384", value_parser = number::<0, 1_048_576>, value_name = "BYTES")]
     #[arg(help_heading = "Limits")]
     pub max_metadata_bytes: usize,
 
-    /// Clients in one session, over all nodes.
+    /// The largest number of clients in one session, over all nodes.
     #[arg(long, default_value = "256", value_parser = number::<1, 100_000>, value_name = "COUNT")]
     #[arg(help_heading = "Limits")]
     pub max_clients_per_session: usize,
 
-    /// Open sockets on this node.
+    /// The largest number of open sockets on this node.
     #[arg(long, default_value = "100000", value_parser = number::<1, 10_000_000>, value_name = "COUNT")]
     #[arg(help_heading = "Limits")]
     pub max_connections: usize,
 
-    /// Sessions that the node keeps in its own memory when there is no Redis.
+    /// The largest number of sessions that the node keeps in its own memory when there is no Redis.
     #[arg(long, default_value = "100000", value_parser = number::<1, 100_000_000>, value_name = "COUNT")]
     #[arg(help_heading = "Limits")]
     pub max_sessions: usize,
@@ -132,8 +134,8 @@ pub struct Config {
     #[arg(long, value_name = "NAME", help_heading = "Node")]
     pub node_id: Option<NodeName>,
 
-    /// How long the node has to hand its clients over when it is told to stop, as in 25s; they are closed in waves spread
-    /// evenly over it.
+    /// How long the node may take to close its sockets after a stop signal, as in 25s; it closes them in waves spread
+    /// over this time.
     #[arg(long, default_value = "25s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub drain_timeout: Duration,
 
@@ -141,45 +143,47 @@ pub struct Config {
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub ping_interval: Duration,
 
-    /// How often the node tells the others that it lives, as in 1s.
+    /// How often the node renews its lease, as in 1s.
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub heartbeat_interval: Duration,
 
-    /// How long after its last heartbeat the node's clients may still drive, as in 5s.
+    /// How long a lease lasts after a renewal, and so how long the node's clients may control without one, as in 5s.
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub lease_ttl: Duration,
 
-    /// The safety margin between nodes that is taken off a lease here and added to it elsewhere, as in 1s.
+    /// The safety margin of a lease, as in 1s: its owner stops this much earlier, and the other nodes wait this much
+    /// longer.
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub lease_margin: Duration,
 
-    /// How log lines on standard error look.
+    /// The format of log lines on standard error.
     #[arg(long, default_value = "text", value_enum, value_name = "FORMAT", help_heading = "Node")]
     pub log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace or off, also per module as in `info,gitorial_relay::http=debug`.
+    /// The log filter: error, warn, info, debug, trace or off, also per module as in `info,gitorial_relay::http=debug`.
     #[arg(long, default_value = "info", value_name = "FILTER", help_heading = "Node")]
     pub log_level: LogFilter,
 
-    /// An OpenTelemetry collector that spans of decisions are sent to, by HTTP; only in builds with the feature `otlp`.
+    /// The address of an OpenTelemetry collector for spans of decisions, by HTTP; only in builds with the feature
+    /// `otlp`.
     #[arg(long, value_name = "URL", help_heading = "Node")]
     pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 impl Config {
-    /// The node's name: the one that was set, else the host's, else `node`.
+    /// The name of the node: the one that was set, or the host's, or `node`.
     #[must_use]
     pub fn node_name(&self) -> NodeName {
         self.node_id.clone().unwrap_or_else(NodeName::of_host)
     }
 
-    /// What the HTTP side needs to know.
+    /// The settings of the HTTP side.
     #[must_use]
     pub fn http(&self) -> HttpSettings {
         let listing = match (self.session_listing, &self.admin_token) {
             (SessionListing::Public, _) => Listing::Public,
             (SessionListing::Admin, Some(token)) => Listing::Admin(token.clone()),
-            // `validate` refuses `admin` without a token; should it ever be forgotten, nobody lists.
+            // `validate` refuses `admin` without a token. If that check is ever forgotten, no caller may list.
             (SessionListing::Admin, None) | (SessionListing::Off, _) => Listing::Off,
         };
         HttpSettings {

@@ -1,4 +1,4 @@
-//! The small structs that the parts are given: none of them sees the whole configuration.
+//! The small structs for the parts, so that no part sees the whole configuration.
 
 use super::Config;
 use crate::control::Rules;
@@ -10,7 +10,7 @@ use crate::relay::RelaySettings;
 use crate::telemetry::TelemetrySettings;
 
 impl Config {
-    /// What the node is made of.
+    /// The settings of the node.
     #[must_use]
     pub fn node(&self) -> NodeSettings {
         NodeSettings {
@@ -21,7 +21,7 @@ impl Config {
         }
     }
 
-    /// How Redis is reached, if there is one.
+    /// The settings of Redis, if it is used.
     #[must_use]
     pub fn redis(&self) -> Option<RedisSettings> {
         self.redis_url.as_ref().map(|url| RedisSettings {
@@ -32,7 +32,7 @@ impl Config {
         })
     }
 
-    /// What is said of the node, how, and to whom.
+    /// The settings of logs and spans.
     #[must_use]
     pub fn telemetry(&self) -> TelemetrySettings {
         TelemetrySettings {
@@ -43,7 +43,7 @@ impl Config {
         }
     }
 
-    /// Where the sessions live, for the log.
+    /// The kind of store, for the log.
     #[must_use]
     pub fn store_kind(&self) -> &'static str {
         if self.redis_url.is_some() { "redis" } else { "embedded" }

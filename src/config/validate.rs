@@ -1,4 +1,4 @@
-//! What single values cannot show: settings that do not go together.
+//! Checks of settings that depend on each other.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use humantime::format_duration;
 use super::error::env_name;
 use super::{Config, ConfigError, SessionListing};
 
-/// No duration is longer: it keeps every sum of times far from overflow.
+/// The longest duration: it keeps every sum of times far from overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Config {
-    /// Whether the settings go together.
+    /// Checks that the settings fit together.
     ///
     /// # Errors
     ///
-    /// One sentence about the first that does not.
+    /// One sentence about the first problem.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.durations_in_range()?;
         self.leases_hold()?;
@@ -54,7 +54,7 @@ impl Config {
         let least = self.heartbeat_interval * 2 + self.lease_margin;
         if self.lease_ttl <= least {
             let problem = format!(
-                "must be longer than two of {} and {} together, which are {}",
+                "must be longer than two times {} plus {}, which is {}",
                 other("heartbeat-interval"),
                 other("lease-margin"),
                 format_duration(least)
@@ -64,7 +64,7 @@ impl Config {
         let lease = self.lease_ttl - self.lease_margin;
         if self.redis_url.is_some() && self.redis_command_timeout >= lease {
             let problem = format!(
-                "must be shorter than {} without {}, which are {}: a lease would lapse while its renewal waits",
+                "must be shorter than {} minus {}, which is {}: a lease would lapse while its renewal waits",
                 other("lease-ttl"),
                 other("lease-margin"),
                 format_duration(lease)
@@ -77,7 +77,7 @@ impl Config {
     fn sessions_end(&self) -> Result<(), ConfigError> {
         if self.session_ttl > self.session_max_lifetime {
             let problem = format!(
-                "must not be longer than {}, which is {}; lower the one or raise the other",
+                "must not be longer than {}, which is {}; lower this setting or raise that one",
                 other("session-max-lifetime"),
                 format_duration(self.session_max_lifetime)
             );
@@ -92,9 +92,10 @@ impl Config {
                 let problem = format!("\"admin\" needs a token; set {}", other("admin-token"));
                 Err(ConfigError::setting("session-listing", problem))
             }
-            // Whoever sets a token believes that it is asked for.
+            // An operator who sets a token expects that it is required.
             (SessionListing::Public, Some(_)) => {
-                let problem = format!("is set, but {} lets anybody list; set that to admin", other("session-listing"));
+                let problem =
+                    format!("is set, but {} lets any caller list; set that to admin", other("session-listing"));
                 Err(ConfigError::setting("admin-token", problem))
             }
             (SessionListing::Off, _) | (SessionListing::Admin, Some(_)) | (SessionListing::Public, None) => Ok(()),
@@ -103,19 +104,19 @@ impl Config {
 
     fn spans_can_be_sent(&self) -> Result<(), ConfigError> {
         if self.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
-            let problem = "this program was built without the feature otlp and sends no spans; leave it out, or build it \
-                           with --features otlp";
+            let problem = "has no effect, because this program was built without the feature otlp; remove the setting, or \
+                           build with --features otlp";
             return Err(ConfigError::setting("otlp-endpoint", problem));
         }
         Ok(())
     }
 
-    /// A setting that only makes sense with Redis shows that Redis was meant, and one node must not run alone instead.
+    /// A setting that only has an effect with Redis shows that Redis was intended, so the node must not run alone.
     fn redis_is_meant(&self) -> Result<(), ConfigError> {
         let given = [("redis-fail-fast", self.redis_fail_fast), ("redis-wait-replicas", self.redis_wait_replicas > 0)];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) if self.redis_url.is_none() => {
-                Err(ConfigError::setting(name, format!("means nothing without Redis; set {} too", other("redis-url"))))
+                Err(ConfigError::setting(name, format!("has no effect without Redis; set {} too", other("redis-url"))))
             }
             _ => Ok(()),
         }

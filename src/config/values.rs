@@ -1,5 +1,5 @@
-//! The kinds of values that settings have, each with its own reading. What is wrong with a text is said so that it goes
-//! on after the text itself: `"abc" is not …`.
+//! The types of the settings' values, each with its parser. An error continues a sentence that begins with the text
+//! itself: `"abc" is not …`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,47 +14,47 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::session::Strategy;
 
-/// Where the ops endpoints and the API live: no WebSockets there.
+/// The paths of the ops endpoints and the API, which cannot accept WebSockets.
 const RESERVED_PATHS: [&str; 4] = ["/api", "/healthz", "/readyz", "/metrics"];
 
 /// The schemes of Redis addresses.
 const REDIS_SCHEMES: [&str; 6] =
     ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
 
-/// The shortest admin token: below it, guessing pays.
+/// The shortest admin token: a shorter one can be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
 
 /// The longest node name.
 const MAX_NODE_NAME_BYTES: usize = 64;
 
-/// Who may list all sessions.
+/// The callers that may list all sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum SessionListing {
-    /// Nobody.
+    /// No caller.
     #[default]
     Off,
-    /// Who has the admin token.
+    /// Callers with the admin token.
     Admin,
-    /// Anybody.
+    /// All callers.
     Public,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object on each line, for collectors.
     Json,
 }
 
-/// A text that must not be seen in logs: its `Debug` is two dots.
+/// A text that must not appear in logs: its `Debug` form is two dots.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for comparing.
+    /// The text itself, for comparisons.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -78,18 +78,18 @@ impl FromStr for Secret {
     }
 }
 
-/// The address of a Redis, with its password: `Debug` shows the scheme alone.
+/// The address of a Redis, with its password. The `Debug` form shows the scheme only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// The address itself, for the client library. Never for logs or errors.
+    /// The address itself, for the client library. It must not appear in logs or errors.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The address for people: whatever stands before an `@` or after a `?` may be a password, and is left out.
+    /// The address for people, without the text before an `@` and after a `?`, which may be a password.
     #[must_use]
     pub fn masked(&self) -> String {
         let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
@@ -98,7 +98,7 @@ impl RedisUrl {
         format!("{scheme}://{user}{host}{query}")
     }
 
-    /// What stands before `://`.
+    /// The text before `://`.
     #[must_use]
     pub fn scheme(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
@@ -117,24 +117,25 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
             Some((scheme, rest)) if REDIS_SCHEMES.contains(&scheme) && !rest.is_empty() => Ok(Self(text.to_owned())),
-            Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => Err("names no host after ://".to_owned()),
+            Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => Err("has no host after ://".to_owned()),
             Some(_) | None => Err(format!("must begin with one of {}://", REDIS_SCHEMES.join("://, "))),
         }
     }
 }
 
-/// Where an OpenTelemetry collector takes traces by HTTP: `http://`, a host and a port, as it stands beside the node.
+/// The address of an OpenTelemetry collector that accepts traces by HTTP: `http://`, a host and a port. It usually runs
+/// beside the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpEndpoint(String);
 
 impl OtlpEndpoint {
-    /// Its host and port.
+    /// The host and port.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.0
     }
 
-    /// The address that spans are sent to.
+    /// The address for spans.
     #[must_use]
     pub fn traces(&self) -> String {
         format!("http://{}/v1/traces", self.0)
@@ -145,7 +146,7 @@ impl FromStr for OtlpEndpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "is no address of a collector such as http://127.0.0.1:4318 (no TLS, no path)".to_owned();
+        let wrong = || "is not a collector address like http://127.0.0.1:4318 (no TLS, no path)".to_owned();
         let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).ok_or_else(wrong)?;
         let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
@@ -161,7 +162,7 @@ impl FromStr for OtlpEndpoint {
 pub struct NodeName(String);
 
 impl NodeName {
-    /// The host's name, with a hyphen for whatever a node's name cannot have; `node` if there is none.
+    /// The host's name, with a hyphen for every character that a node's name cannot have; `node` if there is none.
     #[must_use]
     pub fn of_host() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -194,12 +195,12 @@ fn is_node_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-')
 }
 
-/// Which web origins may use the relay.
+/// The web origins that may use the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// Every one.
+    /// Every origin.
     Any,
-    /// These, in lower case, as browsers write them.
+    /// These origins, in lower case, as browsers write them.
     List(Vec<String>),
 }
 
@@ -229,7 +230,7 @@ impl FromStr for Origins {
         };
         match items.iter().find(|item| !is_origin(item)) {
             Some(item) => Err(format!(
-                "has {item:?}, which is no origin such as https://example.org (no path, no slash at the end; * stands alone)"
+                "has {item:?}, which is not an origin like https://example.org (no path, no final slash; * stands alone)"
             )),
             None => Ok(Self::List(items.iter().map(|item| item.to_ascii_lowercase()).collect())),
         }
@@ -241,7 +242,7 @@ impl FromStr for Origins {
 pub struct WsPaths(Vec<String>);
 
 impl WsPaths {
-    /// The paths, each once.
+    /// The paths, without duplicates.
     #[must_use]
     pub fn as_slice(&self) -> &[String] {
         &self.0
@@ -256,7 +257,7 @@ impl FromStr for WsPaths {
         for path in text.split(',').map(str::trim) {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'~' | b'-');
             if !path.starts_with('/') || path.contains("//") || !path.bytes().all(plain) {
-                return Err(format!("has {path:?}, which is no path such as /ws"));
+                return Err(format!("has {path:?}, which is not a path like /ws"));
             }
             let under = |rest: &str| rest.is_empty() || rest.starts_with('/');
             if let Some(reserved) = RESERVED_PATHS.iter().find(|own| path.strip_prefix(**own).is_some_and(under)) {
@@ -270,7 +271,7 @@ impl FromStr for WsPaths {
     }
 }
 
-/// What is logged, known to be readable.
+/// A log filter that is known to be valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -286,38 +287,40 @@ impl FromStr for LogFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A bare word that is no level would be taken for a module and mute all others: more likely a slip.
+        // A bare word that is not a level would count as a module and silence all others: it is more likely a typing
+        // error.
         let slip = text.split(',').find(|part| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err());
         if slip.is_some() || EnvFilter::try_new(text).is_err() {
-            return Err("is no log filter such as info or warn,gitorial_relay=debug".to_owned());
+            return Err("is not a log filter like info or warn,gitorial_relay=debug".to_owned());
         }
         Ok(Self(text.to_owned()))
     }
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is no address such as 127.0.0.1:8080 or [::]:8080".to_owned())
+    text.parse().map_err(|_| "is not an address like 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "is no duration such as 500ms, 30s, 5m or 1h 30m".to_owned())
+    humantime::parse_duration(text).map_err(|_| "is not a duration like 500ms, 30s, 5m or 1h 30m".to_owned())
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "on" | "true" | "yes" | "1" => Ok(true),
         "off" | "false" | "no" | "0" => Ok(false),
-        _ => Err("is neither on nor off".to_owned()),
+        _ => Err("must be on or off".to_owned()),
     }
 }
 
 pub(super) fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
-    number.ok_or_else(|| format!("is no whole number from {MIN} to {MAX}"))
+    number.ok_or_else(|| format!("is not a whole number from {MIN} to {MAX}"))
 }
 
 /// A strategy by its name, in either spelling (docs/protocol.md, "Sessions").
 pub(crate) fn strategy(text: &str) -> Result<Strategy, String> {
     let reader: StrDeserializer<'_, ValueError> = text.into_deserializer();
-    Strategy::deserialize(reader).map_err(|_| "is none of first_come_first_served, user_choice, deny_both".to_owned())
+    Strategy::deserialize(reader)
+        .map_err(|_| "is not one of first_come_first_served, user_choice, deny_both".to_owned())
 }

@@ -1,4 +1,4 @@
-//! One WebSocket: its loop, its heartbeat, its end.
+//! One WebSocket: its loop, its heartbeat and its end.
 
 mod writer;
 
@@ -21,35 +21,35 @@ use crate::relay::{Handling, JoinRequest, Relay};
 
 use writer::Writer;
 
-/// How long a client gets to answer a close before its socket is dropped.
+/// How long a client has to answer a close before its socket is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon a silent socket is looked at again whose last frame is still being decided.
+/// How soon a silent socket is checked again while its last frame is still being decided.
 const BUSY_BEAT: Duration = Duration::from_secs(1);
 
-/// What a client said when it opened its socket.
+/// The values that a client sent when it opened its socket.
 #[derive(Clone, Debug)]
 pub struct UpgradeRequest {
-    /// The session, if it is an id that can exist.
+    /// The session, if it is a valid id.
     pub session: Option<SessionId>,
-    /// Whether any session was named.
+    /// Whether a session was named.
     pub session_given: bool,
     /// The client's own id.
     pub client: Option<ClientId>,
-    /// What it resumes with.
+    /// The token that the client resumes with.
     pub resume: Option<ResumeToken>,
-    /// Whether its page may use the relay.
+    /// Whether the page's origin may use the relay.
     pub origin_allowed: bool,
 }
 
 /// How a connection ended.
 #[derive(Debug)]
 enum Ending {
-    /// The client closed it, with this code.
+    /// The client closed the connection with this code.
     Closed(u16),
-    /// It went without a goodbye.
+    /// The connection broke without a close.
     Lost,
-    /// The relay ends it.
+    /// The relay closes the connection.
     Ours(CloseReason),
 }
 
@@ -83,14 +83,14 @@ impl Ending {
     }
 }
 
-/// Frames of the protocol that went one way, and their bytes.
+/// The number of protocol frames in one direction, and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Traffic {
     frames: u64,
     bytes: u64,
 }
 
-/// What a connection did, for the one line that is logged of it.
+/// The counts of one connection, for the log line at its end.
 #[derive(Debug, Default)]
 struct Tally {
     read: Traffic,
@@ -110,8 +110,8 @@ pub fn serve(socket: WebSocket, relay: Relay, request: UpgradeRequest) -> impl F
     tasks.track_future(handle_connection(Box::new(socket), relay, request))
 }
 
-/// Whatever happens to the socket, it leaves its session properly. What is not waited in for long is boxed, so that it
-/// takes no memory while the socket is idle.
+/// Serves the socket and always leaves the session afterwards. Futures that are not awaited for long are boxed, so that
+/// they take no memory while the socket is idle.
 async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: UpgradeRequest) {
     let Some(_admission) = relay.admit() else {
         return Box::pin(refuse(socket, &relay, CloseReason::Overloaded)).await;
@@ -125,7 +125,7 @@ async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: Up
         Err(reason) => return Box::pin(refuse(socket, &relay, reason)).await,
     };
     let began = Instant::now();
-    // Only a client that came back has done the handshake before its first frame.
+    // Only a client that resumed has done the handshake before its first frame.
     let kind = if member.lock().client_view.modern { JoinKind::Resumed } else { JoinKind::New };
     relay.metrics().join(kind);
     let mut tally = Tally::default();
@@ -133,7 +133,7 @@ async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: Up
     let Tally { read, written } = tally;
     relay.metrics().connection_seconds.observe(began.elapsed().as_secs_f64());
     Box::pin(relay.leave(&member, end.lost())).await;
-    // After the leave, which nobody should have to wait for because a log is slow.
+    // The log line comes after the leave, so that a slow log delays nobody.
     tracing::info!(
         session = member.room.id.tag(), connection = ?member.connection, reason = end.label(),
         seconds = began.elapsed().as_secs(), frames_in = read.frames, bytes_in = read.bytes,
@@ -145,13 +145,13 @@ async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: Up
             relay.metrics().close(reason);
             Box::pin(close(socket, reason)).await;
         }
-        // Reading on is what writes the answer to the client's close.
+        // Reading on sends the answer to the client's close.
         Ending::Closed(_) => Box::pin(drain(socket)).await,
         Ending::Lost => {}
     }
 }
 
-/// What the client shows at the door, or why it need not show it.
+/// The data that the client presents to join, or the reason to refuse it.
 fn join_request(request: UpgradeRequest) -> Result<JoinRequest, CloseReason> {
     if !request.origin_allowed {
         return Err(CloseReason::OriginNotAllowed);
@@ -161,11 +161,11 @@ fn join_request(request: UpgradeRequest) -> Result<JoinRequest, CloseReason> {
     Ok(JoinRequest { session, client: request.client, resume: request.resume })
 }
 
-/// What happens next on a connection.
+/// The next event on a connection.
 enum Happening {
-    /// It is to end.
+    /// The connection ends.
     Ending(Ending),
-    /// The work that a frame needed is done.
+    /// The work for a frame is done.
     Done,
     /// The client sent something, or its socket ended.
     Came(Option<Result<Message, axum::Error>>),
@@ -173,8 +173,8 @@ enum Happening {
     Beat,
 }
 
-/// The loop: the client's frames in, the queue out, the heartbeat. One frame is dealt with at a time, so that each
-/// client's frames keep their order; while one waits for the store, writing goes on.
+/// The loop: it reads the client's frames, writes the queue and keeps the heartbeat. It handles one frame at a time, so
+/// that each client's frames keep their order. Writing goes on while a frame waits for the store.
 async fn run(socket: &mut WebSocket, relay: &Relay, member: &Arc<Member>, tally: &mut Tally) -> Ending {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
@@ -243,7 +243,8 @@ async fn run(socket: &mut WebSocket, relay: &Relay, member: &Arc<Member>, tally:
     }
 }
 
-/// What an error of the socket means: a frame over the limit is the client's mistake, anything else the end of the line.
+/// Classifies a socket error: a frame over the limit is the client's mistake, any other error means that the connection
+/// is lost.
 fn broken(error: &axum::Error) -> Ending {
     use std::error::Error as _;
     let text = error.source().map(ToString::to_string).unwrap_or_default();
@@ -260,7 +261,7 @@ async fn refuse(socket: Box<WebSocket>, relay: &Relay, reason: CloseReason) {
     close(socket, reason).await;
 }
 
-/// Says goodbye and waits a little for the answer, so that the client reads the reason and not a reset.
+/// Sends the close frame and waits a little for the answer, so that the client reads the reason and not a reset.
 async fn close(mut socket: Box<WebSocket>, reason: CloseReason) {
     debug_assert_ne!(reason.code(), close_code::NORMAL);
     let goodbye = Message::Close(Some(CloseFrame { code: reason.code(), reason: reason.text().into() }));
@@ -269,7 +270,7 @@ async fn close(mut socket: Box<WebSocket>, reason: CloseReason) {
     }
 }
 
-/// Reads what still comes, until the socket is closed or the client takes too long.
+/// Reads the remaining input until the socket is closed or the client takes too long.
 async fn drain(mut socket: Box<WebSocket>) {
     let _ = timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
 }

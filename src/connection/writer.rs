@@ -1,4 +1,4 @@
-//! The way out of one socket: whatever waits in its queue goes into one flush.
+//! The writing half of one socket: all frames that wait in its queue go into one flush.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,16 +15,16 @@ use crate::hub::{Next, Outbound};
 use crate::metrics::Metrics;
 use crate::protocol::{CloseReason, Flow};
 
-/// How many frames are written before they are flushed, so that a long queue does not pile up twice.
+/// How many frames are written before a flush, so that a long queue is not buffered twice.
 const BURST: usize = 64;
 
-/// Writes one socket's queue. Its progress survives being polled by a future that is dropped.
+/// Writes one socket's queue. The writer keeps its progress when the future that polls it is dropped.
 pub(super) struct Writer<'a> {
     sink: SplitSink<&'a mut WebSocket, Message>,
     metrics: &'a Metrics,
     unflushed: usize,
     ping: bool,
-    /// A frame is due that may only be written when everything that came from the client is read.
+    /// The next frame may only be written after all input from the client is read.
     waits_for_reader: bool,
     timer: Option<Pin<Box<Sleep>>>,
     written: &'a mut Traffic,
@@ -39,22 +39,22 @@ impl<'a> Writer<'a> {
         Self { sink, metrics, unflushed: 0, ping: false, waits_for_reader: false, timer: None, written }
     }
 
-    /// Asks for a ping before the next frame.
+    /// Requests a ping before the next frame.
     pub(super) fn ping(&mut self) {
         self.ping = true;
     }
 
-    /// Whether [`Writer::poll`] left a frame out because not everything was read.
+    /// Whether [`Writer::poll`] left a frame out because some input was not read.
     pub(super) fn waits_for_reader(&self) -> bool {
         self.waits_for_reader
     }
 
-    /// Writes what is queued; ready when the connection is to end. `heard_all`: everything that had come from the client
-    /// was read just now.
+    /// Writes the queued frames; ready when the connection ends. `heard_all`: all input from the client has just been
+    /// read.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbound: &Outbound, heard_all: bool) -> Poll<Ending> {
         outbound.register(cx);
         match self.poll_write(cx, outbound, heard_all) {
-            // A reader that takes nothing any more must not keep its socket from being closed.
+            // A client that no longer reads must not keep its socket from being closed.
             Poll::Pending if outbound.closing() == Some(CloseReason::SlowReader) => {
                 Poll::Ready(Ending::Ours(CloseReason::SlowReader))
             }
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
                 Next::Write(item) => {
                     self.metrics.frame(item.kind, Flow::Out);
                     self.written.count(item.text.len());
-                    // The queue holds nothing but UTF-8; should it ever, the frame is left out and not the client.
+                    // The queue holds only UTF-8. If a frame is not UTF-8, the frame is dropped and the client stays.
                     if let Ok(text) = Utf8Bytes::try_from(item.text) {
                         self.send(Message::Text(text))?;
                     }
@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when what is held is due; never if nothing is, since the queue wakes the writer.
+    /// Ready when a held frame is due. Without a held frame it stays pending, since the queue wakes the writer.
     fn poll_timer(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
         let Some(until) = until else {
             self.timer = None;

@@ -1,4 +1,4 @@
-//! How the HTTP side says no: `{"error": "<sentence>", "code": "<machine_code>"}`, always.
+//! The errors of the HTTP side: always `{"error": "<sentence>", "code": "<machine_code>"}`.
 
 use axum::Json;
 use axum::http::header::CACHE_CONTROL;
@@ -8,42 +8,42 @@ use serde::Serialize;
 
 use crate::relay::RelayError;
 
-/// Every error that the HTTP side answers. Codes are stable.
+/// Every error that the HTTP side returns. The codes are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiError {
-    /// There is no such session, or it has ended.
+    /// The session does not exist, or has ended.
     SessionNotFound,
-    /// There is nothing at this path.
+    /// The path does not exist.
     NotFound,
-    /// The path exists, but not for this method.
+    /// The path does not accept this method.
     MethodNotAllowed,
     /// The body is not one JSON object.
     InvalidJson,
-    /// `expiresIn` is no duration.
+    /// `expiresIn` is not a duration.
     InvalidExpiresIn,
-    /// `conflictResolution` names no strategy.
+    /// `conflictResolution` does not name a strategy.
     InvalidConflictResolution,
     /// The body is over the limit.
     BodyTooBig,
     /// `metadata` is over the limit.
     MetadataTooBig,
-    /// `metadata` nests deeper than any reader can be expected to follow.
+    /// `metadata` nests deeper than common readers can follow.
     MetadataTooDeep,
-    /// The body did not arrive in time or was cut off.
+    /// The body did not arrive in time, or was cut off.
     BodyIncomplete,
-    /// The operator has not opened the list of sessions.
+    /// The operator has not enabled the list of sessions.
     ListingOff,
     /// The list needs the admin token.
     Unauthorized,
     /// This path is for WebSockets.
     UpgradeRequired,
-    /// The request asks for a WebSocket, but not as RFC 6455 says.
+    /// The request asks for a WebSocket, but violates RFC 6455.
     BadUpgrade,
     /// The relay cannot reach its store.
     StoreUnavailable,
     /// The embedded store is full.
     TooManySessions,
-    /// A fault of the relay's own.
+    /// An internal error of the relay.
     Internal,
 }
 
@@ -100,7 +100,7 @@ impl ApiError {
         }
     }
 
-    /// The headers that tell a client what to do about it.
+    /// The headers that tell a client how to react.
     const fn headers(self) -> &'static [(&'static str, &'static str)] {
         const RETRY: &[(&str, &str)] = &[("retry-after", "2")];
         const TOKEN: &[(&str, &str)] = &[("www-authenticate", "Bearer realm=\"gitorial-relay\"")];

@@ -1,4 +1,4 @@
-//! The HTTP side: the sessions API, the door for WebSockets, health and metrics. It translates and decides nothing.
+//! The HTTP side: the sessions API, the WebSocket upgrade, health and metrics. It translates and decides nothing.
 
 mod error;
 mod ops;
@@ -24,28 +24,28 @@ use crate::relay::Relay;
 pub use error::ApiError;
 pub use serve::serve;
 
-/// How long a browser may remember that it may call the API: the most that any of them grants is a day.
+/// How long a browser may cache the permission to call the API. No browser caches it for longer than a day.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who may list all sessions.
+/// The callers that may list all sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// Nobody.
+    /// No caller.
     Off,
-    /// Who presents this token.
+    /// Callers with this token.
     Admin(Secret),
-    /// Anybody.
+    /// All callers.
     Public,
 }
 
-/// What the HTTP side needs to know of the settings.
+/// The settings of the HTTP side.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Who may list all sessions.
+    /// The callers that may list all sessions.
     pub listing: Listing,
-    /// Which web origins may use API and WebSockets.
+    /// The web origins that may use the API and WebSockets.
     pub origins: Origins,
-    /// The paths that accept WebSockets, each once.
+    /// The paths that accept WebSockets, without duplicates.
     pub ws_paths: Vec<String>,
     /// The largest frame that a client may send, in bytes.
     pub max_frame_bytes: usize,
@@ -55,22 +55,22 @@ pub struct HttpSettings {
     pub session_max_lifetime: Duration,
     /// Whether a plain `GET /` shows the demo page.
     pub demo_page: bool,
-    /// Whether /healthz, /readyz and /metrics are served here too.
+    /// Whether this router also serves /healthz, /readyz and /metrics.
     pub serve_ops: bool,
 }
 
-/// What every handler is given.
+/// The state of every handler.
 #[derive(Clone, Debug)]
 struct App {
     relay: Relay,
     settings: Arc<HttpSettings>,
 }
 
-/// All that clients use, and the ops endpoints unless they have a port of their own.
+/// The router for clients. It includes the ops endpoints unless they have a port of their own.
 pub fn router(relay: Relay, settings: HttpSettings) -> Router {
     let cors = cors(&settings.origins);
     let app = App { relay: relay.clone(), settings: Arc::new(settings) };
-    // The fallback inside makes errors of unknown API paths readable to browsers too.
+    // The inner fallback lets browsers read the errors of unknown API paths, too.
     let api = sessions::routes().fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(cors);
     let mut router = Router::new().nest("/api", api);
     for path in &app.settings.ws_paths {
@@ -83,7 +83,7 @@ pub fn router(relay: Relay, settings: HttpSettings) -> Router {
     finish(router)
 }
 
-/// The ops endpoints alone, for a port of their own.
+/// The router of the ops endpoints, for a port of their own.
 pub fn ops_router(relay: Relay) -> Router {
     finish(ops::routes(relay))
 }
@@ -103,7 +103,8 @@ async fn method_not_allowed() -> ApiError {
     ApiError::MethodNotAllowed
 }
 
-/// Session ids stand in addresses, so no other site is told an address; and nothing is taken for what it is not.
+/// Session ids are part of addresses, so the headers keep addresses from other sites; they also forbid browsers to
+/// guess content types.
 async fn with_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

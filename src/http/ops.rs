@@ -1,4 +1,4 @@
-//! For those who operate a node: is it alive, does it serve, what does it count.
+//! The endpoints for operators: liveness, readiness and metrics.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,12 +25,12 @@ pub(super) fn routes(relay: Relay) -> Router {
         .with_state(relay)
 }
 
-/// The process lives. Never asks the store: a restart mends no Redis.
+/// Whether the process is alive. The handler never asks the store, because a restart repairs no Redis.
 async fn healthz() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(Health { status: "ok", reason: None }))
 }
 
-/// Whether to send clients here.
+/// Whether the node accepts clients.
 async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
     let readiness = relay.readiness();
     let (code, status) = match readiness {

@@ -1,4 +1,4 @@
-//! A listener and what is served on it.
+//! Serves a router on a listener.
 
 use axum::Router;
 use axum::serve::Listener;
@@ -13,7 +13,7 @@ pub async fn serve(listener: TcpListener, app: Router, serving: CancellationToke
     }
 }
 
-/// Sockets that write a frame when it is there: two small frames in a row must not wait for an acknowledgement.
+/// Sets TCP_NODELAY, so that the second of two small frames need not wait for an acknowledgement.
 struct NoDelay(TcpListener);
 
 impl Listener for NoDelay {
@@ -22,7 +22,7 @@ impl Listener for NoDelay {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, address) = Listener::accept(&mut self.0).await;
-        // A socket that is gone already says so when it is read.
+        // A socket that is already gone reports that when it is read.
         let _ = stream.set_nodelay(true);
         (stream, address)
     }

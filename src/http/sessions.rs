@@ -21,16 +21,16 @@ use crate::ids::SessionId;
 use crate::protocol::SessionData;
 use crate::relay::NewSession;
 
-/// How much a body may have besides the metadata.
+/// How many bytes a body may have besides the metadata.
 const BODY_SLACK_BYTES: usize = 4096;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The deepest nesting of metadata: the same as for frames, since the same readers get it.
+/// The deepest nesting of metadata: the same as for frames, since the same readers parse it.
 const MAX_METADATA_DEPTH: usize = 128;
 
-/// Session data is a secret's worth: it stays in no cache.
+/// Session data is as private as a secret, so no cache may store it.
 const NO_STORE: [(axum::http::HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
 pub(super) fn routes() -> Router<App> {
@@ -69,7 +69,8 @@ async fn remove(State(app): State<App>, id: Result<Path<String>, PathRejection>)
     Ok((NO_STORE, Json(serde_json::json!({ "message": "Session deleted" }))).into_response())
 }
 
-/// Switched off it answers 403, not 404: the path is there (POST works), and "not found" would be read as a session's.
+/// Lists the sessions. If listing is off, the answer is 403 and not 404: the path exists (POST works), and "not found"
+/// would seem to be about a session.
 async fn list(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     match &app.settings.listing {
         Listing::Off => return Err(ApiError::ListingOff),
@@ -80,14 +81,14 @@ async fn list(State(app): State<App>, headers: HeaderMap) -> Result<Response, Ap
     Ok((NO_STORE, Json(sessions)).into_response())
 }
 
-/// Reads the id in the path. What this relay cannot have issued is as unknown as what it has not.
+/// Reads the id in the path. An id that this relay cannot have issued is treated as an unknown session.
 fn session_id(id: Result<Path<String>, PathRejection>) -> Result<SessionId, ApiError> {
     let Path(text) = id.map_err(|_| ApiError::SessionNotFound)?;
     SessionId::parse(&text).ok_or(ApiError::SessionNotFound)
 }
 
-/// Whether the request carries `token` as its bearer token. How long that takes says nothing about the token: what is
-/// compared are hashes, every byte of them.
+/// Whether the request carries `token` as its bearer token. The comparison uses all bytes of two hashes, so that its
+/// duration reveals nothing about the token.
 fn presents(headers: &HeaderMap, token: &str) -> bool {
     let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
     let (scheme, presented) = header.split_at(header.len().min("Bearer ".len()));
@@ -96,7 +97,7 @@ fn presents(headers: &HeaderMap, token: &str) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && difference == 0
 }
 
-/// What a caller may say about a new session; whatever else it says is ignored.
+/// The members of a request for a new session; other members are ignored.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Create<'a> {
@@ -108,12 +109,12 @@ struct Create<'a> {
     conflict_resolution: Option<&'a RawValue>,
 }
 
-/// Reads the body of a creation. `null` is as good as nothing, for every member: so no metadata is `null`.
+/// Reads the body of a creation. `null` counts as absent, for every member: so no metadata is `null`.
 fn read_new(body: &[u8], max_metadata_bytes: usize, max_lifetime: Duration) -> Result<NewSession, ApiError> {
     let body = body.trim_ascii();
     let create: Create<'_> = match body.first() {
         None => Create::default(),
-        // serde would also read an array as the members in their order.
+        // serde would also accept an array, as the members in their order.
         Some(b'{') => serde_json::from_slice(body).map_err(|_| ApiError::InvalidJson)?,
         Some(_) => return Err(ApiError::InvalidJson),
     };
@@ -132,13 +133,13 @@ fn read_new(body: &[u8], max_metadata_bytes: usize, max_lifetime: Duration) -> R
     })
 }
 
-/// Milliseconds, fractions rounded up, cut to `max_lifetime`.
+/// Parses milliseconds: fractions are rounded up, and the result is at most `max_lifetime`.
 fn expires_in(text: &str, max_lifetime: Duration) -> Result<Duration, ApiError> {
     let millis: f64 = serde_json::from_str(text).map_err(|_| ApiError::InvalidExpiresIn)?;
     if millis <= 0.0 {
         return Err(ApiError::InvalidExpiresIn);
     }
-    // Cut before the conversion: no number of a caller's can overflow.
+    // The limit comes before the conversion, so that no number of a caller can overflow.
     Ok(Duration::from_secs_f64(millis.ceil().min(max_lifetime.as_secs_f64() * 1000.0) / 1000.0))
 }
 

@@ -22,7 +22,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The code of an error, whose body is checked to have the one shape of errors.
+    /// The code of an error; checks that the body has the one form of errors.
     fn code(&self) -> String {
         let body: Value = serde_json::from_str(&self.text).expect(&self.text);
         assert_eq!(body.as_object().unwrap().len(), 2, "{body}");
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// A relay whose node has not been started, so that it holds no lease.
+/// A relay whose node has not been started, so that it has no lease.
 fn relay() -> Relay {
     let node = boot("test");
     let (broker, _) = MemoryBus::new().join(node.clone());
@@ -138,7 +138,7 @@ async fn the_list_requires_the_token() {
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "unauthorized"));
     assert!(answer.header("www-authenticate").starts_with("Bearer"));
     let token = [("authorization", "Bearer 0123456789abcdef")];
-    // The relay behind these tests has no list to give.
+    // The relay in these tests has no list to return.
     assert_ne!(ask_with(admin(), request("GET", "/api/sessions", &token, "")).await.status, 401);
 }
 

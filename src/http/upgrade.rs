@@ -1,5 +1,5 @@
-//! The door for WebSockets. Every upgrade is accepted; what is wrong with it is said by a close frame afterwards, since
-//! a browser cannot read a failed upgrade's status and some old clients crash on it (docs/protocol.md, "WebSocket").
+//! The WebSocket upgrade. Every upgrade is accepted, and a problem is reported by a close frame afterwards, because a
+//! browser cannot read the status of a failed upgrade and some old clients crash on it (docs/protocol.md, "WebSocket").
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -12,17 +12,19 @@ use super::{ApiError, App};
 use crate::connection::{self, UpgradeRequest};
 use crate::ids::{ClientId, ResumeToken, SessionId};
 
-/// What a socket reads into, allocated for as long as it is open, and the most that one read takes. A usual state fits.
-/// Never below 1 KiB: from there on the buffer forgets how large it was and grows back by a few bytes a read.
+/// The size of a socket's read buffer, allocated for as long as the socket is open; one read takes at most this. A
+/// usual state fits. Below 1 KiB the buffer loses its size and grows back by a few bytes with each read.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
 
-/// How much is gathered before it is written without a flush. Allocated when first needed.
+/// How many bytes are gathered before they are written without a flush. The buffer is allocated when it is first
+/// needed.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
-/// The page for people who open the relay's address in a browser, built from sdk/demo. What it may do it says itself.
+/// The page for people who open the relay's address in a browser, built from sdk/demo. The page declares its own
+/// content policy.
 const DEMO_PAGE: &str = include_str!("demo.html");
 
-/// What a page cannot say of itself.
+/// The part of the policy that a page cannot declare itself.
 const DEMO_POLICY: &str = "frame-ancestors 'none'";
 
 /// `GET` on a path that accepts WebSockets.
@@ -40,12 +42,12 @@ pub(super) async fn open(
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(app.settings.max_frame_bytes)
         .max_frame_size(app.settings.max_frame_bytes)
-        // The client is gone before it began; there is nobody to tell.
+        // The client is gone already, so nobody can be told.
         .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"))
         .on_upgrade(move |socket| connection::serve(socket, app.relay, request))
 }
 
-/// A request that is no handshake: somebody with a browser, or a client that does it wrong.
+/// Answers a request that is not a handshake: from a browser, or from a client with an error.
 fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
     let asks = headers.get_all(UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if asks {
@@ -62,8 +64,8 @@ fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
     (headers, DEMO_PAGE).into_response()
 }
 
-/// Reads the query as leniently as it can be: of a repeated key the first counts, an empty value is none, and what
-/// cannot be an id is left for the connection to refuse. Never logged: a session id is a secret.
+/// Reads the query leniently: the first of a repeated key counts, an empty value counts as absent, and an invalid id is
+/// left for the connection to refuse. The query is never logged, because a session id is a secret.
 fn request(uri: &Uri, origin_allowed: bool) -> UpgradeRequest {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).unwrap_or_default();
     let first = |key: &str| {

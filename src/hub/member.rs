@@ -1,4 +1,4 @@
-//! One socket in a session, as the relay knows it.
+//! One socket in a session, with the relay's data about it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::protocol::{Frame, FrameType, outgoing};
 use crate::reconcile::ClientView;
 use crate::session::{Client, Place};
 
-/// How long a client has for its answer to a `request_sync`.
+/// How long a client has to answer a `request_sync`.
 const ANSWER_WINDOW: Duration = Duration::from_secs(5);
 
-/// How long a client's confirmation that it does not drive is waited for.
+/// How long the relay waits for a client's acknowledgement that it is not the controller.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many confirmations a client may owe.
+/// The largest number of acknowledgements that a client may owe.
 const MAX_PENDING_ACKS: usize = 32;
 
-/// How many states may cross an answer on the way.
+/// The largest number of states that may cross an answer on the way.
 const MAX_KNOWN: usize = 32;
 
-/// How many clients may wait for one client's answer to `request_sync`.
+/// The largest number of clients that may wait for one client's answer to `request_sync`.
 const MAX_ASKERS: usize = 64;
 
 /// One socket in a session.
@@ -37,84 +37,87 @@ pub struct Member {
     pub connection: ConnectionId,
     /// Its session.
     pub room: Arc<Room>,
-    /// The frames on their way to it.
+    /// The queue of frames for the socket.
     pub outbound: Outbound,
     state: Mutex<MemberState>,
     refused: AtomicU64,
 }
 
-/// What changes about a seat.
+/// The state of a member that changes.
 #[derive(Debug, Default)]
 pub struct MemberState {
-    /// What the client was last told.
+    /// The roles and presence that the client was last told.
     pub client_view: ClientView,
-    /// Its place as last seen in the document, to restore it by; `None` before it has joined.
+    /// The client as the document last showed it, used to restore it; `None` before it has joined.
     pub client: Option<Client>,
-    /// It has sent a frame that the document knows of, with its own id in it.
+    /// The client has sent a frame with its own id, and the document has recorded that.
     pub spoke: bool,
-    /// A newer socket of the same client has its place: it is ignored and gets nothing.
+    /// A newer socket of the same client has its place: this socket is ignored and gets nothing.
     pub superseded: bool,
-    /// The hash of the last state that passed to or from it.
+    /// The hash of the last state that passed from or to the client.
     pub last_state: Option<u64>,
-    /// The hash of the last state that it sent and that did not pass to all: it repeats it when it is asked, even if it was
-    /// refused.
+    /// The hash of the last state that the client sent and that did not pass to all. The client repeats it when it is
+    /// asked, even if it was refused.
     pub sent: Option<u64>,
-    /// Since it last asked for the state a new one has passed to or from it.
+    /// A new state has passed from or to the client since it last asked for the state.
     pub updated: bool,
-    /// Who waits for its answer to a `request_sync`.
+    /// The clients that wait for its answer to a `request_sync`.
     pub open_sync: Option<OpenSync>,
-    /// It may send its one initial state as a follower.
+    /// The client may send one initial state as a follower.
     pub initial_push: bool,
-    /// The number of its last frame.
+    /// The number of the client's last frame.
     pub seq: Seq,
-    /// When it was sent each thing that it has yet to confirm, oldest first.
+    /// When each notice was sent that the client has not acknowledged yet, oldest first.
     pub pending_acks: VecDeque<Instant>,
-    /// When its client was last sent such a thing on an older socket, and may have it.
+    /// When the client was last sent such a notice on an older socket, where it may have arrived.
     pub inherited_ack: Option<Instant>,
-    /// It has confirmed something: its client knows that it did not drive then, whatever its older socket was sent.
+    /// The client has acknowledged a loss, so it knew that it was not the controller, whatever its older socket was
+    /// sent.
     pub confirmed: bool,
-    /// A frame that follows when control comes.
+    /// A frame that is forwarded when the client gets control.
     pub held: Option<Frame>,
-    /// The frame by which another took control from it, until it is told.
+    /// The frame by which another client took control from this one, until this one is told.
     pub accepted: Option<(ConnectionId, Bytes)>,
 }
 
 /// A `request_sync` that a client has not answered yet.
 #[derive(Debug)]
 pub struct OpenSync {
-    /// When it is too late.
+    /// The deadline for the answer.
     pub until: Instant,
-    /// Who gets the answer.
+    /// The clients that get the answer.
     pub askers: Vec<Place>,
-    /// The hashes of the states that may be its answer: the last one that had passed when it was asked, and those that
-    /// have passed since, for its answer may cross them on the way. Empty: any may.
+    /// The hashes of the states that can be the answer: the last state that had passed when the client was asked, and
+    /// the states that have passed since, because the answer may cross them on the way. Empty: any state can be the
+    /// answer.
     known: Vec<u64>,
-    /// No state had passed on this socket when it was asked, so that its answer may be one from before it came back.
+    /// No state had passed on this socket when the client was asked, so the answer may be a state from before it came
+    /// back.
     newcomer: bool,
-    /// It was asked as the one that drove, and has lost control since. What it has on its way may be a state that was
-    /// refused; with the handshake it carries no epoch, as all its states do but answers.
+    /// The client was asked as the controller, and has lost control since. A frame on its way may be a state that was
+    /// refused; a client with the handshake sends it without an epoch, as it does all states except answers.
     outlived: bool,
 }
 
-/// A frame on its way to several seats, in the two forms that clients with and without the handshake get.
+/// A frame for several members, in the two forms that clients with and without the handshake get.
 #[derive(Debug)]
 pub struct Parcel {
-    /// As its sender wrote it.
+    /// The text as its sender wrote it.
     text: Bytes,
-    /// With `epoch` and `seq`, made when first needed.
+    /// The text with `epoch` and `seq`, made when first needed.
     numbered: Option<Bytes>,
     epoch: Epoch,
     seq: Seq,
-    /// Its type.
+    /// The type of the frame.
     pub kind: FrameType,
-    /// Whose state it is, if it is one that a newer one may replace.
+    /// The source of the state, if a newer state may replace it.
     pub state_of: Option<ConnectionId>,
-    /// The hash of the state in it.
+    /// The hash of the state in the frame.
     pub state_hash: Option<u64>,
 }
 
 impl Parcel {
-    /// A frame let through in `epoch` as number `seq` of its sender.
+    /// Creates a parcel for a frame that was let through in `epoch` as number `seq` of its sender.
     #[must_use]
     pub fn new(text: Bytes, kind: FrameType, epoch: Epoch, seq: Seq) -> Self {
         Self { text, numbered: None, epoch, seq, kind, state_of: None, state_hash: None }
@@ -131,32 +134,33 @@ impl Parcel {
 }
 
 impl Member {
-    /// A seat for a socket that has just opened.
+    /// Creates a member for a socket that has just opened.
     #[must_use]
     pub fn new(connection: ConnectionId, room: Arc<Room>) -> Self {
         Self { connection, room, outbound: Outbound::default(), state: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
-    /// Its state.
+    /// Locks the member's state.
     pub fn lock(&self) -> MutexGuard<'_, MemberState> {
         self.state.lock()
     }
 
-    /// Notes that one of its frames was refused.
+    /// Counts a refused frame of the member.
     pub fn note_refusal(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many of its frames were refused so far.
+    /// How many of the member's frames were refused so far.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Puts a forwarded frame into the queue. How many older states went for it.
+    /// Queues a forwarded frame. Returns how many older states it replaced.
     pub fn deliver(&self, parcel: &mut Parcel, limits: &QueueLimits) -> usize {
         let mut state = self.state.lock();
-        // Whoever waits for control with a state of its own is past those of the one it takes control from.
+        // A client that waits for control with its own state no longer needs the states of the client that it takes
+        // control from.
         let overtaken = parcel.state_of.is_some() && state.held.is_some();
         if state.superseded || overtaken {
             return 0;
@@ -174,27 +178,28 @@ impl Member {
         }
     }
 
-    /// Puts a frame of the relay's own into the queue.
+    /// Queues a frame of the relay's own.
     pub fn send(&self, text: Bytes, kind: FrameType, limits: &QueueLimits) {
         self.outbound.push(Item { text, kind, state_of: None }, limits);
     }
 }
 
 impl MemberState {
-    /// Whether its role frames and states were under way when it was told that it does not drive. A confirmation that
-    /// went astray with another socket of the same client is not waited for for ever.
+    /// Whether the client has not yet acknowledged that it is not the controller, so that its role frames and states
+    /// may have been sent before it knew. An acknowledgement that was lost with another socket of the client is waited
+    /// for only until its time-out.
     #[must_use]
     pub fn awaits_ack(&self, now: Instant) -> bool {
         self.last_pending_ack().is_some_and(|sent| now.saturating_duration_since(sent) < ACK_TIMEOUT)
     }
 
-    /// When it was last sent something that it has yet to confirm.
+    /// When the client was last sent a notice that it has to acknowledge.
     #[must_use]
     pub fn last_pending_ack(&self) -> Option<Instant> {
         self.pending_acks.back().copied().max(self.inherited_ack)
     }
 
-    /// Notes how much of what it was just told it has to confirm.
+    /// Notes the acknowledgements that the client owes for the notices just sent.
     pub fn expect_acks(&mut self, now: Instant) {
         self.pending_acks.retain(|sent| now.saturating_duration_since(*sent) < ACK_TIMEOUT);
         for _ in 0..std::mem::take(&mut self.client_view.acks) {
@@ -205,8 +210,8 @@ impl MemberState {
         }
     }
 
-    /// Notes a confirmation. Those that never come are the oldest. What an older socket was sent need not be confirmed
-    /// besides: it may have died before that arrived.
+    /// Notes an acknowledgement. The missing ones belong to the oldest notices. Notices on an older socket then need no
+    /// acknowledgement, because the socket may have died before they arrived.
     pub fn acknowledge_loss(&mut self) {
         self.pending_acks.pop_back();
         self.confirmed = true;
@@ -215,31 +220,31 @@ impl MemberState {
         }
     }
 
-    /// Notes that so many of the things that it was to confirm were taken back before it got them.
+    /// Notes that this many notices were withdrawn before the client got them.
     pub fn withdraw_acks(&mut self, withdrawn: usize) {
         self.pending_acks.truncate(self.pending_acks.len().saturating_sub(withdrawn));
     }
 
-    /// Takes over what the client was sent on an older socket, and has not confirmed there.
+    /// Takes over the notices that the client was sent on an older socket and did not acknowledge there.
     pub fn inherit_ack(&mut self, acks: Option<Instant>) {
         if !self.confirmed {
             self.inherited_ack = acks;
         }
     }
 
-    /// The next number among its frames.
+    /// Returns the number of the client's next frame.
     pub fn next_seq(&mut self) -> Seq {
         self.seq.0 += 1;
         self.seq
     }
 
-    /// The name its peers know it by, once it has joined.
+    /// The id by which other clients know it, once it has joined.
     #[must_use]
     pub fn name(&self) -> Option<&ClientId> {
         self.client.as_ref().map(Client::name)
     }
 
-    /// Notes that it is asked for its state, by `asker` or by the relay itself.
+    /// Notes that the client is asked for its state, by `asker` or by the relay itself.
     pub fn ask(&mut self, asker: Option<Place>, now: Instant) {
         let last = self.last_state;
         let open = self.open_sync.take().filter(|open| open.until > now);
@@ -256,7 +261,7 @@ impl MemberState {
         self.open_sync = Some(open);
     }
 
-    /// Notes that a state of this hash passed to or from it.
+    /// Notes that a state with this hash passed from or to the client.
     pub fn note_state(&mut self, hash: u64) {
         self.last_state = Some(hash);
         if let Some(open) = &mut self.open_sync
@@ -266,7 +271,8 @@ impl MemberState {
         }
     }
 
-    /// Notes that it answered with this state. Whatever it says next is something else, even if no state has ever passed.
+    /// Notes that the client answered with this state. Its next state is not an answer, even if no state has ever
+    /// passed.
     pub fn note_answer(&mut self, hash: u64) {
         self.sent = Some(hash);
         if let Some(open) = self.open_sync.as_mut().filter(|open| open.known.len() < MAX_KNOWN) {
@@ -274,7 +280,7 @@ impl MemberState {
         }
     }
 
-    /// Whether it shows a state of its own that has not passed.
+    /// Whether the client shows a state of its own that has not passed.
     #[must_use]
     pub fn is_ahead(&self) -> bool {
         self.sent.is_some() && self.sent != self.last_state
@@ -287,29 +293,29 @@ impl MemberState {
         }
     }
 
-    /// Notes that it sent this state as the one that drives: nobody waits for another answer of it.
+    /// Notes that the client sent this state as the controller, so that no other answer of it is expected.
     pub fn drove(&mut self, hash: u64) {
         self.sent = None;
         self.note_state(hash);
         self.answered();
     }
 
-    /// Notes that it has lost control. What it answers to what it was asked as the driver is for nobody any more; but it
-    /// may be under way, and is still an answer and nothing new.
+    /// Notes that the client has lost control. Its answer to a question to the controller goes to nobody now. The
+    /// answer may be under way, and still counts as an answer and not as a new state.
     pub fn on_control_lost(&mut self) {
         self.open_sync.take_if(|open| open.known.is_empty());
         self.open_sync.iter_mut().for_each(|open| open.outlived = true);
         self.answered();
     }
 
-    /// Those who wait for its answer, now that it is there. A second answer, to a second question, is still one and not
-    /// a claim; it goes to nobody.
+    /// Returns the clients that wait for the answer that has just arrived. A second answer, to a second question, also
+    /// counts as an answer and not as a claim; it goes to nobody.
     pub fn answered(&mut self) -> Vec<Place> {
         self.open_sync.as_mut().map(|open| std::mem::take(&mut open.askers)).unwrap_or_default()
     }
 
-    /// Whether a state of this hash would answer an open `request_sync`. `numbered`: it carries an epoch; `passed`: the
-    /// states that passed in its session lately.
+    /// Whether a state with this hash can answer an open `request_sync`. `numbered`: it carries an epoch; `passed`: the
+    /// states that passed in its session recently.
     #[must_use]
     pub fn answers(&self, hash: u64, numbered: bool, passed: &RecentStates, now: Instant) -> bool {
         let open = self.open_sync.as_ref().filter(|open| open.until > now);

@@ -1,7 +1,7 @@
-//! This node's sockets, by session. No rules and no I/O: what is known of each socket, and the way to it.
+//! This node's sockets, grouped by session. No rules and no I/O: only the data about each socket, and its queue.
 //!
-//! A [`Room`] is a session as this node sees it, a [`Member`] one socket in it. Locks are short, never held across an
-//! await, and taken in the order room, seat.
+//! A [`Room`] is a session as this node sees it, and a [`Member`] is one socket in it. Locks are short, never held
+//! across an await, and taken in the order room, member.
 
 mod member;
 mod outbound;
@@ -25,7 +25,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The room of this session, opened if need be.
+    /// Returns the room of this session, and creates it if needed.
     pub fn open(&self, session: SessionId) -> Arc<Room> {
         if let Some(room) = self.find(session) {
             return room;
@@ -33,13 +33,13 @@ impl Hub {
         self.rooms.write().entry(session).or_insert_with(|| Arc::new(Room::new(session))).clone()
     }
 
-    /// The room of this session, if one of its sockets is here.
+    /// The room of this session, if this node has one.
     #[must_use]
     pub fn find(&self, session: SessionId) -> Option<Arc<Room>> {
         self.rooms.read().get(&session).cloned()
     }
 
-    /// Every room, at this moment.
+    /// All rooms at this moment.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room>> {
         self.rooms.read().values().cloned().collect()
@@ -57,7 +57,7 @@ impl Hub {
         self.rooms.read().is_empty()
     }
 
-    /// Forgets this very room if it is `idle`, which is asked while nobody can open it.
+    /// Removes this room if it is `idle`; nobody can open it during the check.
     pub fn close_if(&self, room: &Arc<Room>, idle: impl FnOnce(&Room) -> bool) -> bool {
         let mut rooms = self.rooms.write();
         let same = rooms.get(&room.id).is_some_and(|known| Arc::ptr_eq(known, room));

@@ -1,11 +1,12 @@
-//! The bounded queue of frames that wait for one socket.
+//! The bounded queue of frames for one socket.
 //!
-//! A reader that keeps up sees every frame. One that does not is first spared what is out of date: above the soft limit
-//! a state replaces the unsent ones of the same sender and epoch. Above the hard limit the connection is closed (1013).
+//! A client that reads fast enough gets every frame. For a slower one, outdated states are dropped first: above the
+//! soft limit a state replaces the unsent ones of the same sender and epoch. Above the hard limit the connection is
+//! closed (1013).
 //!
-//! A client without the handshake answers some frames by itself, even after it has said goodbye, and may die of that.
-//! Such a frame is held for a moment, and dropped if the goodbye comes first (docs/protocol.md, "Frames that are held").
-//! States pass what is held; all other frames keep their order.
+//! A client without the handshake answers some frames automatically, even after it has sent its close, and that can
+//! crash it. Such a frame is held for a moment, and dropped if the close arrives first (docs/protocol.md, "Frames that
+//! are held"). States may overtake held frames; all other frames keep their order.
 
 use std::collections::VecDeque;
 use std::task::Context;
@@ -24,19 +25,19 @@ pub const ANSWER_HOLD: Duration = Duration::from_millis(40);
 /// How long frames are held after another client has left (docs/protocol.md, "Frames that are held").
 pub const LEAVE_HOLD: Duration = Duration::from_millis(100);
 
-/// Leaves in quick succession extend [`LEAVE_HOLD`] no further than this.
+/// Leaves in quick succession extend [`LEAVE_HOLD`] to at most this.
 const LONGEST_LEAVE_HOLD: Duration = Duration::from_millis(500);
 
-/// How much may wait for one socket.
+/// The limits of the queue of one socket.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// From here on states are conflated: frames.
+    /// Above this many frames, states are conflated.
     pub soft_frames: usize,
-    /// From here on states are conflated: bytes.
+    /// Above this many bytes, states are conflated.
     pub soft_bytes: usize,
-    /// Above this the socket is closed: frames.
+    /// Above this many frames, the socket is closed.
     pub hard_frames: usize,
-    /// Above this the socket is closed: bytes.
+    /// Above this many bytes, the socket is closed.
     pub hard_bytes: usize,
 }
 
@@ -47,7 +48,7 @@ impl Default for QueueLimits {
 }
 
 impl QueueLimits {
-    /// The usual limits, wide enough for a few frames of the largest size.
+    /// The default limits, wide enough for a few frames of the largest size.
     #[must_use]
     pub fn for_frames_of(max_frame_bytes: usize) -> Self {
         let usual = Self::default();
@@ -59,46 +60,46 @@ impl QueueLimits {
 /// A frame in the queue.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// The frame, UTF-8.
+    /// The text of the frame, UTF-8.
     pub text: Bytes,
     /// Its type.
     pub kind: FrameType,
-    /// Whose state it is, if it is one that a newer one may replace.
+    /// The source and epoch of the state, if a newer state may replace it.
     pub state_of: Option<(ConnectionId, Epoch)>,
 }
 
-/// What the writer of the socket does next.
+/// The next step of the socket's writer.
 #[derive(Debug)]
 pub enum Next {
     /// Write this frame.
     Write(Item),
     /// Send a WebSocket ping with this number, and report its pong.
     Probe(u64),
-    /// A frame is due that makes the client answer: read what has come from it first, and ask again.
+    /// The next frame makes the client answer: read the client's input first, and ask again.
     ReadFirst,
-    /// Nothing before then, unless woken.
+    /// Write nothing until then, unless woken.
     Wait(Option<Instant>),
-    /// Everything is written: close.
+    /// Close: everything is written.
     Close(CloseReason),
 }
 
-/// What became of a frame.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits, and so many older states went for it.
+    /// The frame waits in the queue, and replaced this many older states.
     Queued(usize),
     /// The socket is closing, or was closed by this frame.
     Refused,
 }
 
-/// The queue. Pushed to from any task, drained by the connection's own.
+/// The queue. Any task may push to it; the connection's own task drains it.
 #[derive(Debug, Default)]
 pub struct Outbound {
     queue: Mutex<Queue>,
     waker: AtomicWaker,
 }
 
-/// A frame or a probe, and until when it is held.
+/// A frame or a probe, and the end of its hold.
 #[derive(Debug)]
 struct Entry {
     content: Content,
@@ -113,18 +114,18 @@ enum Content {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What nobody has looked at yet, in the order in which it was pushed.
+    /// The entries that nobody has looked at yet, in the order of pushing.
     entries: VecDeque<Entry>,
-    /// What was found to be held, or to stand behind something held: older than all entries.
+    /// The entries that are held, or wait behind a held one. They are older than all in `entries`.
     held: VecDeque<Entry>,
-    /// How many `client_connected` are among the held.
+    /// How many of the held frames are `client_connected`.
     held_arrivals: usize,
     bytes: usize,
     closing: Option<CloseReason>,
     /// When the hold after a leave began, and when it ends.
     leave_hold: Option<(Instant, Instant)>,
     conflated: u64,
-    /// The client has done the handshake: nothing is held for it.
+    /// The client has done the handshake, so nothing is held for it.
     modern: bool,
 }
 
@@ -153,7 +154,7 @@ impl Outbound {
         if overflow { Pushed::Refused } else { Pushed::Queued(superseded) }
     }
 
-    /// Takes frames of this type back that nobody has written yet. How many.
+    /// Removes the unwritten frames of this type. Returns how many there were.
     pub fn withdraw(&self, kind: FrameType) -> usize {
         let mut queue = self.queue.lock();
         let before = queue.len();
@@ -163,20 +164,20 @@ impl Outbound {
         if withdrawn > 0 {
             queue.bytes = queue.held.iter().chain(&queue.entries).map(Entry::size).sum();
             drop(queue);
-            // What stood behind it may be due.
+            // The frames behind it may be due.
             self.waker.wake();
         }
         withdrawn
     }
 
-    /// Has the client prove that it has read everything before this: its pong to the number is reported.
+    /// Queues a probe: the client's pong to the number proves that it has read everything before it, and is reported.
     pub fn probe(&self, number: u64) {
         self.queue.lock().entries.push_back(Entry { content: Content::Probe(number), held_until: None });
         self.waker.wake();
     }
 
-    /// The client has done the handshake: nothing is held for it any more, and what was meant for a client without it is
-    /// dropped.
+    /// Notes that the client has done the handshake: nothing is held for it any more, and frames for a client without
+    /// it are dropped.
     pub fn speaks_modern(&self) {
         let mut queue = self.queue.lock();
         let held = std::mem::take(&mut queue.held);
@@ -188,13 +189,13 @@ impl Outbound {
         self.waker.wake();
     }
 
-    /// Closes the socket when what waits is written. The first reason stands.
+    /// Closes the socket when the queued frames are written. The first reason counts.
     pub fn close(&self, reason: CloseReason) {
         self.queue.lock().closing.get_or_insert(reason);
         self.waker.wake();
     }
 
-    /// Another client has just left: holds back what is not about that.
+    /// Notes that another client has just left: all frames that are not about that leave are held.
     pub fn hold_after_leave(&self, now: Instant) {
         let mut queue = self.queue.lock();
         let begun = match queue.leave_hold {
@@ -204,13 +205,13 @@ impl Outbound {
         queue.leave_hold = Some((begun, (now + LEAVE_HOLD).min(begun + LONGEST_LEAVE_HOLD)));
     }
 
-    /// The reason this socket is to be closed for, if it is.
+    /// The reason for closing the socket, if it is closing.
     #[must_use]
     pub fn closing(&self) -> Option<CloseReason> {
         self.queue.lock().closing
     }
 
-    /// Bytes that wait, frames that wait.
+    /// The bytes and the frames that wait.
     #[must_use]
     pub fn depth(&self) -> (usize, usize) {
         let queue = self.queue.lock();
@@ -223,23 +224,23 @@ impl Outbound {
         self.queue.lock().conflated
     }
 
-    /// What to write next. `heard_all`: everything that had come from the client was read just now.
+    /// The writer's next step. `heard_all`: all input from the client has just been read.
     pub fn next(&self, now: Instant, heard_all: bool) -> Next {
         self.queue.lock().next(now, heard_all)
     }
 
-    /// Has the task of `cx` woken when there is more to do.
+    /// Wakes the task of `cx` when there is more to do.
     pub fn register(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
 }
 
-/// Whether a client without the handshake answers this frame by itself.
+/// Whether a client without the handshake answers this frame automatically.
 const fn is_answered(kind: FrameType) -> bool {
     matches!(kind, FrameType::AcceptControl | FrameType::RequestSync)
 }
 
-/// Whether this frame may pass others that are held: it changes nobody's phase, and no other frame refers to it.
+/// Whether this frame may overtake held frames: it changes no client's phase, and no other frame refers to it.
 const fn may_overtake(kind: FrameType) -> bool {
     matches!(kind, FrameType::StateUpdate | FrameType::Rejected | FrameType::ProtocolAck | FrameType::ProtocolPong)
 }
@@ -284,7 +285,7 @@ impl Queue {
                 continue;
             }
             let Some(entry) = self.entries.pop_front() else { break };
-            // A burst must not hold its memory for as long as the socket stays open.
+            // The queue must not keep the memory of a burst for as long as the socket stays open.
             if self.entries.is_empty() && self.entries.capacity() > 16 {
                 self.entries = VecDeque::new();
             }
@@ -301,7 +302,8 @@ impl Queue {
         }
     }
 
-    /// Whether an entry need not take its turn among the held: all others do, and leave at once if nothing holds them.
+    /// Whether an entry need not wait in line with the held ones. All other entries wait in line, and leave at once if
+    /// nothing is held.
     fn passes(&self, entry: &Entry) -> bool {
         match &entry.content {
             Content::Frame(item) if may_overtake(item.kind) => true,
@@ -310,7 +312,7 @@ impl Queue {
         }
     }
 
-    /// Until when this entry is held, if it is.
+    /// The end of this entry's hold, if it is held.
     fn held_until(&self, entry: &Entry, now: Instant) -> Option<Instant> {
         if self.closing.is_some() {
             return None;
@@ -321,7 +323,8 @@ impl Queue {
         entry.held_until.max(after_leave).filter(|until| *until > now)
     }
 
-    /// Writes the first of the held. `None`: it is dropped, since the socket closes and nobody waits for its answer.
+    /// Writes the first held entry. Returns `None` if it is dropped, because the socket closes and nobody waits for its
+    /// answer.
     fn write_held(&mut self, heard_all: bool) -> Option<Next> {
         let answered = self.held.front()?.held_until.is_some();
         if answered && self.closing.is_none() && !heard_all {
@@ -372,7 +375,7 @@ mod tests {
         queue
     }
 
-    /// What is written now, by a connection that has read everything.
+    /// The frames that a connection that has read everything writes now.
     fn drain(queue: &Outbound, now: Instant) -> Vec<Bytes> {
         std::iter::from_fn(|| match queue.next(now, true) {
             Next::Write(item) => Some(item.text),

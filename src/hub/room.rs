@@ -15,12 +15,12 @@ use crate::store::WriteId;
 /// A session with sockets on this node.
 #[derive(Debug)]
 pub struct Room {
-    /// Which.
+    /// The id of the session.
     pub id: SessionId,
     state: Mutex<RoomState>,
 }
 
-/// The document as the clients of this node were last told of it.
+/// The document that the clients of this node were last told.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The document.
@@ -29,33 +29,33 @@ pub struct View {
     pub version: u64,
 }
 
-/// The local client whose states may pass.
+/// The local controller: its states may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalController {
     /// Its socket.
     pub connection: ConnectionId,
-    /// Its grant.
+    /// The epoch of its grant.
     pub epoch: Epoch,
-    /// The node's lease that this was learnt under: a lease that lapsed in between makes it void.
+    /// The node's lease at the time of the grant. A lease that lapsed in between makes the grant void.
     pub term: u64,
-    /// It has yet to send something of its own.
+    /// The controller has not sent a state of its own yet.
     pub provisional: bool,
-    /// Control is just leaving it: frames wait for the decision.
+    /// Control is leaving it: frames wait for the decision.
     pub suspended: bool,
 }
 
-/// A controller of this node that has been told that control is leaving it, and may have states on their way.
+/// A controller of this node that has been told that control is leaving it, and may have states under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flush {
     /// Its socket.
     pub connection: ConnectionId,
-    /// The epoch that ends; also the number of the probe that it was sent behind the news.
+    /// The epoch that ends. It is also the number of the probe that follows the notice.
     pub epoch: Epoch,
-    /// Everything has been read that it sent before it knew.
+    /// Everything that the client sent before it knew has been read.
     pub done: bool,
 }
 
-/// The newest state that came in from another node, to refuse older ones.
+/// The newest state that arrived from another node, used to refuse older ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fence {
     epoch: Epoch,
@@ -63,7 +63,7 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// Whether a state is newer than all that were delivered; if so it is the newest now.
+    /// Checks whether a state is newer than all delivered ones; if so, it becomes the newest.
     pub fn admit(&mut self, epoch: Epoch, source: ConnectionId, seq: Seq) -> bool {
         let again = self.last.is_some_and(|(connection, number)| connection == source && seq <= number);
         if epoch < self.epoch || (epoch == self.epoch && again) {
@@ -73,7 +73,7 @@ impl Fence {
         true
     }
 
-    /// What is of an epoch before this one comes too late from now on.
+    /// Refuses all states of an epoch before this one from now on.
     pub fn raise(&mut self, epoch: Epoch) {
         if self.epoch < epoch {
             *self = Self { epoch, last: None };
@@ -84,12 +84,13 @@ impl Fence {
 /// How many states a room remembers.
 const MAX_PASSED: usize = 32;
 
-/// The hashes of the states that passed in a session lately: an old one is nothing new, whoever sends it.
+/// The hashes of the states that passed in a session recently. A state among them is not new, whichever client sends
+/// it.
 #[derive(Debug, Default)]
 pub struct RecentStates(VecDeque<u64>);
 
 impl RecentStates {
-    /// Notes one.
+    /// Adds a state.
     pub fn note(&mut self, hash: u64) {
         if self.0.len() == MAX_PASSED {
             self.0.pop_front();
@@ -97,7 +98,7 @@ impl RecentStates {
         self.0.push_back(hash);
     }
 
-    /// Takes over what another node knows, oldest first: older than all that passed here.
+    /// Adds the states that another node knows, oldest first, as older than all that passed on this node.
     pub fn learn(&mut self, older: &[u64]) {
         let room = MAX_PASSED.saturating_sub(self.0.len());
         for hash in older.iter().rev().take(room) {
@@ -105,61 +106,61 @@ impl RecentStates {
         }
     }
 
-    /// Whether none has passed.
+    /// Whether it has no state.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them, oldest first.
+    /// All hashes, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.iter().copied()
     }
 
-    /// Whether it is one of them.
+    /// Whether it has this hash.
     #[must_use]
     pub fn contains(&self, hash: u64) -> bool {
         self.0.contains(&hash)
     }
 }
 
-/// What changes about a room.
+/// The state of a room that changes.
 #[derive(Debug, Default)]
 pub struct RoomState {
-    /// The document as last seen.
+    /// The document as this node last read it.
     pub view: Option<View>,
-    /// Who may drive, if it is a client of this node.
+    /// The controller, if it is a client of this node.
     pub driver: Option<LocalController>,
     /// The client of this node that control is leaving, or was the last to leave.
     pub flush: Option<Flush>,
-    /// The sockets here, in the order of joining.
+    /// The sockets on this node, in the order of joining.
     pub members: Vec<Arc<Member>>,
     /// The other nodes that have clients of the session.
     pub elsewhere: Vec<NodeId>,
-    /// What refuses the states of other nodes that come too late.
+    /// The fence that refuses late states of other nodes.
     pub fence: Fence,
-    /// The states that passed lately.
+    /// The states that passed recently.
     pub passed: RecentStates,
-    /// The `release_control` that ended an epoch, until it is told: its sender's socket, and the frame.
+    /// The `release_control` that ended an epoch, until it is sent: its sender's socket, and the frame.
     pub release: Option<(ConnectionId, Bytes)>,
-    /// What this node's clients last did.
+    /// The last activity of this node's clients.
     pub activity: Activity,
-    /// What of it the store knows, and when it was written.
+    /// The activity that the store knows, and when it was written.
     pub reported: (Activity, Millis),
     /// When something is due, in the store's time.
     pub due_at: Millis,
     /// The node's lease under which the places of this room were last claimed.
     pub term: Option<u64>,
-    /// The document has to be read again before anything else.
+    /// The document has to be read again before any decision.
     pub stale: bool,
-    /// The clients here may have missed the last state of whoever drives, or those elsewhere that of the driver here. It
-    /// is asked for with every change of the document, until a state comes.
+    /// The clients on this node may have missed the controller's last state, or the clients on other nodes that of a
+    /// controller on this node. The relay asks for the state with every change of the document, until a state arrives.
     pub needs_resync: bool,
-    /// A node that the document, as it was read here, does not name yet has asked for the driver's state.
+    /// A node that the document, as this node last read it, does not name yet has asked for the controller's state.
     pub early_sync_request: bool,
-    /// Who was last asked for that reason, and when.
+    /// The client that was last asked for its state for this reason, and when.
     pub asked: Option<(ConnectionId, Instant)>,
-    /// The core that this node last tried to replace. As long as it stands, that write may yet land.
+    /// The core that this node last tried to replace. While it is in the store, that write may still be committed.
     pub unresolved_write: Option<WriteId>,
     /// A refresh waits in the queue and has not read the document yet.
     pub reload_queued: bool,
@@ -170,27 +171,27 @@ impl Room {
         Self { id, state: Mutex::new(RoomState { due_at: Millis::MAX, ..RoomState::default() }) }
     }
 
-    /// Its state.
+    /// Locks the room's state.
     pub fn lock(&self) -> MutexGuard<'_, RoomState> {
         self.state.lock()
     }
 }
 
 impl RoomState {
-    /// The seat of this socket.
+    /// The member of this socket.
     #[must_use]
     pub fn member(&self, connection: ConnectionId) -> Option<&Arc<Member>> {
         self.members.iter().find(|member| member.connection == connection)
     }
 
-    /// Takes a socket out. `false`: it is not here.
+    /// Removes a socket. Returns `false` if it is not in this room.
     pub fn remove(&mut self, connection: ConnectionId) -> bool {
         let before = self.members.len();
         self.members.retain(|member| member.connection != connection);
         before != self.members.len()
     }
 
-    /// The driver, if it is this socket.
+    /// The controller, if it is this socket.
     #[must_use]
     pub fn local_controller_at(&self, connection: ConnectionId) -> Option<LocalController> {
         self.driver.filter(|driver| driver.connection == connection)

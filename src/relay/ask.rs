@@ -1,4 +1,4 @@
-//! Whoever drives is asked for its state when somebody may have missed it (docs/decisions, 13).
+//! The relay asks the controller for its state when a client may have missed it (docs/decisions, 13).
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,13 @@ use crate::hub::{RoomState, View};
 use crate::protocol::{FrameType, RELAY_CLIENT_ID, outgoing};
 use crate::session::Session;
 
-/// How long the answer of whoever drives may be under way.
+/// How long the relay waits for the controller's answer before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Relay {
-    /// Asks whoever drives for the state, on behalf of all who may have missed it. A driver of this node that may not drive
-    /// now is asked later, for its answer would be refused; and nobody is asked again while the answer may be under way.
+    /// Asks the controller for its state, on behalf of all clients that may have missed it. A controller of this node
+    /// that may not send states now is asked later, because its answer would be refused. Nobody is asked again while an
+    /// answer may be under way.
     pub(super) fn request_state(&self, state: &mut RoomState, session: &Session) {
         let Some(controller) = session.driver().map(|controller| &controller.place) else { return };
         let now = Instant::now();
@@ -38,7 +39,8 @@ impl Relay {
         state.asked = Some((controller.connection, now));
     }
 
-    /// A client here may show a state that is out of date: whoever drives is asked, or will be when somebody does.
+    /// Handles a client of this node that may show an outdated state: the controller is asked now, or as soon as there
+    /// is one.
     pub(super) fn bring_up_to_date(&self, state: &mut RoomState) {
         state.needs_resync = true;
         if let Some(view) = state.view.clone() {
@@ -46,7 +48,7 @@ impl Relay {
         }
     }
 
-    /// As [`Relay::observe`] does when something was missed, if this node's client drives.
+    /// Asks for the state as [`Relay::observe`] does after a loss, if this node's client is the controller.
     pub(super) fn request_own_state(&self, state: &mut RoomState) {
         let view = state.view.clone();
         let own = |view: &&View| view.session.driver().is_some_and(|controller| controller.place.node == *self.node());
@@ -56,7 +58,7 @@ impl Relay {
         }
     }
 
-    /// A `request_sync` of the relay's own.
+    /// Builds a `request_sync` of the relay's own.
     fn question(&self) -> Bytes {
         outgoing::frame(FrameType::RequestSync, RELAY_CLIENT_ID, Some(serde_json::json!({})), self.now())
     }

@@ -1,4 +1,4 @@
-//! A document and what waits for a decision become a write and what follows from it.
+//! Turns a document and the queued jobs into one write and its effects.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -10,23 +10,24 @@ use crate::ids::{ConnectionId, Millis, NodeId, SessionId};
 use crate::session::{Client, Roster, Session, Status};
 use crate::store::{Stored, Write, WriteId};
 
-/// How long the store keeps a document beyond its end, so that the rules and not the store's clock decide when it ends.
+/// How long the store keeps a document beyond its end. The rules decide when a session ends, not the store's clock.
 const SLACK: Millis = 60_000;
 
-/// A decision that has not been written yet.
+/// A decision that is not written yet.
 pub(super) struct Decision {
-    /// The document as it will be.
+    /// The document after the decision.
     pub(super) session: Session,
-    /// The effects of the job with this index; repairs come first and have none.
+    /// The effects, each with the index of its job. Repairs come first and have no effects.
     pub(super) effects: Vec<(usize, Effect)>,
-    /// How many jobs are decided by it.
+    /// How many jobs the decision covers.
     pub(super) taken: usize,
-    /// What is to be written; `None` if nothing changed.
+    /// The write; `None` if nothing changed.
     pub(super) write: Option<Write>,
 }
 
 impl Relay {
-    /// Applies repairs and jobs to a document. A job that moves control is decided alone: each change has to be told.
+    /// Applies repairs and jobs to a document. A job that moves control is decided alone, because each change of
+    /// control has to be announced.
     pub(super) fn decide(
         &self,
         id: SessionId,
@@ -61,7 +62,7 @@ impl Relay {
         Decision { session, effects, taken, write }
     }
 
-    /// The sockets of this node and its roster should agree; where a fault has put them apart, they are made to.
+    /// Returns the events that bring the sockets of this node and its roster back into agreement after a fault.
     fn repairs(&self, id: SessionId, session: &Session, jobs: &VecDeque<Job>, term: Option<u64>) -> Vec<Event> {
         let Some(room) = self.inner.hub.find(id) else { return Vec::new() };
         let state = room.lock();
@@ -81,13 +82,14 @@ impl Relay {
         });
         let mut events: Vec<Event> =
             ghosts.map(|ghost| Event::Leave { connection: ghost.connection, lost: true }).collect();
-        // Without a lease nobody is claimed; after a lapse everybody is, for others may have given them up since.
+        // Without a lease no place is claimed. After a lapse all places are claimed, because other nodes may have given
+        // them up since.
         let Some(term) = term else { return events };
         let lapsed = state.term.is_some_and(|claimed| claimed != term);
         let living = roster.clients.iter().filter(|client| client.cut_off_at.is_none());
         let known: HashSet<ConnectionId> = living.map(|client| client.connection).collect();
         let missing = state.members.iter().filter(|member| lapsed || !known.contains(&member.connection));
-        // Whoever may have lost control to somebody whom the store forgot is claimed when that is out of doubt.
+        // A client that may have lost control to a client that the store forgot is claimed once the doubt is over.
         let sure = self.confirmed_controller(&state);
         let unsure = self.doubts_controller(session, sure);
         let Some(view) = &state.view else { return events };
@@ -107,14 +109,14 @@ impl Relay {
             let held = sure.filter(|held| doubtful && here.contains(held));
             events.push(Event::Rejoin { clients: missing, held });
         }
-        // After the clients have their places, for one of them may be the holder.
+        // The clients get their places first, because one of them may be the controller.
         if doubtful {
             events.push(Event::RestoreCore(Box::new(view.session.core.clone())));
         }
         events
     }
 
-    /// The clients of this node that are cut off and may come back, and that the store has forgotten.
+    /// The clients of this node that are cut off, may come back, and are missing in the store.
     fn forgotten_absentees(&self, view: &Session, stored: &Session) -> Vec<Client> {
         let of = |session: &Session| session.rosters.get(self.node()).cloned().unwrap_or_default().clients;
         let known: HashSet<ConnectionId> = of(stored).iter().map(|client| client.connection).collect();
@@ -125,10 +127,11 @@ impl Relay {
         forgotten.map(|client| Client { given: view.assignment(&client), ..client }).collect()
     }
 
-    /// What is to be written of a decision. `compared`: it was made on the whole document.
+    /// Builds the write of a decision. `compared`: the decision used the whole document.
     fn write(&self, id: SessionId, stored: &Stored, after: &Session, compared: bool, now: Millis) -> Option<Write> {
         let before = &stored.session;
-        // Nobody may drive by a core over which a write of this node may yet land. One that replaces it forestalls that.
+        // No client may control under a core that an unresolved write of this node can still change. A write that
+        // replaces the core rules that out.
         let unresolved_write =
             self.inner.hub.find(id).and_then(|room| room.lock().unresolved_write) == Some(stored.base.write);
         let core = (unresolved_write || before.core != after.core).then(|| (after.core.clone(), stored.base.clone()));
@@ -139,7 +142,7 @@ impl Relay {
         if core.is_none() && rosters.is_empty() {
             return None;
         }
-        // The roster of another node may only be written by somebody who knows that nothing else happened since.
+        // Another node's roster may only be written if nothing else has changed since it was read.
         let others = rosters.iter().any(|(node, _)| node != self.node());
         let core = core.or_else(|| (others || compared).then(|| (after.core.clone(), stored.base.clone())));
         Some(Write { core, rosters, id: WriteId::random(), keep: keep(after, now) })
@@ -150,7 +153,7 @@ impl Relay {
 pub(super) fn keep(session: &Session, now: Millis) -> Duration {
     let end = match session.core.status {
         Status::Active | Status::Expired => session.expires_at(),
-        // A tombstone stays as long as the session could have, so that no late writer brings it back.
+        // A tombstone lasts as long as the session could have, so that no late write restores the session.
         Status::Deleted => session.info.ends_at,
     };
     Duration::from_millis(end.saturating_sub(now) + SLACK)

@@ -1,4 +1,4 @@
-//! What other nodes send.
+//! Handles messages from other nodes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +13,11 @@ use crate::ids::{NodeId, SessionId};
 use crate::protocol::{Frame, FrameType};
 use crate::session::Place;
 
-/// How many deliveries are dealt with before others get their turn.
+/// How many deliveries are handled before the task yields.
 const BATCH: usize = 64;
 
 impl Relay {
-    /// Deals with what comes out of the broker, until told to stop or the broker ends.
+    /// Handles the broker's deliveries until it is told to stop or the broker ends.
     pub async fn deliveries(self, mut inbox: mpsc::Receiver<Delivery>, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -36,7 +36,7 @@ impl Relay {
         }
     }
 
-    /// Deals with one delivery.
+    /// Handles one delivery.
     pub fn on_delivery(&self, delivery: Delivery) {
         match delivery {
             Delivery::Message { from, message: Message { session, body } } => {
@@ -77,8 +77,8 @@ impl Relay {
                 }
             }
             Kind::RequestSync => {
-                // A node that the document, as it was read here, does not name yet would not get the driver's answer: it
-                // is asked when the document is read again.
+                // The document, as this node last read it, does not name that node yet, so the controller's answer
+                // would not reach it. The controller is asked when the document is read again.
                 if matches!(route.target, Target::Only(_)) && !state.elsewhere.contains(&from) {
                     state.early_sync_request = true;
                     return;
@@ -112,8 +112,8 @@ impl Relay {
         }
     }
 
-    /// Another node missed something of this one: it is sent to read the documents again, and whoever drives here says
-    /// once more where the tutorial stands.
+    /// Handles a gap: another node missed messages of this one. It is told to read the documents again, and the local
+    /// controller repeats its state.
     fn resync_after_gap(&self, to: &NodeId, sessions: Option<Vec<SessionId>>) {
         self.inner.metrics.link_gaps.inc();
         let rooms = match sessions {

@@ -1,31 +1,30 @@
-//! What an embedding application can listen to.
+//! Events for an embedding application.
 
 use crate::ids::{ClientId, SessionId};
 use crate::session::Role;
 
-/// Something that happened in a session, seen from this node. Events of a session with clients on several nodes are
-/// seen on each of them.
+/// An event in a session, seen from this node. If a session has clients on several nodes, each of them sees its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayEvent {
     /// This node created a session.
     SessionCreated(SessionId),
     /// A session with clients on this node has expired.
     SessionExpired(SessionId),
-    /// A session with clients on this node, or on this node's word, was deleted.
+    /// A session was deleted that has clients on this node, or that this node was asked to delete.
     SessionDeleted(SessionId),
-    /// A client joined a session, on whichever node.
+    /// A client joined a session, on any node.
     ClientConnected(SessionId, ClientId),
-    /// A client left a session, on whichever node.
+    /// A client left a session, on any node.
     ClientDisconnected(SessionId, ClientId),
-    /// A client has another role.
+    /// A client has a new role.
     RoleChanged(SessionId, ClientId, Role),
-    /// Control went from one client to another.
+    /// Control moved from one client to another.
     ControlTransferred {
-        /// In which session.
+        /// The session.
         session: SessionId,
-        /// Who drove.
+        /// The controller before.
         from: ClientId,
-        /// Who drives.
+        /// The controller now.
         to: ClientId,
     },
 }

@@ -1,9 +1,10 @@
-//! Control leaves a client of this node: it is told first, and what it had sent before it could know is let through.
+//! Control leaves a client of this node: the client is told first, and the frames that it sent before it knew are let
+//! through.
 //!
-//! The client with the handshake is told that it follows, and probed behind that: its pong proves that everything has been
-//! read that it sent before it knew. Until then it is still the controller, in the document and for its states, and the
-//! transfer waits. A client without the handshake confirms its loss by a frame of its own, and is not listened to until
-//! then: nothing is waited for.
+//! A client with the handshake is told that it follows, and a probe comes after that. The pong proves that the relay
+//! has read everything that the client sent before it knew. Until then the client is still the controller, in the
+//! document and for its states, and the transfer waits. A client without the handshake confirms its loss by a frame of
+//! its own, and its frames are ignored until then, so nothing waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::hub::{Flush, Member, Room, RoomState};
 use crate::ids::{ConnectionId, Epoch, SessionId};
 use crate::session::{Controller, Session};
 
-/// How long the pong of a controller that is losing control is waited for.
+/// How long the relay waits for the pong of a controller that is losing control.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(150);
 
 impl Relay {
@@ -24,7 +25,7 @@ impl Relay {
         flush.done.then_some((flush.connection, flush.epoch))
     }
 
-    /// Whether control is leaving a client of this node that has states to be let through first.
+    /// Whether control leaves a client of this node whose states must be let through first.
     pub(super) fn must_be_flushed(&self, state: &RoomState, session: &Session) -> bool {
         let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref());
         let flushed = |controller: &Controller| {
@@ -43,7 +44,8 @@ impl Relay {
         })
     }
 
-    /// Stops the controller of this node that control is leaving. `true`: it has been stopped, and the transfer can go on.
+    /// Stops the controller of this node that is losing control. Returns `true` if it is stopped and the transfer can
+    /// go on.
     pub(super) fn stop_leaving(&self, state: &mut RoomState, session: &Session) -> bool {
         let ours = |controller: &&Controller| controller.place.node == *self.node();
         let leaving = session.core.transfer.as_ref().and(session.core.controller.as_ref()).filter(ours);
@@ -65,7 +67,7 @@ impl Relay {
         false
     }
 
-    /// The client has read everything before the probe of this number, or takes too long.
+    /// The client has read everything before the probe with this number, or takes too long.
     pub fn on_pong(&self, member: &Arc<Member>, number: u64) {
         let room: &Room = &member.room;
         let mut state = room.lock();

@@ -1,4 +1,4 @@
-//! A client's frame comes in.
+//! Handles a client's frame.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -19,11 +19,11 @@ use crate::random::Random;
 use crate::reconcile::Belief;
 use crate::session::{Place, Role};
 
-/// What became of a frame.
+/// The result of handling a frame.
 pub enum Handling {
-    /// It is dealt with.
+    /// The frame is handled.
     Done,
-    /// It needs the store. Until this is finished no further frame of the connection is read.
+    /// The frame needs the store. No further frame of the connection is read until this future is done.
     Later(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Handling {
 }
 
 impl Relay {
-    /// Deals with a text frame of this seat. `text` is UTF-8.
+    /// Handles a text frame of this member. `text` is UTF-8.
     #[must_use]
     pub fn on_frame(&self, member: &Arc<Member>, text: Bytes) -> Handling {
         let frame = match Frame::parse(text) {
@@ -56,7 +56,8 @@ impl Relay {
         }
         let (spoke, awaits_ack) = (state.spoke, state.awaits_ack(Instant::now()));
         drop(state);
-        // What it owes from before it drove, perhaps on a socket that has died, does not count against whoever drives.
+        // Acknowledgements that a client owes from before its grant, perhaps on a dead socket, do not count against a
+        // controller.
         let awaits_ack = awaits_ack && member.room.lock().local_controller_at(member.connection).is_none();
         match frame.kind {
             FrameType::AssignSyncDirection
@@ -99,7 +100,7 @@ impl Relay {
         }
     }
 
-    /// Refuses a binary frame: a peer could not read it.
+    /// Refuses a binary frame, because other clients could not read it.
     pub fn on_binary(&self, member: &Member) {
         self.reject(member, ErrorCode::BinaryFrame, "");
     }
@@ -116,12 +117,12 @@ impl Relay {
         Handling::Done
     }
 
-    /// An old client's acknowledgement of having lost control. It may also be the first that is heard of it.
+    /// Handles an old client's acknowledgement of its loss of control. It can also be the client's first frame.
     fn confirmed(&self, member: &Arc<Member>, frame: Frame, spoke: bool) -> Handling {
         let mut state = member.lock();
         state.acknowledge_loss();
         let may_be_back = std::mem::take(&mut state.client_view.may_be_back);
-        // What it sent while it did not know of its loss is what it shows.
+        // The client shows what it sent while it did not know of its loss.
         let outdated = may_be_back || (!state.awaits_ack(Instant::now()) && state.is_ahead());
         drop(state);
         if outdated {
@@ -145,15 +146,15 @@ impl Relay {
             let token = ResumeToken::random();
             let event = Event::Handshake { connection: member.connection, resume: token.digest() };
             match relay.submit(member.room.id, event, Some((member.clone(), frame))).await {
-                // A token that the document does not know would be worth nothing.
+                // A token that the document does not have would be worthless.
                 Reply::Unavailable => member.outbound.close(CloseReason::StoreUnavailable),
                 _ => relay.acknowledge(&member, &token),
             }
         }))
     }
 
-    /// Says that it is there. A page sees no pings of the socket itself, and asks in this way. Asking is no activity: a
-    /// session does not live on because its clients are idle in it.
+    /// Answers an application-level ping. A page does not see the pings of the socket and asks in this way. The ping is
+    /// no activity, so that idle clients do not keep a session alive.
     fn pong(&self, member: &Member) -> Handling {
         let text = outgoing::frame(FrameType::ProtocolPong, RELAY_CLIENT_ID, None, self.now());
         member.send(text, FrameType::ProtocolPong, &self.inner.settings.queue);
@@ -164,7 +165,7 @@ impl Relay {
         let role = self.role_of(member);
         let epoch = member.room.lock().view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let mut state = member.lock();
-        // Only a place that was taken over has done the handshake before this one.
+        // Only a resumed place has done the handshake before this one.
         let resumed = state.client_view.modern;
         (state.spoke, state.client_view.modern) = (true, true);
         state.pending_acks.clear();
@@ -179,7 +180,7 @@ impl Relay {
         member.send(ack.to_string().into(), FrameType::ProtocolAck, &self.inner.settings.queue);
     }
 
-    /// The hot path: the ACTIVE client's state, decided on what this node knows, without the store.
+    /// The hot path: handles a state of the ACTIVE client with this node's own data, without the store.
     fn on_state(&self, member: &Arc<Member>, frame: Frame) -> Handling {
         let now = Instant::now();
         let hash = frame.data_hash();
@@ -193,10 +194,10 @@ impl Relay {
                 drop((state, room));
                 return self.on_role_frame(member, frame);
             }
-            // What it shows may be what was on its way to it when it answered.
+            // The client may show a state that was on its way to it when it answered.
             let crossed = answer && state.last_state.is_some_and(|last| last != hash);
             state.drove(hash);
-            // What it asked for before is out of date now.
+            // The answer to its earlier question is outdated now.
             state.updated |= !answer;
             let seq = state.next_seq();
             drop(state);
@@ -231,7 +232,7 @@ impl Relay {
         self.on_role_frame(member, frame)
     }
 
-    /// A frame without meaning for roles goes to all others.
+    /// Forwards a frame that does not affect roles to all other clients.
     fn forward(&self, member: &Arc<Member>, frame: &Frame) -> Handling {
         let kind = if frame.kind == FrameType::RequestSync { Kind::RequestSync } else { Kind::Other };
         let mut room = member.room.lock();
@@ -246,7 +247,7 @@ impl Relay {
         Handling::Done
     }
 
-    /// The first frame of a client that has no meaning for roles, once the document knows of it.
+    /// Forwards the first frame of a client if it does not affect roles, once the document has the client.
     pub(super) fn forward_first(&self, member: &Arc<Member>, frame: &Frame) {
         match frame.kind {
             FrameType::RequestSync | FrameType::RoleChanged | FrameType::Unknown if !member.lock().superseded => {
@@ -256,7 +257,7 @@ impl Relay {
         }
     }
 
-    /// A frame that the rules decide on, or the first of its client.
+    /// Handles a frame that the rules decide on, or the first frame of its client.
     fn on_role_frame(&self, member: &Arc<Member>, frame: Frame) -> Handling {
         let direction = frame.role_data().preferred_direction;
         if frame.kind == FrameType::CoordinateSyncDirection
@@ -265,7 +266,8 @@ impl Relay {
             return self.reject_frame(member, ErrorCode::MalformedFrame, &frame);
         }
         if frame.kind == FrameType::CoordinateSyncDirection {
-            // Only a client that believes to have no role asks for one: it need not be told that it does not drive.
+            // Only a client that believes to have no role asks for one, so it need not be told that it is not the
+            // controller.
             let withdrawn = member.outbound.withdraw(FrameType::AcceptControl);
             let mut state = member.lock();
             state.withdraw_acks(withdrawn);
@@ -274,7 +276,7 @@ impl Relay {
         Handling::Later(Box::pin(self.clone().decide_frame(member.clone(), frame)))
     }
 
-    /// Has the rules decide on a frame, and says so if they cannot.
+    /// Submits a frame to the rules, and reports an error if they cannot decide it.
     pub(super) async fn decide_frame(self, member: Arc<Member>, frame: Frame) {
         let alias = frame.client_id.as_deref().and_then(ClientId::parse);
         let intent = self.intent(&member, &frame, alias.as_ref());
@@ -289,8 +291,8 @@ impl Relay {
         }
     }
 
-    /// A frame could not be decided on, but its sender may believe that it was: as soon as the document can be read
-    /// again the sender is told what is true, and whoever drives is asked for its state.
+    /// Handles a frame that could not be decided although its sender may believe that it was. As soon as the document
+    /// is readable again, the sender is told the true roles and the controller is asked for its state.
     fn undecided(&self, member: &Member, intent: &Intent) {
         let mut room = member.room.lock();
         let controls = room.view.as_ref().is_some_and(|view| view.session.controls(member.connection));
@@ -300,8 +302,8 @@ impl Relay {
         }
     }
 
-    /// The epoch that a frame belongs to. A client with the handshake says so itself; a frame of one without it belongs
-    /// to the epoch in which its sender drove when it came in, if it did.
+    /// The epoch that a frame belongs to. A client with the handshake names it. A frame of a client without it belongs
+    /// to the epoch in which its sender was the controller when the frame arrived, if it was.
     fn epoch_of(&self, member: &Member, frame: &Frame) -> Option<Epoch> {
         if member.lock().client_view.modern {
             return frame.epoch;
@@ -311,7 +313,7 @@ impl Relay {
         session.controls(member.connection).then_some(session.core.epoch)
     }
 
-    /// What the frame wants of the rules.
+    /// The frame's intent for the rules.
     fn intent(&self, member: &Member, frame: &Frame, alias: Option<&ClientId>) -> Intent {
         let room = member.room.lock();
         let mut state = member.lock();
@@ -334,7 +336,7 @@ impl Relay {
         }
     }
 
-    /// Passes a frame to all other clients: those here at once, those elsewhere by their nodes.
+    /// Forwards a frame to all other clients: to those on this node directly, to the others by their nodes.
     pub(super) fn pass(&self, room: &mut RoomState, from: &Member, frame: &Frame, kind: Kind, seq: Seq) {
         let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let hash = if kind == Kind::State { frame.data_hash() } else { 0 };
@@ -359,7 +361,7 @@ impl Relay {
         }
     }
 
-    /// Passes an answer to those who asked for it, wherever they are.
+    /// Forwards an answer to the clients that asked for it, on any node.
     pub(super) fn pass_answer(&self, room: &mut RoomState, from: &Member, frame: &Frame, askers: &[Place], seq: Seq) {
         let epoch = room.view.as_ref().map(|view| view.session.core.epoch).unwrap_or_default();
         let (here, state_hash) = (self.node(), frame.data_hash());
@@ -376,8 +378,8 @@ impl Relay {
         }
     }
 
-    /// Gives an answer to one who asked, unless the ACTIVE client's own state has overtaken it. If the one who asked is
-    /// the ACTIVE client, its followers have to learn what it goes on from.
+    /// Sends an answer to a client that asked, unless a state of the ACTIVE client has overtaken it. If the client that
+    /// asked is the ACTIVE client, its followers must get the state that it continues from.
     pub(super) fn answer(&self, room: &mut RoomState, member: &Member, mut parcel: Parcel, hash: u64) {
         let state = member.lock();
         let another = state.last_state.is_some_and(|last| last != hash);
@@ -400,7 +402,7 @@ impl Relay {
         self.inner.broker.publish(node, Message { session, body });
     }
 
-    /// The role of this seat's client as this node knows it.
+    /// The role of this member's client as this node knows it.
     #[must_use]
     pub fn role_of(&self, member: &Member) -> Role {
         let room = member.room.lock();
@@ -409,7 +411,7 @@ impl Relay {
     }
 }
 
-/// What a state can be, as far as its sender's connection knows.
+/// Classifies a state, as far as its sender's connection allows.
 fn state_claim(state: &mut MemberState, passed: &RecentStates, frame: &Frame) -> StateClaim {
     if state.answers(frame.data_hash(), frame.epoch.is_some(), passed, Instant::now()) {
         StateClaim::Answer

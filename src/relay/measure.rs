@@ -1,4 +1,4 @@
-//! What a node looks like from outside: looked up when it is asked for, so that the hot path pays nothing.
+//! Snapshots for the metrics, taken when they are scraped, so that the hot path pays nothing.
 
 use std::sync::atomic::Ordering;
 
@@ -6,8 +6,7 @@ use super::{Readiness, Relay};
 use crate::metrics::Snapshot;
 
 impl Relay {
-    /// Brings those metrics up to date that show a state and count nothing. Looks at every socket's queue once, each
-    /// under its own short lock.
+    /// Updates the gauges. Looks at every socket's queue once, each under its own short lock.
     pub fn measure(&self) {
         let draining = self.inner.draining.load(Ordering::Acquire);
         let open = usize::try_from(self.connections()).unwrap_or(usize::MAX);

@@ -1,12 +1,12 @@
-//! The relay of one node: what happens when a frame, a change or a tick comes in. The only place that knows all parts.
+//! The relay of one node: what happens when a frame, a change or a tick arrives. The only module that knows all parts.
 //!
-//! - `frames`: a client's frame. The ACTIVE client's states pass at once; all that needs a decision goes to the queue.
+//! - `frames`: a client's frames. The ACTIVE client's states pass at once; frames that need a decision go to the queue.
 //! - `queue`: one queue per session, so that conflicts only happen between nodes: load the document, `decide`, commit,
-//!   and do what follows from the `outcome`.
-//! - `tell`: a new document becomes frames for this node's clients.
-//! - `ask`: whoever drives is asked for its state when somebody may have missed it.
-//! - `flush`: a client that is losing control is told, and what it had sent before is let through.
-//! - `delivery`: what other nodes send.
+//!   and perform the `outcome`.
+//! - `notify`: a new document becomes frames for this node's clients.
+//! - `ask`: the controller is asked for its state when a client may have missed it.
+//! - `flush`: a client that is losing control is told, and the frames that it sent before are let through.
+//! - `delivery`: messages from other nodes.
 //! - `upkeep`: leases, time-outs, dead nodes, repairs.
 
 mod ask;
@@ -50,27 +50,27 @@ pub use sessions::{NewSession, RelayError, Stats};
 
 use queue::{Job, Reply};
 
-/// The target of the spans around what is decided, all at level DEBUG: `join`, `decide`, `commit`. States have none.
+/// The target of the spans of decisions, all at level DEBUG: `join`, `decide`, `commit`. States have no spans.
 pub const SPANS: &str = "gitorial_relay::decisions";
 
-/// The numbers a relay works with.
+/// The settings of a relay.
 #[derive(Clone, Debug)]
 pub struct RelaySettings {
-    /// Those in the rules.
+    /// The settings of the rules.
     pub rules: Rules,
-    /// Those of the node leases.
+    /// The intervals of the node leases.
     pub timing: Timing,
-    /// How much may wait for one socket.
+    /// The limits of one socket's queue.
     pub queue: QueueLimits,
-    /// How long a session lives without activity unless its creator says otherwise.
+    /// How long a session lives without activity, unless its creator says otherwise.
     pub session_ttl: Duration,
-    /// How long it lives at most.
+    /// How long a session lives at most.
     pub session_max_lifetime: Duration,
-    /// How claims are decided unless its creator says otherwise.
+    /// How claims are decided, unless the session's creator says otherwise.
     pub strategy: Strategy,
-    /// How often a client is pinged; silent for two intervals it is given up.
+    /// How often a client is pinged. A client that is silent for two intervals is disconnected.
     pub ping_interval: Duration,
-    /// How many sockets this node takes.
+    /// The largest number of sockets on this node.
     pub max_connections: usize,
 }
 
@@ -89,18 +89,18 @@ impl Default for RelaySettings {
     }
 }
 
-/// Whether a node can serve, and if not, why (`/readyz`).
+/// Whether a node can serve, and the reason if it cannot (`/readyz`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It can.
+    /// The node serves.
     Ready,
-    /// It has not reached its store yet.
+    /// The node has not reached its store yet.
     Starting,
-    /// It is shutting down.
+    /// The node is shutting down.
     Draining,
-    /// It has lost its store for longer than its lease.
+    /// The node has been without its store for longer than its lease.
     StoreUnavailable,
-    /// Its own inbox stays silent: other nodes' frames would not arrive.
+    /// The node's own inbox stays silent, so that frames of other nodes would not arrive.
     InboxSilent,
 }
 
@@ -113,14 +113,14 @@ impl Readiness {
             Self::Starting => "waiting for the store: it has not been reached yet",
             Self::Draining => "draining: this node is shutting down",
             Self::StoreUnavailable => {
-                "the store cannot be reached; sockets stay open and nobody can drive until it can"
+                "the store cannot be reached; sockets stay open, and no session has a controller until it can"
             }
             Self::InboxSilent => "this node does not hear the others; it is subscribing again",
         }
     }
 }
 
-/// The relay of one node. Cheap to clone; every clone is the same relay.
+/// The relay of one node. Clones are cheap and share one relay.
 #[derive(Clone, Debug)]
 pub struct Relay {
     inner: Arc<Inner>,
@@ -144,19 +144,19 @@ struct Inner {
     tasks: TaskTracker,
 }
 
-/// What a socket shows at the door.
+/// The data that a socket presents to join a session.
 #[derive(Clone, Debug)]
 pub struct JoinRequest {
-    /// The session it wants into.
+    /// The session to join.
     pub session: SessionId,
-    /// The id it asks to be known by.
+    /// The id that the client asks for.
     pub client: Option<ClientId>,
-    /// Its proof of having been that client before.
+    /// The proof that the client held this id before.
     pub resume: Option<ResumeToken>,
 }
 
 impl Relay {
-    /// A relay for the node `node` over this store and broker. It serves once [`Relay::upkeep`] runs.
+    /// Creates a relay for the node `node` over this store and broker. It serves once [`Relay::upkeep`] runs.
     #[must_use]
     pub fn new(
         node: NodeId,
@@ -198,7 +198,7 @@ impl Relay {
         &self.inner.metrics
     }
 
-    /// The numbers it works with.
+    /// The settings of the relay.
     #[must_use]
     pub fn settings(&self) -> &RelaySettings {
         &self.inner.settings
@@ -220,11 +220,11 @@ impl Relay {
         }
     }
 
-    /// Lets a socket into its session. Whoever gets a seat has to give it back by [`Relay::leave`].
+    /// Lets a socket into its session. The caller has to remove the returned member by [`Relay::leave`].
     ///
     /// # Errors
     ///
-    /// The reason to close the socket with.
+    /// The reason for closing the socket.
     pub async fn join(&self, join_request: JoinRequest) -> Result<Arc<Member>, CloseReason> {
         if self.inner.draining.load(Ordering::Acquire) {
             return Err(CloseReason::Drain);
@@ -247,14 +247,14 @@ impl Relay {
         }
     }
 
-    /// Gives a seat back. `lost`: the socket went without a goodbye, so its client may come back.
+    /// Removes a member. `lost`: the socket broke without a close, so its client may come back.
     pub async fn leave(&self, member: &Arc<Member>, lost: bool) {
         let event = Event::Leave { connection: member.connection, lost };
-        // If the store is away the room remembers that its roster has to be mended.
+        // If the store is unavailable, the room keeps the note that its roster needs a repair.
         self.submit(member.room.id, event, None).await;
     }
 
-    /// Counts a socket in, unless the node has as many as it takes. The socket is counted out when the pass is dropped.
+    /// Counts a new socket, unless the node is full. Dropping the pass uncounts the socket.
     #[must_use]
     pub fn admit(&self) -> Option<Admission> {
         let open = self.inner.connections.fetch_add(1, Ordering::AcqRel);
@@ -263,13 +263,13 @@ impl Relay {
         (usize::try_from(open).unwrap_or(usize::MAX) < self.inner.settings.max_connections).then_some(admission)
     }
 
-    /// Counts the sockets that are open on this node.
+    /// The number of open sockets on this node.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.inner.connections.load(Ordering::Acquire)
     }
 
-    /// What happens in the sessions of this node's clients, from now on. A receiver that lags misses the oldest.
+    /// Subscribes to the events in the sessions of this node's clients. A receiver that lags misses the oldest events.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<RelayEvent> {
         self.inner.events.subscribe()
@@ -286,7 +286,7 @@ impl Relay {
         self.inner.draining.store(true, Ordering::Release);
     }
 
-    /// The seats of this node in the order a drain closes them: ACTIVE clients last.
+    /// The members of this node in the order in which a drain closes them: ACTIVE clients last.
     #[must_use]
     pub fn members_to_drain(&self) -> Vec<Arc<Member>> {
         let mut members = Vec::new();
@@ -299,7 +299,8 @@ impl Relay {
         members.into_iter().map(|(_, member)| member).collect()
     }
 
-    /// Gives this node's lease back: nobody drives here any more, and the others need not wait for it to lapse.
+    /// Gives this node's lease back: no client of this node is the controller any more, and the other nodes need not
+    /// wait for the lease to lapse.
     pub async fn retire(&self) {
         self.inner.presence.retire().await;
     }
@@ -310,7 +311,7 @@ impl Relay {
 
     fn emit(&self, event: RelayEvent) {
         if self.inner.events.receiver_count() > 0 {
-            // Nobody listening any more is no error.
+            // An event without a receiver is no error.
             let _ = self.inner.events.send(event);
         }
     }

@@ -1,4 +1,4 @@
-//! A document becomes news: the clients of this node are told what changed for them.
+//! Notices: the clients of this node are told what a new document changes for them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,15 +13,15 @@ use crate::protocol::{CloseReason, Frame, FrameType, RELAY_CLIENT_ID, outgoing};
 use crate::reconcile::{self, Diff, Notice, Phase, is_superseded, notices};
 use crate::session::{Client, Role, Session, Status};
 
-/// No lease has this number.
+/// A term that no lease has.
 const NO_TERM: u64 = 0;
 
-/// A state passed so recently that a node which has just joined may have missed it.
+/// How recent a state is that a node that has just joined may have missed.
 const RECENT: Millis = 2_000;
 
 impl Relay {
-    /// Takes a document for what is: tells this node's clients, and lets the holder drive if it is one of them. `term` is
-    /// the lease that the node held before it read the document.
+    /// Accepts a document as the current one: tells this node's clients, and lets the controller send states if it is
+    /// one of them. `term` is the lease that the node held before it read the document.
     pub(super) fn observe(&self, room: &Arc<Room>, session: &Arc<Session>, version: u64, term: Option<u64>) {
         let mut state = room.lock();
         if state.view.as_ref().is_some_and(|view| view.version > version) {
@@ -29,7 +29,8 @@ impl Relay {
         }
         let before = state.view.replace(View { session: session.clone(), version });
         let before = before.as_ref().map(|view| view.session.as_ref());
-        // Read before the lease was renewed, while everything was marked to be read again: that is still to be done.
+        // The document was read before the lease was renewed, when all rooms were marked as stale. This room is still
+        // stale.
         let current = self.inner.presence.term();
         state.stale = current.is_some() && current != term;
         state.due_at = self.due_at(session);
@@ -38,7 +39,7 @@ impl Relay {
             return;
         }
         let newly_reached = self.look_elsewhere(room.id, &mut state, session, version);
-        // Under another lease than before: what was said in between did not pass.
+        // The lease is a new one, so states that were sent in between did not pass.
         if term.is_some() && state.term.is_some_and(|before| Some(before) != term) {
             (state.needs_resync, state.asked) = (true, None);
         }
@@ -79,8 +80,8 @@ impl Relay {
         }
     }
 
-    /// Notes which other nodes have clients. `true`: one is new, and may have missed what was just sent. It may also not
-    /// know of this node yet: two first joins at the same moment do not see each other.
+    /// Notes which other nodes have clients. Returns `true` if one of them is new: it may have missed recent states,
+    /// and it may not know of this node yet, because two first joins at the same moment do not see each other.
     fn look_elsewhere(&self, id: SessionId, state: &mut RoomState, session: &Session, version: u64) -> bool {
         let others = session.rosters.iter().filter(|(node, _)| *node != self.node());
         let live = others.filter(|(_, roster)| roster.clients.iter().any(|client| client.cut_off_at.is_none()));
@@ -101,12 +102,12 @@ impl Relay {
         let leaving = session.core.controller.as_ref().filter(|_| self.must_be_flushed(state, session));
         let here =
             session.driver().or(leaving).filter(|controller| state.member(controller.place.connection).is_some());
-        // Suspended while it was granted control anew, it is as sure as before.
+        // A controller that was suspended while control was granted to it again is as certain as before.
         let granted = |driver: &LocalController| !driver.suspended || session.core.epoch > driver.epoch;
         let sure = state.driver.filter(|driver| self.inner.presence.covers(driver.term) && granted(driver));
         let unsure = self.doubts_controller(session, sure.map(|driver| driver.connection));
         if unsure {
-            // Claimed under no lease, and looked at again until it is out of doubt.
+            // The controller is claimed under no lease, and checked again until the doubt is over.
             (state.term, state.stale) = (Some(NO_TERM), true);
         }
         state.driver = here.filter(|_| !unsure).zip(term).map(|(controller, term)| LocalController {
@@ -116,7 +117,7 @@ impl Relay {
             provisional: controller.provisional,
             suspended: false,
         });
-        // What another node sends of an older epoch comes too late.
+        // Frames of an older epoch from another node come too late.
         state.fence.raise(session.core.epoch);
     }
 
@@ -136,14 +137,14 @@ impl Relay {
                 member.outbound.hold_after_leave(now);
             }
             let news = self.notify_one(member, &mut told, me, diff, session, state.release.as_ref());
-            // What it said before, as one that did not drive, is what it goes on from.
+            // The controller goes on from the state that it sent before, when it was not the controller.
             ahead |= news && session.controls(member.connection) && told.is_ahead();
         }
         state.needs_resync |= ahead;
     }
 
-    /// A socket whose place a newer one of the same client took gets nothing more. If it has done the handshake it is
-    /// closed; if not it stays open, and what it was sent the newer one answers for.
+    /// Stops all frames to a socket that a newer socket of the same client has superseded. A socket with the handshake
+    /// is closed. One without it stays open, and the newer one acknowledges what the older one was sent.
     fn silence_superseded(&self, state: &mut RoomState, session: &Session) {
         if session.core.superseded.is_empty() {
             return;
@@ -171,7 +172,7 @@ impl Relay {
         }
     }
 
-    /// Tells one client. `true`: there was something to tell.
+    /// Tells one client its changes. Returns `true` if there were any.
     fn notify_one(
         &self,
         member: &Member,
@@ -216,7 +217,7 @@ impl Relay {
             let text = original.unwrap_or(made);
             member.send(text, kind, &self.inner.settings.queue);
         }
-        // A client with the handshake hears of its loss by its role alone; the frame that caused it follows.
+        // A client with the handshake learns of its loss by its role only; the frame that caused the loss follows.
         if let (Some((_, text)), Some(epoch), false) = (accepted, epoch, role == Role::Active) {
             let text = outgoing::with_members(&text, &[("epoch", epoch.0.into())]);
             member.send(text, FrameType::AcceptControl, &self.inner.settings.queue);
@@ -252,7 +253,7 @@ impl Relay {
         (kind, outgoing::numbered(kind, client, data, now, epoch))
     }
 
-    /// A frame that waited for control to come follows now, or is dropped if it did not come.
+    /// Forwards a frame that waited for a grant, or drops it if no grant came.
     fn pass_held(&self, state: &mut RoomState) {
         let moving = state.view.as_ref().is_some_and(|view| view.session.core.transfer.is_some());
         for member in state.members.clone() {
@@ -269,7 +270,7 @@ impl Relay {
                     self.note_activity(state, true);
                     self.pass(state, &member, &frame, Kind::State, seq);
                 }
-                // An offer has to stand in the document before it can be accepted.
+                // An offer must be in the document before it can be accepted.
                 Some(frame) if drives => {
                     drop(held);
                     let (relay, member) = (self.clone(), member.clone());
@@ -280,7 +281,7 @@ impl Relay {
         }
     }
 
-    /// Whether the states of this socket may pass at this moment.
+    /// Whether the states of this socket may pass now.
     pub(super) fn drives(&self, state: &RoomState, connection: ConnectionId) -> bool {
         let driver = state.local_controller_at(connection).filter(|driver| !driver.suspended);
         driver.is_some_and(|driver| self.inner.presence.term() == Some(driver.term))

@@ -1,4 +1,4 @@
-//! A decision stands in the store: everybody concerned is told, and what follows from it is done.
+//! Carries out a decision that is in the store: tells all clients concerned and performs the effects.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::reconcile::Belief;
 use crate::session::{Place, Session, Status};
 
 impl Relay {
-    /// The decision stands: everybody concerned is told.
+    /// Tells all clients concerned about a committed decision.
     pub(super) fn finish(
         &self,
         id: SessionId,
@@ -36,7 +36,7 @@ impl Relay {
                 && let Some((member, frame)) = &taken[*index].cause
             {
                 self.reject(member, *code, frame.kind.wire());
-                // A client without the handshake shows the state that it sent, and has to be shown the true one.
+                // A client without the handshake shows the state that it sent, so it must be sent the true one.
                 if frame.kind == FrameType::StateUpdate && !member.lock().client_view.modern {
                     member.room.lock().needs_resync = true;
                 }
@@ -58,7 +58,7 @@ impl Relay {
         self.reply(taken, &session, room.as_deref());
     }
 
-    /// Gives every socket that was let in its seat, and takes those that left out of the room.
+    /// Adds a member for every admitted socket, and removes the sockets that left from the room.
     fn admit_members(
         &self,
         id: SessionId,
@@ -99,7 +99,7 @@ impl Relay {
         self.inner.hub.find(id)
     }
 
-    /// Frames that are told together with the change they caused go ahead of the news of that change.
+    /// Stores the frames that are sent together with the change that they caused, ahead of its notices.
     fn stash(&self, after: &Session, room: Option<&Room>, taken: &[Job], effects: &[(usize, Effect)]) {
         for (index, effect) in effects {
             if let Effect::ForwardToLoser(loser) = effect
@@ -125,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// Brings one client's `request_control` or `accept_control` to one place.
+    /// Sends one client's `request_control` or `accept_control` to one place.
     fn route(&self, room: Option<&Room>, from: &Member, (kind, text): (Kind, &Bytes), to: &Place, epoch: Epoch) {
         let seq = from.lock().next_seq();
         if to.node != *self.node() {
@@ -142,7 +142,7 @@ impl Relay {
         }
     }
 
-    /// Tells the other nodes that there is something to read.
+    /// Tells the other nodes that the document has changed.
     fn announce(&self, id: SessionId, before: &Session, after: &Session, version: u64) {
         let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
         for node in nodes.into_iter().filter(|node| *node != self.node()) {
@@ -150,10 +150,10 @@ impl Relay {
         }
     }
 
-    /// Does what an effect says, once roles and presence are told.
+    /// Performs an effect, after roles and presence are sent.
     fn perform(&self, after: &Session, room: Option<&Arc<Room>>, job: &Job, effect: Effect) {
         match effect {
-            // Told before the roles.
+            // These frames were sent before the roles.
             Effect::Reject(..) | Effect::ForwardToLoser(_) => {}
             Effect::Count(transition) => self.inner.metrics.transition(transition),
             Effect::Close(connection, reason) => {
@@ -212,8 +212,8 @@ impl Relay {
         }
     }
 
-    /// The `request_control` that the holder gets: the claimant's own in its name, or one made for a claim of another
-    /// type.
+    /// Builds the `request_control` for the controller: the claimant's own frame in its name, or a new one for a claim
+    /// of another type.
     fn request_of(&self, frame: &Frame, claimant: &str, after: &Session) -> Bytes {
         if frame.kind == FrameType::RequestControl {
             return match frame.client_id.as_deref() {
@@ -245,13 +245,13 @@ impl Relay {
                 }
                 _ => Reply::Done,
             };
-            // Who asked may have gone.
+            // The receiver may be gone.
             let _ = reply.send(answer);
         }
     }
 }
 
-/// Takes down what the frames say of their senders' beliefs, before these are told what came of them.
+/// Records what the frames say about their senders' beliefs, before the senders are told the result.
 fn note_beliefs(before: &Session, taken: &[Job]) {
     for job in taken {
         let (Event::Frame { connection, intent, .. }, Some((member, _))) = (&job.event, &job.cause) else { continue };

@@ -1,8 +1,8 @@
-//! One queue per session: whatever needs a decision is decided here, one after the other.
+//! One queue per session: everything that needs a decision is decided here, one job after the other.
 //!
-//! A worker runs while there is something to decide. It loads the document, applies the events that wait, commits, and
-//! tells everybody concerned. Inside a node there are no conflicts; between nodes the core's compare-and-swap finds them
-//! and the worker decides again.
+//! A worker runs while there are jobs. It loads the document, applies the queued events, commits, and tells all clients
+//! concerned. Inside a node there are no conflicts. Conflicts between nodes fail the compare-and-swap of the core, and
+//! the worker decides again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::protocol::{CloseReason, Frame};
 use crate::session::{Session, Status};
 use crate::store::{Committed, StoreError, Stored, Write};
 
-/// How often a worker decides again before it gives up. Each loss means that another node's write went through.
+/// How often a worker decides again before it gives up. Each conflict means that another node's write was committed.
 const MAX_ATTEMPTS: u32 = 64;
 
-/// Something to decide.
+/// A job to decide.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) event: Event,
-    /// Whose frame it was, and which.
+    /// The frame and its sender.
     pub(super) cause: Option<(Arc<Member>, Frame)>,
     pub(super) reply: oneshot::Sender<Reply>,
-    /// What asked for it, for whoever follows the spans.
+    /// The span of the caller, as the parent of the decision's spans.
     pub(super) span: Span,
 }
 
-/// What came of it.
+/// The result of a job.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// It is decided, and everybody is told.
+    /// The job is decided, and all clients are told.
     Done,
-    /// The socket has a seat.
+    /// The socket has joined.
     Joined(Arc<Member>),
     /// The socket is refused.
     Closed(CloseReason),
-    /// There is no such session.
+    /// The session does not exist.
     Missing,
     /// The store cannot be reached.
     Unavailable,
@@ -55,19 +55,19 @@ pub(super) struct Standing {
     pub(super) version: u64,
     /// The lease that the node held before it read the document.
     pub(super) term: Option<u64>,
-    /// Other nodes wrote in between, so there is more to read.
+    /// Other nodes wrote in between, so the document has to be read again.
     pub(super) partial: bool,
 }
 
 impl Relay {
-    /// Has an event decided. Returns when it is, or when the store cannot be reached.
+    /// Submits an event. Returns when it is decided, or when the store cannot be reached.
     pub(super) async fn submit(&self, id: SessionId, event: Event, cause: Option<(Arc<Member>, Frame)>) -> Reply {
         let (reply, answer) = oneshot::channel();
         self.enqueue(id, Job { event, cause, reply, span: Span::current() });
         answer.await.unwrap_or(Reply::Unavailable)
     }
 
-    /// Has what is due in a session applied, and this node's clients told of what changed. Does not wait for it.
+    /// Applies the events that are due in a session, and tells this node's clients the changes. Does not wait for that.
     pub(super) fn refresh(&self, room: &Room) {
         if !std::mem::replace(&mut room.lock().reload_queued, true) {
             let (reply, _) = oneshot::channel();
@@ -93,7 +93,7 @@ impl Relay {
                 let mut queues = self.inner.queues.lock();
                 match queues.get_mut(&id) {
                     Some(queue) if !queue.is_empty() => jobs.append(queue),
-                    // The room can only be closed while nobody can queue anything for it.
+                    // The room can only be closed while nothing can be queued for it.
                     _ => {
                         self.close_room_if_idle(id);
                         queues.remove(&id);
@@ -105,9 +105,9 @@ impl Relay {
             let span =
                 tracing::debug_span!(target: SPANS, parent: asked_by, "decide", session = id.tag(), jobs = jobs.len());
             if let Err(error) = self.decide_and_commit(id, &mut jobs).instrument(span).await {
-                // Said once for each session: while the store is away all of them try again and again.
+                // The warning appears once for each session, because all sessions retry while the store is unavailable.
                 if self.fail(id, &mut jobs) {
-                    tracing::warn!(session = id.tag(), %error, "nothing could be decided; it is tried again");
+                    tracing::warn!(session = id.tag(), %error, "nothing could be decided; the relay retries");
                 } else {
                     tracing::debug!(session = id.tag(), %error, "nothing could be decided yet");
                 }
@@ -119,7 +119,7 @@ impl Relay {
         if let Some(room) = self.inner.hub.find(id) {
             self.inner.hub.close_if(&room, |room| {
                 let state = room.lock();
-                // A client that is cut off has a place to lose when its grace period is over.
+                // A client that is cut off loses its place when its grace period is over.
                 let roster = state.view.as_ref().and_then(|view| view.session.rosters.get(self.node()));
                 state.members.is_empty() && !state.stale && roster.is_none_or(|roster| roster.clients.is_empty())
             });
@@ -127,7 +127,8 @@ impl Relay {
         }
     }
 
-    /// The store did not answer: nobody of this session drives until it does. `true`: it had answered before.
+    /// Handles a store that did not answer: this session has no controller until it does. Returns `true` if the store
+    /// answered before.
     fn fail(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> bool {
         let room = self.inner.hub.find(id);
         let first = room.as_ref().is_none_or(|room| !std::mem::replace(&mut room.lock().stale, true));
@@ -135,7 +136,7 @@ impl Relay {
             if let (Event::Leave { connection, .. }, Some(room)) = (&job.event, &room) {
                 room.lock().remove(*connection);
             }
-            // Who asked may have gone.
+            // The receiver may be gone.
             let _ = job.reply.send(Reply::Unavailable);
         }
         first
@@ -145,7 +146,7 @@ impl Relay {
     async fn decide_and_commit(&self, id: SessionId, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
         let mut unknown: Option<(Session, Decision)> = None;
         for attempt in 0..MAX_ATTEMPTS {
-            // What is decided counts under the lease that was held before the document was read.
+            // The decision counts under the lease that was held before the document was read.
             let term = self.inner.presence.term();
             self.begin_load(id);
             let loaded = self.inner.store.load(id).await?;
@@ -162,7 +163,7 @@ impl Relay {
             }
             let doubtful = self.is_doubtful(&stored.session, loaded.now);
             if doubtful {
-                // They may belong to an epoch that the store has forgotten.
+                // The requests and the offer may belong to an epoch that the store has forgotten.
                 (stored.session.core.requests, stored.session.core.offer) = (Vec::new(), None);
             }
             if term.is_none() || doubtful {
@@ -179,8 +180,8 @@ impl Relay {
                 return Ok(());
             };
             if decision.session.rosters.contains_key(self.node()) {
-                // Others may know of this node before it hears that its write stands, and may have news for it; and if it
-                // never hears, it has to look again at what it may have written.
+                // Other nodes may see this node's write before this node gets the answer, and may already send frames.
+                // If the answer never arrives, the room must be there to read the document again.
                 self.inner.hub.open(id);
             }
             self.suspend_controller(id, &decision.session, &write);
@@ -203,14 +204,14 @@ impl Relay {
         Err(StoreError::Unavailable("too many other writes to the same session".to_owned()))
     }
 
-    /// What is announced from now on may not be in what is read, so it has to be read again.
+    /// Notes that announcements from now on may not be in the document that is read, so that it has to be read again.
     fn begin_load(&self, id: SessionId) {
         if let Some(room) = self.inner.hub.find(id) {
             room.lock().reload_queued = false;
         }
     }
 
-    /// Whether somebody may drive in this session whom the store has forgotten: then nobody else may be let drive.
+    /// Whether the session may have a controller that the store has forgotten. Then no other client may get control.
     fn is_doubtful(&self, session: &Session, now: Millis) -> bool {
         let presence = &self.inner.presence;
         presence.may_have_lost_data() || presence.predates_lineage(session.info.created_at, now)
@@ -222,14 +223,16 @@ impl Relay {
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
-    /// Before control can leave a client of this node, its states stop passing, until a document is read after that write.
+    /// Before control can leave a client of this node, its states stop passing until a document is read after that
+    /// write.
     fn suspend_controller(&self, id: SessionId, after: &Session, write: &Write) {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
         state.unresolved_write = write.core.as_ref().map(|(_, base)| base.write).or(state.unresolved_write);
         if let Some(driver) = state.driver {
             let stays = after.controls(driver.connection) && after.core.epoch == driver.epoch;
-            // One that is told of its loss goes on until what it has sent is read: then it loses control by another write.
+            // A client that is told of its loss first goes on until its frames are read. It then loses control by
+            // another write.
             let told_first = self.must_be_flushed(&state, after);
             let driver = state.driver.as_mut();
             let leaves =
@@ -238,7 +241,8 @@ impl Relay {
         }
     }
 
-    /// There is no document. If the store has lost its lineage, the sockets here restore it; otherwise the session is over.
+    /// Handles a missing document. If the store has lost its data, the sockets of this node restore the session;
+    /// otherwise the session is over.
     async fn missing(&self, id: SessionId, jobs: &mut VecDeque<Job>, now: Millis) -> Result<(), StoreError> {
         if let Some(room) = self.inner.hub.find(id) {
             let restored = self.restore(&room).await?;
@@ -253,18 +257,18 @@ impl Relay {
         }
         let doubtful = self.inner.presence.may_have_lost_data();
         for job in jobs.drain(..) {
-            // Who can prove to have been here was here before the store was empty.
+            // A client with a resume token was in the session before the store lost its data.
             let proven = matches!(&job.event, Event::Join(join) if join.resume.is_some());
             let forgotten = doubtful || proven && self.inner.presence.predates_lineage(0, now);
-            // Who asked may have gone.
+            // The receiver may be gone.
             let _ = job.reply.send(if forgotten { Reply::Unavailable } else { Reply::Missing });
         }
         Ok(())
     }
 }
 
-/// Nobody new is let drive while this node has no lease, nor while the store may not know yet who drives. To come back
-/// as who drives is a new grant, too.
+/// Refuses new grants while this node has no lease or the store may not know the controller. A controller that comes
+/// back also needs a new grant.
 fn refuse_claims(jobs: &mut VecDeque<Job>) {
     for job in std::mem::take(jobs) {
         let refused = match &job.event {
@@ -274,7 +278,7 @@ fn refuse_claims(jobs: &mut VecDeque<Job>) {
             Event::Delete | Event::Tick => false,
         };
         if refused {
-            // Who asked may have gone.
+            // The receiver may be gone.
             let _ = job.reply.send(Reply::Unavailable);
         } else {
             jobs.push_back(job);
@@ -282,7 +286,7 @@ fn refuse_claims(jobs: &mut VecDeque<Job>) {
     }
 }
 
-/// Whether a write whose answer was lost stands in the store.
+/// Whether a write whose answer was lost is in the store.
 fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     let Some(write) = &decision.write else { return false };
     let roster = |session: &Session| session.rosters.get(here).cloned();

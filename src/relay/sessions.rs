@@ -15,30 +15,30 @@ use crate::random::Random;
 use crate::session::{Info, Session, Status, Strategy};
 use crate::store::StoreError;
 
-/// At most so many sessions are listed.
+/// The largest number of sessions in a list.
 const MAX_LISTED: usize = 1000;
 
-/// What a creator may say of a session.
+/// The options for a new session.
 #[derive(Clone, Debug, Default)]
 pub struct NewSession {
     /// Any JSON, kept as it was written.
     pub metadata: Option<Arc<RawValue>>,
-    /// How long it lives without activity; cut to the longest that this relay allows.
+    /// How long the session lives without activity, at most the longest lifetime that this relay allows.
     pub expires_in: Option<Duration>,
     /// How claims are decided.
     pub strategy: Option<Strategy>,
 }
 
-/// Why a session could not be created, read or deleted.
+/// The reason why a session could not be created, read or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
     /// The store cannot be reached.
     #[error("the store cannot be reached")]
     Unavailable,
-    /// The embedded store holds as many sessions as it may.
-    #[error("there are as many sessions as this relay takes")]
+    /// The embedded store is full.
+    #[error("the store is full: it takes no more sessions")]
     TooManySessions,
-    /// A fault of the relay's own.
+    /// An internal error of the relay.
     #[error("internal error")]
     Internal,
 }
@@ -53,7 +53,7 @@ impl From<StoreError> for RelayError {
     }
 }
 
-/// A node in numbers.
+/// The numbers of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Open sockets on this node.
@@ -87,12 +87,12 @@ impl Relay {
         Ok(SessionData::of(id, &session, created_at))
     }
 
-    /// Reads a session. `None`: it is unknown, has expired or was deleted.
+    /// Reads a session. Returns `None` if it is unknown, has expired or was deleted.
     ///
     /// # Errors
     ///
-    /// [`RelayError::Unavailable`] if the store cannot be reached, or has lost its memory so recently that the session
-    /// may still come back.
+    /// [`RelayError::Unavailable`] if the store cannot be reached, or has lost its data so recently that the session
+    /// may still be restored.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
         let loaded = self.inner.store.load(id).await.map_err(noted)?;
         self.inner.clock.set(loaded.now);
@@ -105,7 +105,7 @@ impl Relay {
         }
     }
 
-    /// Reads at most a thousand of the sessions that are alive, in no particular order.
+    /// Reads at most a thousand live sessions, in no particular order.
     ///
     /// # Errors
     ///
@@ -118,13 +118,13 @@ impl Relay {
         Ok(sessions)
     }
 
-    /// Ends a session for good; its sockets on every node are closed. `false`: there was none.
+    /// Ends a session for good; its sockets on every node are closed. Returns `false` if there was no such session.
     ///
     /// # Errors
     ///
-    /// [`RelayError::Unavailable`] if the store cannot be reached: then nothing is certain, and asking again is safe.
+    /// [`RelayError::Unavailable`] if the store cannot be reached. The result is then unknown, and a retry is safe.
     pub async fn delete_session(&self, id: SessionId) -> Result<bool, RelayError> {
-        // A tombstone is gone already.
+        // A tombstone counts as deleted.
         if self.session(id).await?.is_none() {
             return Ok(false);
         }
@@ -138,7 +138,7 @@ impl Relay {
         }
     }
 
-    /// This node in numbers.
+    /// The numbers of this node.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { connections: self.connections(), sessions: self.inner.hub.len() }

@@ -1,4 +1,4 @@
-//! What happens by the clock: this node's lease, the others', time-outs, activity reports, repairs.
+//! Timed work: this node's lease, the other nodes' leases, time-outs, activity reports and repairs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,14 +23,15 @@ const REPORT_INTERVAL: Millis = 5_000;
 /// How long a node that has never held its lease waits before it tries again.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many rooms are read again at once after a fault, and how long the next ones wait: recovery must not feed itself.
+/// How many rooms are read again at once after a fault, and how long the next ones wait, so that the recovery does not
+/// overload the store.
 const REFRESH_CHUNK: usize = 200;
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 
 impl Relay {
-    /// Keeps the node's lease and looks after everything that happens by the clock, until told to stop.
+    /// Keeps the node's lease and does all timed work, until told to stop.
     pub async fn upkeep(self, stop: CancellationToken) {
-        // A node that starts is waited for.
+        // A starting node retries quickly, because its clients wait for it.
         while self.inner.presence.term().is_none() && !self.inner.started.load(Ordering::Acquire) {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -48,7 +49,7 @@ impl Relay {
         }
     }
 
-    /// Renews the lease, looks after the other nodes, and starts what is due.
+    /// Renews the lease, watches the other nodes, and starts the work that is due.
     pub async fn on_tick(&self) {
         let had_lease = self.inner.presence.term().is_some();
         match self.inner.presence.renew().await {
@@ -59,7 +60,7 @@ impl Relay {
                     tracing::info!(node = %self.node(), "the store is reached and the lease is held: serving");
                 }
                 if renewed.data_lost {
-                    tracing::warn!("the store has lost its lineage; the sessions of connected clients are restored");
+                    tracing::warn!("the store has lost its memory; the sessions of connected clients are restored");
                 }
                 if renewed.new_term || renewed.data_lost {
                     self.read_all_again(renewed.data_lost);
@@ -71,7 +72,7 @@ impl Relay {
                 if self.inner.started.load(Ordering::Acquire) {
                     tracing::warn!(%error, serving, "the lease could not be renewed");
                 } else {
-                    tracing::debug!(%error, "the store is not there yet");
+                    tracing::debug!(%error, "the store cannot be reached yet");
                 }
             }
         }
@@ -79,15 +80,15 @@ impl Relay {
         self.sweep();
     }
 
-    /// After a lapse nothing that was known is certain. A store that has lost its memory counts its writes from one
-    /// again.
+    /// Marks every room as stale, because nothing that was known before a lapse is certain. A store that has lost its
+    /// data counts its writes from one again.
     fn read_all_again(&self, data_lost: bool) {
         let mut rooms = self.inner.hub.rooms();
         for room in &rooms {
             let mut state = room.lock();
             state.stale = true;
             if data_lost {
-                // What it says now may be older than what is known here.
+                // The store may now have an older document than this node.
                 state.view.iter_mut().for_each(|view| view.version = 0);
             }
         }
@@ -124,8 +125,8 @@ impl Relay {
         }
     }
 
-    /// Has the sessions in which a dead node had clients looked at: at once by the first living node of each, by the
-    /// others a little later, when there is usually nothing left to do.
+    /// Refreshes the sessions in which a dead node had clients. The first live node of each session does so at once;
+    /// the others do so a little later, when there is usually nothing left to do.
     fn reap(&self, dead: &NodeId, rooms: &[Arc<Room>]) {
         let lapsed = self.inner.presence.lapsed();
         let mut later = Vec::new();
@@ -173,7 +174,7 @@ impl Relay {
         }
     }
 
-    /// What the store has to hear of this node's clients by now.
+    /// The activity of this node's clients that the store does not know yet.
     fn unreported(&self, room: &RoomState, now: Millis, at_once: bool) -> Option<(Activity, Arc<Session>)> {
         let (known, at) = room.reported;
         let view = room.view.as_ref()?;
@@ -182,7 +183,8 @@ impl Relay {
         (due && known != room.activity).then(|| (room.activity, view.session.clone()))
     }
 
-    /// Notes that a client of this room did something; `drove`: it drove. The first after a pause is reported at once.
+    /// Notes the activity of a client of this room; `drove`: it was the controller. The first activity after a pause is
+    /// reported at once.
     pub(super) fn note_activity(&self, room: &mut RoomState, drove: bool) {
         let now = self.now();
         room.activity.seen_at = now;
@@ -209,13 +211,13 @@ impl Relay {
             Ok(true) => room.lock().reported = (activity, now),
             Ok(false) => room.lock().stale = true,
             Err(error) => {
-                tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; it will be again");
+                tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; the relay retries");
                 room.lock().reported.1 = now;
             }
         }
     }
 
-    /// When something in this document is due next.
+    /// The time at which this document needs the next decision.
     pub(super) fn due_at(&self, session: &Session) -> Millis {
         let rules = &self.inner.settings.rules;
         let lapsed = self.inner.presence.lapsed();
@@ -231,25 +233,26 @@ impl Relay {
         claims.chain(offers).chain(grace).chain(ends).chain(doubt).min().unwrap_or(Millis::MAX)
     }
 
-    /// The local client that surely held control when the store lost its lineage: it drove here, its loss was not being
-    /// written, and the lease has not lapsed since, so nobody can have taken control from it.
+    /// The local client that certainly had control when the store lost its data: it was the controller on this node, no
+    /// write was taking control from it, and the lease has not lapsed since, so that no other client can have taken
+    /// control.
     pub(super) fn confirmed_controller(&self, room: &RoomState) -> Option<ConnectionId> {
         let sure = room.driver.filter(|driver| !driver.suspended && self.inner.presence.covers(driver.term));
         sure.map(|driver| driver.connection)
     }
 
-    /// Whether the document says of a client of this node that it drives, and this node is not sure of it: the store may
-    /// have forgotten that another was granted control. `sure`: who surely held it.
+    /// Whether the document names a client of this node as the controller and this node is not certain of it, because
+    /// the store may have forgotten a grant to another client. `sure`: the confirmed controller.
     pub(super) fn doubts_controller(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
         let own = session.core.controller.as_ref().filter(|controller| controller.place.node == *self.node());
         let connection = own.map(|controller| controller.place.connection);
         connection.is_some() && connection != sure && self.inner.presence.may_have_lost_data()
     }
 
-    /// Writes the session of this room anew if the store has lost it with its lineage. `false`: it has not, so the
-    /// session is over.
+    /// Writes the session of this room again if the store has lost it with its data. Returns `false` if the store has
+    /// not, so that the session is over.
     pub(super) async fn restore(&self, room: &Arc<Room>) -> Result<bool, StoreError> {
-        // The heartbeat may not have noticed yet: flushed by hand, a server keeps its name.
+        // The heartbeat may not have noticed the loss yet: a server that was flushed by hand keeps its name.
         if !self.inner.presence.may_have_lost_data() {
             self.inner.presence.check_lineage().await?;
         }
@@ -260,7 +263,8 @@ impl Relay {
         }
         let now = self.inner.store.time().await?;
         let mut session = view.session.as_ref().clone();
-        // Each node answers for its own clients only. Whether its holder may drive is decided when it is read again.
+        // Each node restores its own clients only. Whether its controller keeps control is decided when the document is
+        // read again.
         session.rosters.retain(|node, _| node == self.node());
         session.activity.retain(|node, _| node == self.node());
         session.activity.entry(self.node().clone()).or_default().seen_at = now;
@@ -270,7 +274,7 @@ impl Relay {
         session.core = Core { epoch, controller, everyone, changed_at, superseded, doubtful_until, ..Core::default() };
         let keep = keep(&session, now);
         self.inner.store.create(room.id, &session, keep).await?;
-        tracing::info!(session = room.id.tag(), "restored after the store lost its memory");
+        tracing::info!(session = room.id.tag(), "session restored after the store lost its data");
         Ok(true)
     }
 }

@@ -1,4 +1,4 @@
-//! A store in the memory of one process: for a single node, for embedding, for tests.
+//! A store in the memory of one process: for a single node, for embedding and for tests.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -13,18 +13,17 @@ use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stor
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::session::{Activity, Session};
 
-/// After this many writes everything is looked through for what has lapsed, or later where there is more to look at.
+/// The store looks for lapsed entries after this many writes, or later if it has more entries.
 const PURGE_EVERY: usize = 1_024;
 
-/// The sessions and heartbeats of one process. A clone is a handle to the same store, so that several nodes of one
-/// process can share it.
+/// The sessions and heartbeats of one process. Clones share one store, so that several nodes of a process can use it.
 #[derive(Clone)]
 pub struct MemoryStore {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// The wall clock when the store was made; from there on it keeps its own time, which never jumps.
+    /// The wall clock when the store was created. From then on the store keeps its own time, which never jumps.
     born_at: Millis,
     born: Instant,
     generation: String,
@@ -51,13 +50,13 @@ impl<T> Kept<T> {
 }
 
 impl MemoryStore {
-    /// An empty store without a limit.
+    /// Creates an empty store without a limit.
     #[must_use]
     pub fn new() -> Self {
         Self::with_limit(usize::MAX)
     }
 
-    /// An empty store that takes so many documents, tombstones included.
+    /// Creates an empty store that takes this many documents, tombstones included.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         let born_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
@@ -75,7 +74,7 @@ impl MemoryStore {
         self.inner.born_at + millis(self.inner.born.elapsed())
     }
 
-    /// Runs `change` on the state as it is now: what has lapsed is not in it.
+    /// Runs `change` on the present state, without lapsed entries.
     fn with<T>(&self, change: impl FnOnce(&mut State, Millis) -> T) -> T {
         let now = self.now();
         change(&mut self.inner.state.lock(), now)
@@ -87,7 +86,7 @@ impl State {
         self.documents.get_mut(&id).filter(|kept| now < kept.until)
     }
 
-    /// Counts a write; once in a while forgets what has lapsed, at a cost per write that does not grow.
+    /// Counts a write, and sometimes removes lapsed entries, at a cost per write that does not grow.
     fn wrote(&mut self, now: Millis) {
         self.writes_since_purge += 1;
         if self.writes_since_purge >= PURGE_EVERY.max(self.documents.len()) {

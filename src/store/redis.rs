@@ -1,7 +1,7 @@
 //! The store in Redis: one hash per session, one key per node's heartbeat.
 //!
-//! On a Cluster each document lives on one primary and is read and written there only; the store's time is then that
-//! primary's clock, so the primaries' clocks have to agree to well within the lease times.
+//! On a Cluster each document is read and written only on its own primary. The store's time is then that primary's
+//! clock, so the clocks of the primaries have to agree to well within the lease times.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::metrics::Metrics;
 use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
 use crate::session::{Activity, Session};
 
-/// Names the memory of this Redis, and when it began. Written once, by whoever comes first; gone only with everything
-/// else.
+/// The id of this Redis's data, and when the data began. The first node writes it once; it is lost only together with
+/// all other data.
 const GENERATION: &str = "gitorial:generation";
 
-/// When each server that answers for documents was first heard of, by the name of its lineage. In the slot of
+/// When each server that answers for documents was first seen, by the name of its lineage. The key is in the slot of
 /// [`GENERATION`].
 const SERVERS: &str = "gitorial:servers:{gitorial:generation}";
 
-/// Reads both, and writes what is new.
+/// The script that reads both keys, and writes new values.
 const LINEAGE: &str = include_str!("lua/lineage.lua");
 
 /// A document's key with its braces: 9 characters, then the first hyphen of the id.
 const DOCUMENTS: &str = "gitorial:?????????-????-????-????-?????????????";
 
-/// Sessions and heartbeats in Redis. Connects in the background and comes back by itself.
+/// Sessions and heartbeats in Redis. Connects in the background and reconnects by itself.
 #[derive(Debug)]
 pub struct RedisStore {
     connection: Arc<Connection>,
-    /// Its own where heartbeats wait for replicas, so that nothing else waits behind them.
+    /// A separate connection if heartbeats wait for replicas, so that no other command waits behind them.
     beats: Arc<Connection>,
     create: Script,
     load: Script,
@@ -53,7 +53,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store in the Redis that `settings` name. Does not wait for it; must be called inside a Tokio runtime.
+    /// Opens a store in the Redis of `settings`. Does not wait for Redis. The caller must be inside a Tokio runtime.
     ///
     /// # Errors
     ///
@@ -78,13 +78,14 @@ impl RedisStore {
         })
     }
 
-    /// Waits until Redis has been reached. `false`: not within `deadline`; the store goes on trying.
+    /// Waits until Redis has been reached. Returns `false` if that takes longer than `deadline`; the store goes on
+    /// trying.
     pub async fn wait_until_connected(&self, deadline: Duration) -> bool {
         let (store, beats) = (&self.connection, &self.beats);
         tokio::join!(store.wait_until_connected(deadline), beats.wait_until_connected(deadline)) == (true, true)
     }
 
-    /// Looks whether this Redis throws keys away when it is full. A Redis that forbids the question passes.
+    /// Checks whether this Redis evicts keys when it is full. A Redis that forbids the question passes.
     ///
     /// # Errors
     ///
@@ -93,7 +94,7 @@ impl RedisStore {
         check_eviction(&self.connection).await
     }
 
-    /// Asks, and counts and times the answer.
+    /// Sends a command, and counts and times the answer.
     async fn ask<T>(
         &self,
         connection: &Connection,
@@ -187,7 +188,7 @@ impl Store for RedisStore {
     }
 
     async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        // Many pages, all of them within ten times what one command may take.
+        // The list has many pages. All of them together may take ten times as long as one command.
         let pages = async {
             let late = |_| Err(Error::new(ErrorKind::Canceled, "the list of sessions took too long"));
             tokio::time::timeout(self.timeout * 10, self.scan(limit)).await.unwrap_or_else(late)
@@ -247,7 +248,7 @@ impl Store for RedisStore {
     }
 
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
-        // Over the connection of the heartbeats: none that is under way there can come after it.
+        // The command uses the connection of the heartbeats, so that no earlier heartbeat can arrive after it.
         let client = self.beats.client();
         self.ask(&self.beats, "del", client.del::<(), _>(beat_key(node))).await
     }
@@ -260,7 +261,7 @@ impl Store for RedisStore {
 }
 
 impl RedisStore {
-    /// The memories of all primaries of a Cluster; none if this is no Cluster.
+    /// The lineages of all primaries of a Cluster; empty without a Cluster.
     async fn primaries(&self) -> Result<BTreeSet<String>, StoreError> {
         let client = self.beats.client();
         if !client.is_clustered() {
@@ -314,7 +315,7 @@ fn memory_script(primaries: &BTreeSet<String>) -> Vec<Value> {
     fixed.into_iter().chain(primaries.iter().map(|name| name.as_str().into())).collect()
 }
 
-/// What lineage.lua answered.
+/// Parses the answer of lineage.lua.
 fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, StoreLineage), StoreError> {
     let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
     let servers = if primaries.is_empty() { [server].into() } else { primaries };
@@ -322,7 +323,7 @@ fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, Sto
 }
 
 fn strange(_: Error) -> StoreError {
-    StoreError::Corrupt("an unknown answer about a server's memory".into())
+    StoreError::Corrupt("an unknown answer about a server's lineage".into())
 }
 
 fn key(id: SessionId) -> String {
@@ -373,7 +374,7 @@ fn parts<T: DeserializeOwned>(
 }
 
 fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
-    // Where in the text it went wrong helps; the text itself may be private.
+    // The column of the error helps; the text itself may be private.
     serde_json::from_slice(bytes)
         .map_err(|error| StoreError::Corrupt(format!("{what} of a session, at column {}", error.column())))
 }

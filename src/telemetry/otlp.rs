@@ -1,5 +1,5 @@
 //! Spans of decisions, sent to an OpenTelemetry collector beside the node: OTLP over HTTP, in batches, from a bounded
-//! queue. A collector that is away costs spans, and nothing else.
+//! queue. If the collector is unreachable, spans are lost and nothing else happens.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,10 +28,10 @@ use crate::relay::SPANS;
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A collector's answer is not read beyond this.
+/// The largest part of a collector's answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// The way to the collector. Sends what waits when it is dropped.
+/// The exporter. It sends the queued spans when it is dropped.
 #[derive(Debug)]
 pub(super) struct Spans(SdkTracerProvider);
 
@@ -43,7 +43,7 @@ impl Drop for Spans {
     }
 }
 
-/// What has to hear of spans, and the way by which they leave.
+/// Builds the layer that records spans, and the exporter that sends them.
 pub(super) fn layer<S>(
     collector: &OtlpEndpoint,
     node: &str,
@@ -72,7 +72,7 @@ where
     Ok((tracing_opentelemetry::layer().with_tracer(tracer).with_filter(decisions), Spans(provider)))
 }
 
-/// Sends batches. The library asks from a thread of its own, so each is sent by a task of the node's.
+/// Sends batches. The library calls from a thread of its own, so a task of the node sends each batch.
 #[derive(Debug)]
 struct Client {
     runtime: Handle,
@@ -93,8 +93,8 @@ impl HttpClient for Client {
         let away = !answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         if self.away.swap(away, Ordering::Relaxed) != away {
             match away {
-                true => tracing::warn!("the collector does not take spans; they are lost until it does"),
-                false => tracing::info!("the collector takes spans again"),
+                true => tracing::warn!("the collector does not accept spans; they are lost until it does"),
+                false => tracing::info!("the collector accepts spans again"),
             }
         }
         answer

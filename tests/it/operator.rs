@@ -147,9 +147,7 @@ async fn a_healthcheck_asks_for_liveness_or_readiness() {
     command.env("RELAY_LISTEN", "127.0.0.1:1").env("RELAY_OPS_LISTEN", cluster.near().address());
     good(&output(command).await);
     assert!(complaint(1, &["healthcheck", "--url", "http://127.0.0.1:1"]).await.contains("cannot be reached"));
-    assert!(
-        complaint(2, &["healthcheck", "--url", "relay"]).await.contains("--url: \"relay\" is no address of a node")
-    );
+    assert!(complaint(2, &["healthcheck", "--url", "relay"]).await.contains("--url: \"relay\" is not a node address"));
 }
 
 #[tokio::test]

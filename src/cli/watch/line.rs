@@ -1,5 +1,5 @@
-//! What a watcher says: an event, as a line for people or as JSON for programs. No state is ever shown, only its size and
-//! the step that it names.
+//! The output of a watcher: an event, as a line for people or as JSON for programs. A state is never shown, only its
+//! size and the step that it names.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,45 +9,45 @@ use serde_json::{Map, Number, Value, json};
 
 use crate::cli::plain;
 
-/// The members of a state that say at which step a tutorial is, letter case aside, in this order.
+/// The members of a state that may hold the step of a tutorial, in any letter case, in this order.
 const STEPS: [&str; 4] = ["stepindex", "currentstepindex", "currentstep", "step"];
 
-/// Those whose `index` says it.
+/// The members whose `index` may hold the step.
 const STEP_HOLDERS: [&str; 2] = ["stepcontent", "step"];
 
-/// Something that happened.
+/// An event in the session.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event {
-    /// The watcher is in the session.
+    /// The watcher has joined the session.
     Watching {
-        /// Its id in there.
+        /// The watcher's id in the session.
         client: String,
-        /// Whether it came back to its place.
+        /// Whether the watcher resumed its place.
         resumed: bool,
     },
     /// A client joined.
     Joined { client: String },
     /// A client left.
     Left { client: String },
-    /// A client has this role now.
+    /// A client has a new role.
     Role { client: String, role: &'static str },
-    /// A client says something about control.
+    /// A client sent a frame about control.
     Control { client: String, action: &'static str },
-    /// A state went through.
+    /// A state was forwarded.
     State { client: String, bytes: usize, step: Option<Number> },
-    /// The watcher's own socket broke, and it comes back after a pause.
+    /// The watcher's own socket broke. The watcher comes back after a pause.
     Lost { why: String, pause: Duration },
     /// The session is over.
     Ended { why: &'static str },
-    /// The watcher was told to stop.
+    /// The watcher was stopped.
     Stopped,
 }
 
-/// What the relay does not read of a frame.
+/// The parts of a frame that the relay does not read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Rest {
-    /// Forwarded frames have one, the relay's own do not.
+    /// The number of a forwarded frame; the relay's own frames have none.
     seq: Option<u64>,
     data: Role,
 }
@@ -61,7 +61,7 @@ struct Role {
 }
 
 impl Event {
-    /// What a frame says to a watcher called `me`; `None` if it is nothing to tell.
+    /// Returns the event of a frame for a watcher called `me`; `None` if the frame is not shown.
     pub(super) fn of(frame: &Frame, me: &str) -> Option<Self> {
         let client = frame.client_id.clone().unwrap_or_else(|| "somebody".to_owned());
         let control = |action| Some(Self::Control { client: client.clone(), action });
@@ -70,7 +70,7 @@ impl Event {
             FrameType::ClientDisconnected => Some(Self::Left { client }),
             FrameType::RoleChanged => {
                 let Rest { seq, data } = serde_json::from_slice(&frame.text).ok()?;
-                // A client's own announcement has no effect.
+                // A client's own announcement of a role has no effect.
                 let role = role(&data.role).filter(|_| seq.is_none())?;
                 Some(Self::Role { client, role })
             }
@@ -100,7 +100,7 @@ impl Event {
         }
     }
 
-    /// A line for people.
+    /// The line for people.
     pub(super) fn text(&self) -> String {
         let what = match self {
             Self::Watching { client, resumed: false } => format!("watching as {}", plain(client)),
@@ -122,7 +122,7 @@ impl Event {
         format!("{} {what}", now())
     }
 
-    /// A line for programs.
+    /// The line for programs.
     pub(super) fn json(&self) -> String {
         let mut line = match self {
             Self::Watching { client, resumed } => json!({ "event": "watching", "client": client, "resumed": resumed }),
@@ -146,12 +146,12 @@ fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// A role by the name that the relay gives it.
+/// A role by its name on the wire.
 fn role(name: &str) -> Option<&'static str> {
     ["connected", "active", "passive"].into_iter().find(|role| role.eq_ignore_ascii_case(name))
 }
 
-/// The step that a state names, if it names one in a way that is known here.
+/// The step that a state names in a known way, if it names one.
 fn step(state: &Value) -> Option<Number> {
     let state = state.as_object()?;
     let inside = |controller: &&str| number(member(state, controller)?.as_object()?, "index");

@@ -1,9 +1,9 @@
 //! `watch`: joins a session as a client that does the handshake and then only listens (docs/protocol.md, "The
 //! handshake").
 //!
-//! It counts as a client of the session. It never asks for a role; told to drive, because nobody else does, it holds
-//! control until somebody claims it. When its socket breaks it comes back with its resume token, at the next of the
-//! addresses it was given.
+//! The watcher counts as a client of the session. It never asks for a role. If it gets control because no other client
+//! has it, it keeps control until another client claims it. When its socket breaks, it comes back with its resume
+//! token, at the next of its addresses.
 
 mod line;
 mod visit;
@@ -22,31 +22,31 @@ use super::{ToolError, print};
 use line::Event;
 use visit::{Ended, Place, visit};
 
-/// The first wait before it comes back, and the longest: drawn anew each time, from nothing up to a bound that doubles.
+/// The bounds of the pause before the watcher comes back. Each pause is random, between zero and a bound that doubles.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A visit that lasted so long makes the next pause a short one again.
+/// A visit of at least this length resets the pause to a short one.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// What is asked for.
+/// The arguments of `watch`.
 #[derive(clap::Args)]
 pub(super) struct Watch {
-    /// The session's id.
+    /// The id of the session.
     #[arg(value_name = "ID")]
     id: String,
 
-    /// Where the node is; by default as its settings in the environment say. May be given several times: when one
+    /// The address of the node; by default the one in this machine's settings. May be given several times: when one
     /// address fails, the next is tried.
     #[arg(long, value_name = "URL")]
     url: Vec<Address>,
 
-    /// Print one JSON object a line, for programs.
+    /// Print one JSON object on each line, for programs.
     #[arg(long)]
     json: bool,
 }
 
-/// Where lines go, and whether anybody still reads them.
+/// The output, and whether anybody still reads it.
 struct Report {
     json: bool,
     session: SessionId,
@@ -56,7 +56,7 @@ struct Report {
 impl Report {
     fn say(&self, event: &Event) {
         let line = if self.json { event.json() } else { event.text() };
-        // A name can be anything, even what must not be shown.
+        // A client's name can be any text, even the session's id.
         let line = line.replace(&self.session.reveal(), "…");
         if !print(&line) {
             self.reader_gone.request();
@@ -77,7 +77,7 @@ impl Watch {
     }
 }
 
-/// Visits the session again and again, until it is over.
+/// Visits the session repeatedly, until it is over.
 async fn follow(addresses: &[Address], session: SessionId, report: &Report, stop: &Shutdown) -> Result<(), ToolError> {
     let mut place = Place::new(session);
     let mut failures = 0;
@@ -100,7 +100,7 @@ async fn follow(addresses: &[Address], session: SessionId, report: &Report, stop
             Ended::Lost(why) => why,
         };
         failures += 1;
-        // Who has never been in has probably been given a wrong address.
+        // A watcher that has never joined has probably got a wrong address.
         if !place.has_been_in() && failures >= addresses.len() {
             return Err(ToolError::Refused(why));
         }
@@ -123,7 +123,7 @@ fn pause(failures: usize) -> Duration {
     rand::rng().random_range(Duration::ZERO..=bound)
 }
 
-/// The wish of whoever sits before it, or stops it, that it ends.
+/// Turns the signals that stop the watcher into a shutdown request.
 fn on_signals() -> std::io::Result<Shutdown> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! One socket of a watcher, from the handshake to its end.
+//! One socket of a watcher, from its handshake to its end.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ use super::line::Event;
 use crate::cli::address::Address;
 use crate::cli::call::{Stream, connect};
 
-/// A node that was silent for so long is asked whether it is there.
+/// The watcher pings a node that was silent for this long.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// How long an upgrade, an answer to that question, or a goodbye may take.
+/// How long an upgrade, a pong, or a close may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 type Socket = WebSocketStream<Box<dyn Stream>>;
 
-/// What the watcher is in its session, over all its sockets.
+/// The watcher's place in its session, over all its sockets.
 pub(super) struct Place {
     session: SessionId,
     client: String,
@@ -37,17 +37,17 @@ pub(super) struct Place {
 /// How a visit ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The watcher was told to stop.
+    /// The watcher was stopped.
     Stopped,
-    /// There is no such session, or not any more.
+    /// The session does not exist, or no longer exists.
     Over(&'static str),
-    /// The relay does not want this watcher.
+    /// The relay refused the watcher.
     Refused(&'static str),
-    /// Anything else: it may come back.
+    /// The connection was lost for another reason: the watcher may come back.
     Lost(String),
 }
 
-/// What the relay says to a handshake.
+/// The relay's answer to a handshake.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ack {
@@ -57,12 +57,12 @@ struct Ack {
 }
 
 impl Place {
-    /// Nobody yet, in this session.
+    /// Creates a place in this session without an identity.
     pub(super) fn new(session: SessionId) -> Self {
         Self { session, client: format!("watch-{:08x}", rand::random::<u32>()), resume: None }
     }
 
-    /// Whether it has ever been let in.
+    /// Whether the watcher has ever joined.
     pub(super) fn has_been_in(&self) -> bool {
         self.resume.is_some()
     }
@@ -76,7 +76,7 @@ impl Place {
     }
 }
 
-/// Joins at this address and reports what happens, to the end of the socket.
+/// Joins at this address and reports the events, until the socket ends.
 pub(super) async fn visit(address: &Address, place: &mut Place, report: &Report, stop: &Shutdown) -> Ended {
     let opened = tokio::select! {
         opened = open(address, place) => opened,
@@ -101,7 +101,7 @@ pub(super) async fn visit(address: &Address, place: &mut Place, report: &Report,
             () = sleep_until(patience) => {
                 let ping = Message::text(r#"{"type":"protocol_ping"}"#);
                 if asked || socket.send(ping).await.is_err() {
-                    return Ended::Lost("nothing is heard of the node".to_owned());
+                    return Ended::Lost("the node does not answer".to_owned());
                 }
                 (patience, asked) = (Instant::now() + PATIENCE, true);
                 continue;
@@ -122,9 +122,9 @@ async fn open(address: &Address, place: &Place) -> Result<Socket, String> {
     let upgraded = timeout(PATIENCE, client_async(address.websocket(&place.path()), stream)).await;
     match upgraded {
         Ok(Ok((socket, _))) => Ok(socket),
-        // What the library says of other errors may have the address in it, and so the session's id.
-        Ok(Err(Error::Http(answer))) => Err(format!("{address} answers {} and opens no WebSocket", answer.status())),
-        Ok(Err(_)) => Err(format!("{address} opens no WebSocket")),
+        // The library's text for other errors may contain the address, and so the session's id.
+        Ok(Err(Error::Http(answer))) => Err(format!("{address} answered {}, not with a WebSocket", answer.status())),
+        Ok(Err(_)) => Err(format!("{address} did not open a WebSocket")),
         Err(_) => Err(format!("{address} does not open a WebSocket within {} s", PATIENCE.as_secs())),
     }
 }
@@ -134,13 +134,13 @@ fn hear(text: &str, place: &mut Place, report: &Report) {
     if frame.kind != FrameType::ProtocolAck {
         return Event::of(&frame, &place.client).iter().for_each(|event| report.say(event));
     }
-    // One that is refused is followed by a close, which says more.
+    // A frame that is refused is followed by a close with the reason.
     let Ok(Ack { client_id, resume, resumed }) = serde_json::from_str(text) else { return };
     (place.client, place.resume) = (client_id.clone(), Some(resume));
     report.say(&Event::Watching { client: client_id, resumed });
 }
 
-/// What a close means to a client (docs/protocol.md, "Close codes").
+/// The meaning of a close for a client (docs/protocol.md, "Close codes").
 fn closed(frame: Option<CloseFrame>) -> Ended {
     let Some(CloseFrame { code, reason }) = frame else { return Ended::Lost("the socket was closed".to_owned()) };
     let code = u16::from(code);
@@ -165,7 +165,7 @@ fn closed(frame: Option<CloseFrame>) -> Ended {
     }
 }
 
-/// Leaves, so that its place is not kept.
+/// Leaves the session, so that the watcher's place is not kept.
 async fn goodbye(mut socket: Socket) {
     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let _ = timeout(PATIENCE, async {
@@ -176,7 +176,7 @@ async fn goodbye(mut socket: Socket) {
     .await;
 }
 
-/// As a query takes it.
+/// Escapes text for a query.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

@@ -23,7 +23,7 @@ fn config(flags: &[&str], env: &[(&str, &str)]) -> Config {
     }
 }
 
-/// What a person reads, checked to be one sentence.
+/// The error message, which must be one sentence.
 fn complaint(flags: &[&str], env: &[(&str, &str)]) -> String {
     let text = read_with(flags, env).expect_err("wrong").to_string();
     assert!(!text.contains('\n') && !text.contains("  "), "{text:?}");
@@ -89,25 +89,25 @@ fn a_switch_needs_no_value_on_the_command_line() {
 #[test]
 fn a_wrong_value_is_one_sentence_with_name_and_reason() {
     let cases: &[(&[&str], &str)] = &[
-        (&["--session-ttl", "abc"], "--session-ttl (environment RELAY_SESSION_TTL): \"abc\" is no duration"),
-        (&["serve", "--listen", "here"], "--listen (environment RELAY_LISTEN): \"here\" is no address"),
+        (&["--session-ttl", "abc"], "--session-ttl (environment RELAY_SESSION_TTL): \"abc\" is not a duration"),
+        (&["serve", "--listen", "here"], "--listen (environment RELAY_LISTEN): \"here\" is not an address"),
         (&["--listen"], "--listen (environment RELAY_LISTEN): needs a value"),
-        (&["--max-frame-bytes", "9"], "\"9\" is no whole number from 1024 to 16777216"),
-        (&["--session-listing", "all"], "RELAY_SESSION_LISTING): \"all\" is none of off, admin, public"),
+        (&["--max-frame-bytes", "9"], "\"9\" is not a whole number from 1024 to 16777216"),
+        (&["--session-listing", "all"], "RELAY_SESSION_LISTING): \"all\" is not one of off, admin, public"),
         (&["--node-id", "a b"], "\"a b\" must be 1 to 64 letters"),
-        (&["--allowed-origins", "https://a.example/"], "is no origin such as https://example.org"),
-        (&["--allowed-origins", "*,https://a.example"], "is no origin such as https://example.org"),
-        (&["--ws-paths", "ws"], "is no path such as /ws"),
+        (&["--allowed-origins", "https://a.example/"], "is not an origin like https://example.org"),
+        (&["--allowed-origins", "*,https://a.example"], "is not an origin like https://example.org"),
+        (&["--ws-paths", "ws"], "is not a path like /ws"),
         (&["--ws-paths", "/api/x"], "/api is the relay's own"),
-        (&["--conflict-resolution", "coin"], "is none of first_come_first_served"),
-        (&["--log-level", "inof"], "is no log filter"),
-        (&["--demo-page", "maybe"], "is neither on nor off"),
-        (&["--otlp-endpoint", "https://collector:4318"], "is no address of a collector such as http://127.0.0.1:4318"),
+        (&["--conflict-resolution", "coin"], "is not one of first_come_first_served"),
+        (&["--log-level", "inof"], "is not a log filter"),
+        (&["--demo-page", "maybe"], "must be on or off"),
+        (&["--otlp-endpoint", "https://collector:4318"], "is not a collector address like http://127.0.0.1:4318"),
         (
             &["--session-ttl", "1m", "--session-ttl", "2m"],
             "--session-ttl (environment RELAY_SESSION_TTL): is given twice",
         ),
-        (&["--sesion-ttl", "1m"], "there is no option \"--sesion-ttl\", but there is --session-ttl; try --help"),
+        (&["--sesion-ttl", "1m"], "unknown option \"--sesion-ttl\" (similar: --session-ttl); try --help"),
         (&["srve"], "try --help"),
         (&["--config", "/nowhere/relay.toml"], "settings file /nowhere/relay.toml: cannot be read"),
     ];
@@ -127,7 +127,7 @@ fn conflicting_settings_are_one_sentence() {
         (&["--ping-interval", "0s"], "must be at least 100ms"),
         (&["--session-max-lifetime", "10years"], "must be at most 366 days"),
         (&["--session-listing", "admin"], "needs a token; set --admin-token (RELAY_ADMIN_TOKEN)"),
-        (&["--session-listing", "public", "--admin-token", "0123456789abcdef"], "lets anybody list"),
+        (&["--session-listing", "public", "--admin-token", "0123456789abcdef"], "lets any caller list"),
         (&["--redis-fail-fast"], "set --redis-url (RELAY_REDIS_URL) too"),
         (&["--redis-wait-replicas", "1"], "set --redis-url (RELAY_REDIS_URL) too"),
     ];
@@ -140,8 +140,8 @@ fn conflicting_settings_are_one_sentence() {
 #[test]
 fn a_wrong_file_is_one_sentence_that_names_it() {
     let cases = [
-        ("sesion-ttl = \"1m\"", "there is no setting \"sesion-ttl\""),
-        ("config = \"other.toml\"", "there is no setting \"config\""),
+        ("sesion-ttl = \"1m\"", "unknown setting \"sesion-ttl\""),
+        ("config = \"other.toml\"", "unknown setting \"config\""),
         ("listen = \"127.0.0.1:0\"\nsession-ttl = ", "line 2 is not valid TOML"),
         ("listen = 1.5", "listen must be text in quotes"),
         ("[listen]\nport = 1", "listen must be text in quotes"),
@@ -153,7 +153,7 @@ fn a_wrong_file_is_one_sentence_that_names_it() {
     }
     let (_file, path) = file("session-ttl = 30");
     let text = complaint(&["--config", &path], &NO_ENV);
-    assert!(text.contains(&format!("\"30\" in {path} is no duration")), "{text}");
+    assert!(text.contains(&format!("\"30\" in {path} is not a duration")), "{text}");
     assert!(!complaint(&[], &[("RELAY_SESSION_TTL", "30")]).contains(" in "));
 }
 
@@ -194,7 +194,7 @@ fn the_example_file_has_every_setting_at_its_default() {
     let text = include_str!("../../../config.example.toml");
     let (_file, path) = file(text);
     assert_eq!(config(&["--config", &path], &NO_ENV), Config::default());
-    // Those without a default stand there as comments; with them it parses too.
+    // The settings without a default are comments in the file; with them the file must parse, too.
     let uncommented: String =
         text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
     let table: toml::Table = toml::from_str(&uncommented).unwrap();
@@ -256,11 +256,11 @@ fn operator_commands_are_returned_without_reading_settings() {
 fn a_possible_session_id_is_not_repeated() {
     let id = "0d6c36c4-9b7c-4ad5-8b0a-3f3f4d0d4a11";
     let cases = [
-        (&[id][..], "there is no such command; try --help"),
-        (&["kni", id], "there is no such command, but there is knit; try --help"),
-        (&["knit", "x", id], "there is one argument too many; try --help"),
+        (&[id][..], "unknown command; try --help"),
+        (&["kni", id], "unknown command (similar: knit); try --help"),
+        (&["knit", "x", id], "unexpected argument; try --help"),
         (&["knit"], "<ID> is missing; try --help"),
-        (&["knit", "x", "--session-ttl", "2"], "--session-ttl: \"2\" is none of 1; try --help"),
+        (&["knit", "x", "--session-ttl", "2"], "--session-ttl: \"2\" is not one of 1; try --help"),
     ];
     for (flags, expected) in cases {
         assert_eq!(complaint(flags, &NO_ENV), expected);
