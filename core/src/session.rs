@@ -370,7 +370,7 @@ impl Session {
     /// The controller, if its states may pass. They may not while control is moving away, or while the controller is
     /// cut off, because then other nodes take control from it without asking its node.
     #[must_use]
-    pub fn driver(&self) -> Option<&Controller> {
+    pub fn sending_controller(&self) -> Option<&Controller> {
         let controller = self.core.controller.as_ref().filter(|_| self.core.transfer.is_none())?;
         let (_, client) = self.client(controller.place.connection)?;
         (client.cut_off_at.is_none() && self.core.status == Status::Active).then_some(controller)

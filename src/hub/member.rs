@@ -123,7 +123,7 @@ impl Parcel {
         Self { text, numbered: None, epoch, seq, kind, state_of: None, state_hash: None }
     }
 
-    fn for_seat(&mut self, modern: bool) -> Bytes {
+    fn for_member(&mut self, modern: bool) -> Bytes {
         if !modern {
             return self.text.clone();
         }
@@ -169,7 +169,7 @@ impl Member {
             state.note_state(hash);
             state.updated |= parcel.state_of.is_some();
         }
-        let text = parcel.for_seat(state.client_view.modern);
+        let text = parcel.for_member(state.client_view.modern);
         drop(state);
         let state_of = parcel.state_of.map(|source| (source, parcel.epoch));
         match self.outbound.push(Item { text, kind: parcel.kind, state_of }, limits) {

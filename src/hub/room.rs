@@ -130,7 +130,7 @@ pub struct RoomState {
     /// The document as this node last read it.
     pub view: Option<View>,
     /// The controller, if it is a client of this node.
-    pub driver: Option<LocalController>,
+    pub controller: Option<LocalController>,
     /// The client of this node that control is leaving, or was the last to leave.
     pub flush: Option<Flush>,
     /// The sockets on this node, in the order of joining.
@@ -194,6 +194,6 @@ impl RoomState {
     /// The controller, if it is this socket.
     #[must_use]
     pub fn local_controller_at(&self, connection: ConnectionId) -> Option<LocalController> {
-        self.driver.filter(|driver| driver.connection == connection)
+        self.controller.filter(|controller| controller.connection == connection)
     }
 }

@@ -18,7 +18,7 @@ impl Relay {
     /// that may not send states now is asked later, because its answer would be refused. Nobody is asked again while an
     /// answer may be under way.
     pub(super) fn request_state(&self, state: &mut RoomState, session: &Session) {
-        let Some(controller) = session.driver().map(|controller| &controller.place) else { return };
+        let Some(controller) = session.sending_controller().map(|controller| &controller.place) else { return };
         let now = Instant::now();
         let asked = |(connection, at): (_, Instant)| connection == controller.connection && now - at < ASK_AGAIN;
         if state.asked.is_some_and(asked) {
@@ -51,7 +51,9 @@ impl Relay {
     /// Asks for the state as [`Relay::observe`] does after a loss, if this node's client is the controller.
     pub(super) fn request_own_state(&self, state: &mut RoomState) {
         let view = state.view.clone();
-        let own = |view: &&View| view.session.driver().is_some_and(|controller| controller.place.node == *self.node());
+        let own = |view: &&View| {
+            view.session.sending_controller().is_some_and(|controller| controller.place.node == *self.node())
+        };
         if let Some(view) = view.as_ref().filter(own) {
             state.needs_resync = true;
             self.request_state(state, &view.session);

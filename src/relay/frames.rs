@@ -187,10 +187,10 @@ impl Relay {
         let mut room = member.room.lock();
         let mut state = member.lock();
         let answer = state.answers(hash, frame.epoch.is_some(), &room.passed, now);
-        if let Some(driver) = room.local_controller_at(member.connection) {
+        if let Some(controller) = room.local_controller_at(member.connection) {
             let entitled = self.drives(&room, member.connection);
-            let stale = state.client_view.modern && frame.epoch.is_some_and(|epoch| epoch < driver.epoch);
-            if !entitled || stale || (driver.provisional && !answer) {
+            let stale = state.client_view.modern && frame.epoch.is_some_and(|epoch| epoch < controller.epoch);
+            if !entitled || stale || (controller.provisional && !answer) {
                 drop((state, room));
                 return self.on_role_frame(member, frame);
             }

@@ -292,8 +292,8 @@ impl Relay {
         let mut members = Vec::new();
         for room in self.inner.hub.rooms() {
             let state = room.lock();
-            let driver = state.driver.map(|driver| driver.connection);
-            members.extend(state.members.iter().map(|member| (Some(member.connection) == driver, member.clone())));
+            let controller = state.controller.map(|controller| controller.connection);
+            members.extend(state.members.iter().map(|member| (Some(member.connection) == controller, member.clone())));
         }
         members.sort_by_key(|(drives, _)| *drives);
         members.into_iter().map(|(_, member)| member).collect()

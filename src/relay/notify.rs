@@ -67,7 +67,7 @@ impl Relay {
     }
 
     fn end(&self, id: SessionId, state: &mut RoomState, reason: CloseReason) {
-        state.driver = None;
+        state.controller = None;
         for member in &state.members {
             member.outbound.close(reason);
         }
@@ -100,17 +100,20 @@ impl Relay {
 
     fn set_local_controller(&self, state: &mut RoomState, session: &Session, term: Option<u64>) {
         let leaving = session.core.controller.as_ref().filter(|_| self.must_be_flushed(state, session));
-        let here =
-            session.driver().or(leaving).filter(|controller| state.member(controller.place.connection).is_some());
+        let here = session
+            .sending_controller()
+            .or(leaving)
+            .filter(|controller| state.member(controller.place.connection).is_some());
         // A controller that was suspended while control was granted to it again is as certain as before.
-        let granted = |driver: &LocalController| !driver.suspended || session.core.epoch > driver.epoch;
-        let sure = state.driver.filter(|driver| self.inner.presence.covers(driver.term) && granted(driver));
-        let unsure = self.doubts_controller(session, sure.map(|driver| driver.connection));
+        let granted = |controller: &LocalController| !controller.suspended || session.core.epoch > controller.epoch;
+        let sure =
+            state.controller.filter(|controller| self.inner.presence.covers(controller.term) && granted(controller));
+        let unsure = self.doubts_controller(session, sure.map(|controller| controller.connection));
         if unsure {
             // The controller is claimed under no lease, and checked again until the doubt is over.
             (state.term, state.stale) = (Some(NO_TERM), true);
         }
-        state.driver = here.filter(|_| !unsure).zip(term).map(|(controller, term)| LocalController {
+        state.controller = here.filter(|_| !unsure).zip(term).map(|(controller, term)| LocalController {
             connection: controller.place.connection,
             epoch: session.core.epoch,
             term,
@@ -283,8 +286,8 @@ impl Relay {
 
     /// Whether the states of this socket may pass now.
     pub(super) fn drives(&self, state: &RoomState, connection: ConnectionId) -> bool {
-        let driver = state.local_controller_at(connection).filter(|driver| !driver.suspended);
-        driver.is_some_and(|driver| self.inner.presence.term() == Some(driver.term))
+        let controller = state.local_controller_at(connection).filter(|controller| !controller.suspended);
+        controller.is_some_and(|controller| self.inner.presence.term() == Some(controller.term))
     }
 
     fn report(&self, id: SessionId, before: Option<&Session>, after: &Session, diff: &Diff) {

@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use super::decide::Decision;
 use super::{Relay, SPANS};
 use crate::control::{Context, Event, Intent};
-use crate::hub::{Member, Room};
+use crate::hub::{LocalController, Member, Room};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::protocol::{CloseReason, Frame};
 use crate::session::{Session, Status};
@@ -229,16 +229,12 @@ impl Relay {
         let Some(room) = self.inner.hub.find(id) else { return };
         let mut state = room.lock();
         state.unresolved_write = write.core.as_ref().map(|(_, base)| base.write).or(state.unresolved_write);
-        if let Some(driver) = state.driver {
-            let stays = after.controls(driver.connection) && after.core.epoch == driver.epoch;
-            // A client that is told of its loss first goes on until its frames are read. It then loses control by
-            // another write.
-            let told_first = self.must_be_flushed(&state, after);
-            let driver = state.driver.as_mut();
-            let leaves =
-                !stays || (after.core.transfer.is_some() && !told_first) || after.core.status != Status::Active;
-            driver.into_iter().for_each(|driver| driver.suspended |= leaves);
-        }
+        let Some(controller) = state.controller else { return };
+        let stays = after.controls(controller.connection) && after.core.epoch == controller.epoch;
+        // A client that is told of its loss first goes on until its frames are read. It then loses control by another write.
+        let moves = after.core.transfer.is_some() && !self.must_be_flushed(&state, after);
+        let leaves = !stays || moves || after.core.status != Status::Active;
+        state.controller = Some(LocalController { suspended: controller.suspended || leaves, ..controller });
     }
 
     /// Handles a missing document. If the store has lost its data, the sockets of this node restore the session;

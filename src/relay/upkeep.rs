@@ -237,8 +237,9 @@ impl Relay {
     /// write was taking control from it, and the lease has not lapsed since, so that no other client can have taken
     /// control.
     pub(super) fn confirmed_controller(&self, room: &RoomState) -> Option<ConnectionId> {
-        let sure = room.driver.filter(|driver| !driver.suspended && self.inner.presence.covers(driver.term));
-        sure.map(|driver| driver.connection)
+        let sure =
+            room.controller.filter(|controller| !controller.suspended && self.inner.presence.covers(controller.term));
+        sure.map(|controller| controller.connection)
     }
 
     /// Whether the document names a client of this node as the controller and this node is not certain of it, because

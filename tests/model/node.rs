@@ -461,7 +461,7 @@ impl Stage<'_> {
                 .client(controller.place.connection)
                 .is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
         });
-        let controller = doc.session.driver().or(told_first).map(|controller| controller.place.connection);
+        let controller = doc.session.sending_controller().or(told_first).map(|controller| controller.place.connection);
         let driver = controller.filter(|controller| !unsure && seated(*controller)).zip(term);
         here.driver =
             driver.map(|(connection, term)| LocalController { connection, epoch: doc.epoch(), term, suspended: false });

@@ -234,7 +234,7 @@ fn control_leaves_a_client_only_after_all_its_frames_are_read() {
     scene.handshake(1);
     let epoch = scene.epoch();
     scene.frame(2, accept(1));
-    assert_eq!((scene.role(1), scene.session.driver(), scene.epoch()), (Role::Active, None, epoch));
+    assert_eq!((scene.role(1), scene.session.sending_controller(), scene.epoch()), (Role::Active, None, epoch));
     scene.tick(1);
     assert_eq!(scene.role(1), Role::Active, "its last state may be in flight");
     scene.flush();

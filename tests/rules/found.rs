@@ -122,7 +122,7 @@ fn a_cut_off_controller_returns_in_a_new_epoch_only() {
     scene.lapsed.insert(node(1));
     scene.tick(11);
     scene.lapsed.clear();
-    assert!(scene.session.driver().is_none(), "others take control from it without asking");
+    assert!(scene.session.sending_controller().is_none(), "others take control from it without asking");
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
     assert!(scene.drives(1) && scene.epoch() > epoch);
 }

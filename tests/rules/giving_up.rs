@@ -68,9 +68,12 @@ fn control_leaves_a_controller_on_another_node_in_two_steps() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     let epoch = scene.epoch();
     assert!(scene.frame(11, STATE).contains(&Effect::HoldFrame));
-    assert!(scene.session.driver().is_none() && scene.epoch() == epoch, "while revoking there is no controller");
+    assert!(
+        scene.session.sending_controller().is_none() && scene.epoch() == epoch,
+        "while revoking there is no controller"
+    );
     scene.tick(11);
-    assert!(scene.session.driver().is_none(), "only the controller's node confirms the revocation");
+    assert!(scene.session.sending_controller().is_none(), "only the controller's node confirms the revocation");
     scene.tick(1);
     assert!(scene.drives(11) && scene.epoch() > epoch);
 }
@@ -166,7 +169,7 @@ fn a_resume_evicts_the_older_socket_first() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     let effects = scene.come_back(12, Some(1));
     assert!(effects.contains(&Effect::Close(socket(1), CloseReason::Evicted)));
-    assert!(scene.session.driver().is_none(), "its node has not confirmed the revocation yet");
+    assert!(scene.session.sending_controller().is_none(), "its node has not confirmed the revocation yet");
     scene.tick(1);
     assert!(scene.drives(12));
 }
@@ -215,7 +218,7 @@ fn a_controller_that_lost_its_place_is_free_without_a_new_one() {
     scene.tick(11);
     scene.lapsed.clear();
     scene.apply(&node(1), &Event::Rejoin { clients: vec![client], held: None });
-    assert_eq!((scene.role(1), scene.session.driver()), (Role::Connected, None));
+    assert_eq!((scene.role(1), scene.session.sending_controller()), (Role::Connected, None));
 }
 
 #[test]
@@ -224,5 +227,5 @@ fn an_expired_session_has_no_joins_and_no_controller() {
     scene.now += 1_800_000;
     let effects = scene.join(2);
     assert_eq!(effects, [Effect::Close(socket(2), CloseReason::SessionNotFound)]);
-    assert!(scene.session.driver().is_none());
+    assert!(scene.session.sending_controller().is_none());
 }

@@ -112,7 +112,7 @@ impl Scene {
     }
 
     pub fn drives(&self, number: u128) -> bool {
-        self.session.driver().is_some_and(|controller| controller.place.connection == socket(number))
+        self.session.sending_controller().is_some_and(|controller| controller.place.connection == socket(number))
     }
 
     pub fn epoch(&self) -> Epoch {

@@ -36,8 +36,10 @@ impl World {
             let client = session.client(controller.place.connection);
             client.is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none())
         });
-        let controller =
-            session.driver().or(leaving).filter(|controller| node.members.contains_key(&controller.place.connection));
+        let controller = session
+            .sending_controller()
+            .or(leaving)
+            .filter(|controller| node.members.contains_key(&controller.place.connection));
         node.driver = controller.map(|controller| LocalController {
             connection: controller.place.connection,
             epoch: session.core.epoch,
