@@ -333,6 +333,13 @@ impl Belief {
 }
 
 impl ClientView {
+    /// Takes a frame's word for what its sender believes, though nothing was decided on it: the client is told its role
+    /// once more, for it may believe something else.
+    pub fn was_not_decided(&mut self, belief: Belief) {
+        self.believes(belief);
+        self.retell = true;
+    }
+
     /// Updates the view by a frame of the client, before the news of that frame's decision is computed.
     pub fn believes(&mut self, belief: Belief) {
         if self.modern {

@@ -298,7 +298,7 @@ impl Relay {
         let controls = room.view.as_ref().is_some_and(|view| view.session.controls(member.connection));
         (room.stale, room.needs_resync, room.asked) = (true, true, None);
         if let Some(belief) = Belief::of(intent, controls) {
-            member.lock().client_view.believes(belief);
+            member.lock().client_view.was_not_decided(belief);
         }
     }
 

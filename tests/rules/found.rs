@@ -235,6 +235,16 @@ fn an_undecided_claim_makes_no_follower_without_a_controller() {
     assert_eq!(scene.notices(1, &mut released), [Notice::Assign(Role::Connected)]);
 }
 
+#[test]
+fn a_controller_whose_release_was_not_decided_is_told_its_role() {
+    let scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    for assured in [true, false] {
+        let mut released = ClientView { assured, epoch: scene.epoch(), ..told(Phase::Active, false) };
+        released.was_not_decided(Belief::LetGo);
+        assert_eq!(scene.notices(1, &mut released), [Notice::Assign(Role::Active), Notice::ConfirmTransfer]);
+    }
+}
+
 /// The document as another node restores it: the roster of `keeper`'s node alone.
 fn forget_all_but(scene: &mut Scene, keeper: u128) {
     scene.session.rosters.retain(|id, _| *id == node(keeper));
