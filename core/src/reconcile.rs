@@ -263,6 +263,7 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
 /// *Grant*. A client that waits for PASSIVE ignores all else, so it is assigned PASSIVE first.
 fn grant(told: &mut ClientView, out: &mut Vec<Notice>) {
     told.assured = told.phase == Phase::Active;
+    told.let_go = false;
     if !told.modern && told.phase == Phase::Push {
         out.push(Notice::Assign(Role::Passive));
     }

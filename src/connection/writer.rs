@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures_util::Sink;
 use futures_util::stream::SplitSink;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::{Ending, Traffic};
 use crate::hub::{Next, Outbound};
@@ -17,6 +17,9 @@ use crate::protocol::{CloseReason, Flow};
 
 /// How many frames are written before a flush, so that a long queue is not buffered twice.
 const BURST: usize = 64;
+
+/// The shortest time in which the runtime has looked at all sockets.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Writes one socket's queue. The writer keeps its progress when the future that polls it is dropped.
 pub(super) struct Writer<'a> {
@@ -27,6 +30,8 @@ pub(super) struct Writer<'a> {
     /// The next frame may only be written after all input from the client is read.
     waits_for_reader: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while such a frame is due: when it ends the runtime has looked at all sockets since.
+    turn: Option<Pin<Box<Sleep>>>,
     written: &'a mut Traffic,
 }
 
@@ -36,7 +41,7 @@ impl<'a> Writer<'a> {
         metrics: &'a Metrics,
         written: &'a mut Traffic,
     ) -> Self {
-        Self { sink, metrics, unflushed: 0, ping: false, waits_for_reader: false, timer: None, written }
+        Self { sink, metrics, unflushed: 0, ping: false, waits_for_reader: false, timer: None, turn: None, written }
     }
 
     /// Requests a ping before the next frame.
@@ -71,6 +76,9 @@ impl<'a> Writer<'a> {
         heard_all: bool,
     ) -> Poll<Result<CloseReason, axum::Error>> {
         self.waits_for_reader = false;
+        if heard_all {
+            self.turn = None;
+        }
         loop {
             if self.unflushed >= BURST {
                 ready!(self.poll_flush(cx))?;
@@ -91,8 +99,10 @@ impl<'a> Writer<'a> {
                 }
                 Next::Probe(number) => self.send(Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes())))?,
                 Next::ReadFirst => {
-                    self.waits_for_reader = true;
                     ready!(self.poll_flush(cx))?;
+                    // A process that stood still may find a frame due before it knows what has come meanwhile.
+                    let turn = self.turn.get_or_insert_with(|| Box::pin(sleep(TURN)));
+                    self.waits_for_reader = turn.as_mut().poll(cx).is_ready();
                     return Poll::Pending;
                 }
                 Next::Wait(until) => {

@@ -245,6 +245,17 @@ fn a_controller_whose_release_was_not_decided_is_told_its_role() {
     }
 }
 
+#[test]
+fn a_release_from_before_a_grant_is_forgotten() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
+    scene.handshake(1);
+    let mut client = told(Phase::Idle, true);
+    client.believes(Belief::LetGo);
+    assert_eq!(scene.notices(1, &mut client), [Notice::Assign(Role::Active)]);
+    scene.frame_of(1, Intent::Release, Some(scene.epoch()));
+    assert!(matches!(scene.notices(1, &mut client).last(), Some(Notice::ReleaseControl(_))));
+}
+
 /// The document as another node restores it: the roster of `keeper`'s node alone.
 fn forget_all_but(scene: &mut Scene, keeper: u128) {
     scene.session.rosters.retain(|id, _| *id == node(keeper));
