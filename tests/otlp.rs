@@ -159,6 +159,6 @@ async fn a_node_without_its_collector_serves_and_logs_the_loss_once() {
     work(&relay).await;
     let began = Instant::now();
     let log = end(child).await;
-    assert_eq!(log.matches("the collector does not take spans").count(), 1, "{log}");
+    assert_eq!(log.matches("the collector does not accept spans").count(), 1, "{log}");
     assert!(began.elapsed() < PATIENCE);
 }

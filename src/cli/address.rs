@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(of(Port::Ops, &both).unwrap(), "http://[::1]:9000");
         assert_eq!(of(Port::Ops, &both[..1]).unwrap(), "http://127.0.0.1:8000");
         assert_eq!(of(Port::Clients, &both).unwrap(), "http://127.0.0.1:8000");
-        assert!(of(Port::Clients, &[("RELAY_LISTEN", "127.0.0.1:0")]).unwrap_err().contains("give --url"));
+        assert!(of(Port::Clients, &[("RELAY_LISTEN", "127.0.0.1:0")]).unwrap_err().contains("pass --url"));
         assert!(of(Port::Clients, &[("RELAY_LISTEN", "here")]).unwrap_err().contains("RELAY_LISTEN"));
     }
 }

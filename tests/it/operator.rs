@@ -474,7 +474,7 @@ async fn selftest_says_what_is_missing() {
     assert!(few.contains("1 of 2 nodes"), "{few}");
     let other = Cluster::embedded().await;
     let apart = complaint(1, &["selftest", "--url", &near, "--url", &other.near().http()]).await;
-    assert!(apart.contains("ended the connection"), "two embedded stores do not share sessions: {apart}");
+    assert!(apart.contains("closed the connection"), "two embedded stores do not share sessions: {apart}");
     let away = complaint(1, &["selftest", "--url", "http://127.0.0.1:9"]).await;
     assert!(away.contains("cannot be reached"), "{away}");
 }
