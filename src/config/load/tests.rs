@@ -122,7 +122,7 @@ fn conflicting_settings_are_one_sentence() {
     let redis = "--redis-url=redis://h";
     let cases: &[(&[&str], &str)] = &[
         (&["--session-ttl", "13h"], "must not be longer than --session-max-lifetime (RELAY_SESSION_MAX_LIFETIME)"),
-        (&["--lease-ttl", "3s"], "--lease-ttl (environment RELAY_LEASE_TTL): must be longer than two times --heartbeat-interval"),
+        (&["--lease-ttl", "3s"], "--lease-ttl (environment RELAY_LEASE_TTL): must be longer than two times"),
         (&[redis, "--redis-command-timeout", "4s"], "must be shorter than --lease-ttl"),
         (&["--ping-interval", "0s"], "must be at least 100ms"),
         (&["--session-max-lifetime", "10years"], "must be at most 366 days"),
