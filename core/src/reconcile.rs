@@ -229,13 +229,8 @@ fn role_notices(told: &mut ClientView, me: &Client, role: Role, after: &Session,
     let retell = std::mem::take(&mut told.retell);
     let epoch = after.core.epoch;
     match role {
-        // Control is moving away from it. A client without the handshake is told when control has moved.
-        Role::Active if after.core.transfer.is_some() => {
-            if told.modern && (told.phase != Phase::Passive || retell) {
-                out.push(Notice::Assign(Role::Passive));
-                told.phase = Phase::Passive;
-            }
-        }
+        // Control is moving away from it: it is told when control has moved.
+        Role::Active if after.core.transfer.is_some() => {}
         Role::Active if told.phase != Phase::Active || told.epoch != epoch || retell => grant(told, out),
         Role::Passive if told.modern && (told.phase != Phase::Passive || retell) => {
             out.push(Notice::Assign(Role::Passive));
