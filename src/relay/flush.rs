@@ -1,10 +1,8 @@
-//! Control leaves a client of this node: the client is told first, and the frames that it sent before it knew are let
-//! through.
+//! Control leaves a client of this node: the states that it had sent before it could know are let through first.
 //!
-//! A client with the handshake is told that it follows, and a probe comes after that. The pong proves that the relay
-//! has read everything that the client sent before it knew. Until then the client is still the controller, in the
-//! document and for its states, and the transfer waits. A client without the handshake confirms its loss by a frame of
-//! its own, and its frames are ignored until then, so nothing waits for it.
+//! A controller with the handshake is sent a ping. Its pong proves that the relay has read all that it sent before. Until
+//! then it is still the controller, in the document and for its states, and the transfer waits. A client without the
+//! handshake confirms its loss by a frame of its own, and the relay drops what it sends until then: nothing is waited for.
 
 use std::sync::Arc;
 use std::time::Duration;
