@@ -231,7 +231,7 @@ impl Relay {
         state.unresolved_write = write.core.as_ref().map(|(_, base)| base.write).or(state.unresolved_write);
         let Some(controller) = state.controller else { return };
         let stays = after.controls(controller.connection) && after.core.epoch == controller.epoch;
-        // A client that is told of its loss first goes on until its frames are read. It then loses control by another write.
+        // A client that is flushed goes on until its frames are read. It then loses control by another write.
         let moves = after.core.transfer.is_some() && !self.must_be_flushed(&state, after);
         let leaves = !stays || moves || after.core.status != Status::Active;
         state.controller = Some(LocalController { suspended: controller.suspended || leaves, ..controller });
