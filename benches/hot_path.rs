@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gitorial_relay::hub::{ANSWER_HOLD, Member, Next};
-use gitorial_relay::relay::{Handling, JoinRequest, NewSession, Relay};
+use gitorial_relay::hub::{ANSWER_HOLD, Next, Socket};
+use gitorial_relay::relay::{JoinRequest, NewSession, Relay};
 use gitorial_relay::{Node, NodeSettings};
 use tokio::runtime::Runtime;
 
@@ -36,16 +36,15 @@ fn frame(client: &str, kind: &str, data: &serde_json::Value) -> Bytes {
     frame.to_string().into()
 }
 
-async fn send(relay: &Relay, member: &Arc<Member>, text: Bytes) {
-    if let Handling::Later(work) = relay.on_frame(member, text) {
-        work.await;
-    }
+async fn send(relay: &Relay, socket: &Arc<Socket>, text: Bytes) {
+    relay.on_frame(socket, text);
+    relay.decided(socket).await;
 }
 
-fn drain(member: &Member) -> usize {
+fn drain(socket: &Socket) -> usize {
     // By then the held frames are due.
     let now = Instant::now() + ANSWER_HOLD;
-    std::iter::from_fn(|| match member.outbound.next(now, true) {
+    std::iter::from_fn(|| match socket.outbound.next(now, true) {
         Next::Write(item) => Some(item.text.len()),
         Next::Probe(_) | Next::ReadFirst | Next::Wait(_) | Next::Close(_) => None,
     })
@@ -53,7 +52,7 @@ fn drain(member: &Member) -> usize {
 }
 
 /// The members of a session with one controller and this number of followers. No frames are queued for the followers.
-async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Member>> {
+async fn session(relay: &Relay, followers: usize) -> Vec<Arc<Socket>> {
     let session = relay.create_session(NewSession::default()).await.expect("embedded store").id();
     let mut members = Vec::new();
     for _ in 0..=followers {
@@ -90,7 +89,7 @@ fn fan_out(c: &mut Criterion) {
         group.throughput(Throughput::Elements(receivers as u64));
         group.bench_function(BenchmarkId::new("receivers", receivers), |bench| {
             bench.iter(|| {
-                assert!(matches!(node.relay().on_frame(&members[0], text.clone()), Handling::Done));
+                node.relay().on_frame(&members[0], text.clone());
                 let delivered: usize = members[1..].iter().map(|member| drain(member)).sum();
                 assert_eq!(black_box(delivered), receivers);
             });

@@ -25,24 +25,24 @@ const POLL: Duration = Duration::from_millis(20);
 pub async fn drain(relay: &Relay, timeout: Duration) -> u64 {
     relay.begin_drain();
     let deadline = Instant::now() + timeout;
-    let members = relay.members_to_drain();
-    let wave = members.len().div_ceil(WAVES).max(SMALLEST_WAVE);
-    let waves = u32::try_from(members.len().div_ceil(wave)).unwrap_or(1).max(1);
+    let sockets = relay.sockets_to_drain();
+    let wave = sockets.len().div_ceil(WAVES).max(SMALLEST_WAVE);
+    let waves = u32::try_from(sockets.len().div_ceil(wave)).unwrap_or(1).max(1);
     let pause = timeout.mul_f64(WAVE_SHARE) / waves;
-    tracing::info!(sockets = members.len(), waves, "draining");
-    let mut chunks = members.chunks(wave).peekable();
+    tracing::info!(sockets = sockets.len(), waves, "draining");
+    let mut chunks = sockets.chunks(wave).peekable();
     while let Some(chunk) = chunks.next() {
-        for member in chunk {
-            member.outbound.close(CloseReason::Drain);
+        for socket in chunk {
+            socket.outbound.close(CloseReason::Drain);
         }
         if chunks.peek().is_some() {
             sleep(pause).await;
         }
     }
     while relay.connections() > 0 && Instant::now() < deadline {
-        // These members were still joining when the drain began.
-        for member in relay.members_to_drain() {
-            member.outbound.close(CloseReason::Drain);
+        // These sockets were still joining when the drain began.
+        for socket in relay.sockets_to_drain() {
+            socket.outbound.close(CloseReason::Drain);
         }
         sleep_until((Instant::now() + POLL).min(deadline)).await;
     }

@@ -1,53 +1,23 @@
-//! Node leases: this node's own, and its observations of the others.
+//! Node leases: this node renews its own, and watches those of the others.
 //!
-//! A lease is a deadline on this machine's clock. A renewal counts from the time before the heartbeat was written, and
-//! only if this node received its own probe through its inbox, because a node with a silent inbox must not have a
-//! controller. Another node is declared dead only by a node that has watched it miss its deadline over an unbroken
-//! connection to an unchanged store: a missing heartbeat alone does not mean a lapsed lease.
+//! The rules of leases and of doubt are in [`crate::trust`]. This part asks the store and the broker, and keeps what they
+//! answered. A renewal counts only if this node received its own probe through its inbox, because a node with a silent
+//! inbox must not have a controller.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::broker::{BrokerError, SharedBroker};
-use crate::clock::{StoreClock, since_boot};
+use crate::clock::Clock;
 use crate::ids::{Millis, NodeId};
-use crate::store::{SharedStore, StoreError, StoreLineage};
+use crate::store::{SharedStore, StoreError};
+use crate::trust::{Lease, Observer, Trust};
 
-/// The intervals that all timing between nodes derives from.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How often a node renews its lease and watches the others.
-    pub heartbeat: Duration,
-    /// How long a lease lasts.
-    pub lease: Duration,
-    /// How much earlier the owner stops, and how much later the others count the lease as lapsed.
-    pub margin: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(1), lease: Duration::from_secs(5), margin: Duration::from_secs(1) }
-    }
-}
-
-impl Timing {
-    /// The deadline for the owner of a lease whose renewal began at `began`.
-    #[must_use]
-    pub fn deadline(&self, began: Millis) -> Millis {
-        began + millis(self.lease) - millis(self.margin)
-    }
-
-    /// How long a heartbeat has to stand still, or a node to be without the store's lineage, before its lease has
-    /// certainly lapsed.
-    #[must_use]
-    pub fn patience(&self) -> Millis {
-        millis(self.lease + self.margin)
-    }
-}
+pub use crate::trust::{HeartbeatMonitor, Renewed, Timing};
 
 /// The reason why a renewal failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +30,6 @@ pub enum RenewError {
     Broker(#[from] BrokerError),
 }
 
-/// The result of a renewal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Renewed {
-    /// The lease had lapsed before, so everything that was learnt under the old one is void.
-    pub new_term: bool,
-    /// The store may have forgotten something since the last renewal.
-    pub data_lost: bool,
-}
-
 /// The leases as one node sees them.
 #[derive(Debug)]
 pub struct Presence {
@@ -76,175 +37,89 @@ pub struct Presence {
     pub node: NodeId,
     store: SharedStore,
     broker: SharedBroker,
-    clock: Arc<StoreClock>,
+    clock: Arc<Clock>,
     timing: Timing,
+    count: AtomicU64,
+    observer: Mutex<Observer>,
+    published: Published,
+}
+
+/// A copy of the node's trust that is read without a lock, because every state is checked against it.
+#[derive(Debug, Default)]
+struct Published {
     deadline: AtomicU64,
     term: AtomicU64,
     kept: AtomicU64,
-    count: AtomicU64,
-    lineage: Mutex<Option<StoreLineage>>,
-    /// The store has lost its data, and the caller that renews the lease has not been told yet.
-    loss_unreported: AtomicBool,
     doubtful_until: AtomicU64,
-    watched: Mutex<HashMap<NodeId, HeartbeatMonitor>>,
-    lapsed: RwLock<Arc<HashSet<NodeId>>>,
+    lineage_since: AtomicU64,
 }
 
-/// A node's own lease: its deadline on the node's clock, and its number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lease {
-    /// When the owner stops.
-    pub deadline: Millis,
-    /// The number of the lease. A new one begins after a lapse, and after the store has lost its data.
-    pub term: u64,
-    /// The number of the lease before, if it had not lapsed when the store lost its data.
-    pub kept: Option<u64>,
-}
-
-impl Lease {
-    /// The number of the lease held at `now`; `None` if it has lapsed.
-    #[must_use]
-    pub fn held(&self, now: Millis) -> Option<u64> {
-        (now < self.deadline).then_some(self.term)
+impl Published {
+    fn store(&self, trust: &Trust) {
+        self.doubtful_until.store(trust.doubtful_until, Ordering::Release);
+        self.lineage_since.store(trust.lineage_since, Ordering::Release);
+        self.kept.store(trust.lease.kept.unwrap_or_default(), Ordering::Release);
+        self.term.store(trust.lease.term, Ordering::Release);
+        self.deadline.store(trust.lease.deadline, Ordering::Release);
     }
 
-    /// Notes that a renewal that began at `began` has succeeded at `now`. Returns `true` if the lease is a new one,
-    /// because the last one lapsed during the renewal, or because the store has lost its data about the controllers.
-    pub fn renew(&mut self, began: Millis, now: Millis, data_lost: bool, timing: &Timing) -> bool {
-        let lapsed = now >= self.deadline;
-        let new_term = data_lost || lapsed;
-        if new_term {
-            self.kept = (!lapsed).then_some(self.term);
-            self.term += 1;
+    fn load(&self, patience: Millis) -> Trust {
+        // The deadline is read first, so that a term that is read with an older deadline never counts for longer than
+        // it lasts.
+        let deadline = self.deadline.load(Ordering::Acquire);
+        let (term, kept) = (self.term.load(Ordering::Acquire), self.kept.load(Ordering::Acquire));
+        Trust {
+            lease: Lease { deadline, term, kept: (kept > 0).then_some(kept) },
+            doubtful_until: self.doubtful_until.load(Ordering::Acquire),
+            lineage_since: self.lineage_since.load(Ordering::Acquire),
+            patience,
         }
-        self.deadline = timing.deadline(began);
-        new_term
-    }
-
-    /// Whether the lease `term` has been held ever since, apart from a loss of data in the store: no other node can
-    /// have taken anything from this node meanwhile.
-    #[must_use]
-    pub fn covers(&self, term: u64, now: Millis) -> bool {
-        self.held(now).is_some() && (self.term == term || self.kept == Some(term))
-    }
-}
-
-/// The last observation of another node's heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HeartbeatMonitor {
-    /// The heartbeat's number; `None` if there was none.
-    pub count: Option<u64>,
-    /// Since when the heartbeat has not changed.
-    pub since: Millis,
-}
-
-impl HeartbeatMonitor {
-    /// Records a new observation. Returns `true` if the heartbeat has not changed for so long that its lease has
-    /// lapsed.
-    pub fn look(&mut self, count: Option<u64>, now: Millis, patience: Millis) -> bool {
-        let beats = self.count != count && count.is_some();
-        if beats {
-            *self = Self { count, since: now };
-        }
-        !beats && now.saturating_sub(self.since) >= patience
-    }
-
-    /// Whether a heartbeat that had lapsed at the last observation has still not changed.
-    #[must_use]
-    pub fn is_still(&self, count: Option<u64>) -> bool {
-        count.is_none() || self.count == count
     }
 }
 
 impl Presence {
     /// Creates the leases. No lease is held and no node is known before the first [`Presence::renew`].
     #[must_use]
-    pub fn new(node: NodeId, store: SharedStore, broker: SharedBroker, clock: Arc<StoreClock>, timing: Timing) -> Self {
-        Self {
-            node,
-            store,
-            broker,
-            clock,
-            timing,
-            deadline: AtomicU64::new(0),
-            term: AtomicU64::new(0),
-            kept: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-            lineage: Mutex::default(),
-            loss_unreported: AtomicBool::new(false),
-            doubtful_until: AtomicU64::new(0),
-            watched: Mutex::default(),
-            lapsed: RwLock::default(),
-        }
+    pub fn new(node: NodeId, store: SharedStore, broker: SharedBroker, clock: Arc<Clock>, timing: Timing) -> Self {
+        let observer = Mutex::new(Observer::new(timing));
+        let published = Published::default();
+        Self { node, store, broker, clock, timing, count: AtomicU64::new(0), observer, published }
     }
 
-    /// The intervals.
+    /// What the node believes at this moment. Cheap: no lock.
     #[must_use]
-    pub fn timing(&self) -> Timing {
-        self.timing
+    pub fn trust(&self) -> Trust {
+        self.published.load(self.timing.patience())
     }
 
-    /// The number of the present lease; `None` if it has lapsed. Cheap: one read of the clock.
+    /// The number of the present lease; `None` if it has lapsed.
     #[must_use]
     pub fn term(&self) -> Option<u64> {
-        self.lease().held(since_boot())
-    }
-
-    /// Whether the lease `term` has been held ever since ([`Lease::covers`]).
-    #[must_use]
-    pub fn covers(&self, term: u64) -> bool {
-        self.lease().covers(term, since_boot())
-    }
-
-    fn lease(&self) -> Lease {
-        // The deadline is read first, so that a term that is read with an older deadline never counts for longer than
-        // it lasts.
-        let deadline = self.deadline.load(Ordering::Acquire);
-        let (term, kept) = (self.term.load(Ordering::Acquire), self.kept.load(Ordering::Acquire));
-        Lease { deadline, term, kept: (kept > 0).then_some(kept) }
+        self.trust().lease.held(self.clock.local())
     }
 
     /// The time left of the present lease; zero if it has lapsed.
     #[must_use]
     pub fn left(&self) -> Duration {
-        Duration::from_millis(self.deadline.load(Ordering::Acquire).saturating_sub(since_boot()))
+        Duration::from_millis(self.trust().lease.deadline.saturating_sub(self.clock.local()))
     }
 
-    /// Whether the store may have lost data so recently that not every node has restored it: a session that the store
-    /// does not know may still be restored, and a session may have a controller that the store does not know.
+    /// Whether the store may lack a session that it does not know.
     #[must_use]
     pub fn may_have_lost_data(&self) -> bool {
-        since_boot() < self.doubtful_until.load(Ordering::Acquire)
-    }
-
-    /// Whether the store lost data so recently that other nodes may know more of a session of this age. A node that has
-    /// just started cannot have noticed the loss itself.
-    #[must_use]
-    pub fn predates_lineage(&self, created_at: Millis, now: Millis) -> bool {
-        let since = self.lineage.lock().as_ref().map_or(0, |lineage| lineage.since);
-        created_at < since && now < since.saturating_add(self.timing.patience())
+        self.trust().assess(None, self.clock.now()).is_recovering()
     }
 
     /// Notes the server that a document was read from. An unknown server may have lost data.
     pub fn heard_from(&self, server: &str) {
-        let unknown = self.lineage.lock().as_ref().is_some_and(|lineage| !lineage.servers.contains(server));
-        if unknown {
-            self.doubt();
-        }
+        self.observe(|observer, now| observer.heard_from(server, now));
     }
 
-    fn doubt(&self) {
-        self.doubtful_until.store(since_boot() + self.timing.patience(), Ordering::Release);
-    }
-
-    /// Compares the store's lineage with the one seen before.
-    fn remember(&self, lineage: StoreLineage) {
-        let before = self.lineage.lock().replace(lineage.clone());
-        if before.is_some_and(|before| before != lineage) {
-            self.doubt();
-            self.reset_failure_detector();
-            self.loss_unreported.store(true, Ordering::Release);
-        }
+    fn observe<A>(&self, change: impl FnOnce(&mut Observer, Millis) -> A) -> A {
+        let mut observer = self.observer.lock();
+        let answer = change(&mut observer, self.clock.local());
+        self.published.store(&observer.trust());
+        answer
     }
 
     /// Renews this node's lease.
@@ -253,22 +128,16 @@ impl Presence {
     ///
     /// [`RenewError`] if the store did not answer or the inbox is silent. The lease then runs on to its deadline.
     pub async fn renew(&self) -> Result<Renewed, RenewError> {
-        let began = since_boot();
+        let began = self.clock.local();
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         // A key that outlives the lease a little tells a slow node from one that has ended.
         let keep = self.timing.lease + 2 * self.timing.margin;
         let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, keep), self.broker.probe());
         let beat = beat?;
-        self.clock.set(beat.now);
-        self.remember(beat.lineage);
+        self.clock.set_store(beat.now);
+        self.observe(|observer, now| observer.read_lineage(beat.lineage, now));
         heard?;
-        let data_lost = self.loss_unreported.swap(false, Ordering::AcqRel);
-        let mut lease = self.lease();
-        let new_term = lease.renew(began, since_boot(), data_lost, &self.timing);
-        self.kept.store(lease.kept.unwrap_or_default(), Ordering::Release);
-        self.term.store(lease.term, Ordering::Release);
-        self.deadline.store(lease.deadline, Ordering::Release);
-        Ok(Renewed { new_term, data_lost })
+        Ok(self.observe(|observer, now| observer.renewed(began, now)))
     }
 
     /// Asks the store for its lineage, without a renewal.
@@ -276,9 +145,9 @@ impl Presence {
     /// # Errors
     ///
     /// [`StoreError`] if the store did not answer.
-    pub async fn check_lineage(&self) -> Result<(), StoreError> {
+    pub async fn read_lineage(&self) -> Result<(), StoreError> {
         let lineage = self.store.lineage().await?;
-        self.remember(lineage);
+        self.observe(|observer, now| observer.read_lineage(lineage, now));
         Ok(())
     }
 
@@ -290,123 +159,44 @@ impl Presence {
     /// again.
     pub async fn watch(&self, nodes: &HashSet<NodeId>) -> Result<Vec<NodeId>, StoreError> {
         let nodes: Vec<NodeId> = nodes.iter().filter(|node| **node != self.node).cloned().collect();
-        let counts = match self.store.beats(&nodes).await {
-            Ok(counts) => counts,
-            Err(error) => {
-                self.reset_failure_detector();
-                return Err(error);
+        match self.store.beats(&nodes).await {
+            Ok(counts) => {
+                Ok(self.observe(|observer, now| observer.watched(nodes.into_iter().zip(counts).collect(), now)))
             }
-        };
-        let (now, patience) = (since_boot(), self.timing.patience());
-        let mut watched = self.watched.lock();
-        watched.retain(|node, _| nodes.contains(node));
-        let mut lapsed = HashSet::new();
-        for (node, count) in nodes.into_iter().zip(counts) {
-            let monitor = watched.entry(node.clone()).or_insert(HeartbeatMonitor { count, since: now });
-            if monitor.look(count, now, patience) {
-                lapsed.insert(node);
+            Err(error) => {
+                self.observe(Observer::reset_failure_detector);
+                Err(error)
             }
         }
-        drop(watched);
-        let mut known = self.lapsed.write();
-        let new = lapsed.difference(&known).cloned().collect();
-        *known = Arc::new(lapsed);
-        Ok(new)
     }
 
-    /// Those of `nodes` whose lease this node has seen lapse and whose heartbeat has not changed since. The caller asks
-    /// after it has read a document and before it decides, because a node that is back claims its places again only
-    /// once its heartbeat changes.
+    /// Those of `nodes` whose lease this node has seen lapse and whose heartbeat has not changed since
+    /// ([`Observer::still_lapsed`]).
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store did not answer.
-    pub async fn still_lapsed(&self, nodes: &[NodeId]) -> Result<HashSet<NodeId>, StoreError> {
+    pub async fn still_lapsed(&self, nodes: Vec<NodeId>) -> Result<BTreeSet<NodeId>, StoreError> {
         let lapsed = self.lapsed();
-        let nodes: Vec<NodeId> = nodes.iter().filter(|node| lapsed.contains(*node)).cloned().collect();
+        let nodes: Vec<NodeId> = nodes.into_iter().filter(|node| lapsed.contains(node)).collect();
         if nodes.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(BTreeSet::new());
         }
         let counts = self.store.beats(&nodes).await?;
-        let watched = self.watched.lock();
-        let silent = |node: &NodeId, count: Option<u64>| {
-            count.is_none() || watched.get(node).is_some_and(|monitor| monitor.is_still(count))
-        };
-        Ok(nodes.into_iter().zip(counts).filter(|(node, count)| silent(node, *count)).map(|(node, _)| node).collect())
+        Ok(self.observer.lock().still_lapsed(nodes.into_iter().zip(counts).collect()))
     }
 
     /// The nodes whose lease this node has seen lapse.
     #[must_use]
-    pub fn lapsed(&self) -> Arc<HashSet<NodeId>> {
-        self.lapsed.read().clone()
+    pub fn lapsed(&self) -> Arc<BTreeSet<NodeId>> {
+        self.observer.lock().lapsed()
     }
 
     /// Gives the lease back, because this node ends in order.
     pub async fn retire(&self) {
-        self.deadline.store(0, Ordering::Release);
+        self.observe(|observer, _| observer.retire());
         if let Err(error) = self.store.retire(&self.node).await {
             tracing::warn!(%error, "the heartbeat could not be removed; it lapses by itself");
         }
-    }
-
-    /// Starts the watch again: no node counts as dead until it has been watched for long enough.
-    fn reset_failure_detector(&self) {
-        let now = since_boot();
-        *self.lapsed.write() = Arc::default();
-        for monitor in self.watched.lock().values_mut() {
-            monitor.since = now;
-        }
-    }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn held(began: Millis) -> (Lease, Timing) {
-        let (mut lease, timing) = (Lease::default(), Timing::default());
-        assert!(lease.renew(began, began, false, &timing), "the first");
-        (lease, timing)
-    }
-
-    #[test]
-    fn a_lease_renewed_in_time_is_the_same() {
-        let (mut lease, timing) = held(0);
-        assert!(!lease.renew(3_000, 3_999, false, &timing));
-        assert_eq!((lease.held(6_999), lease.held(7_000)), (Some(1), None));
-    }
-
-    #[test]
-    fn a_lease_that_lapsed_during_renewal_is_a_new_one() {
-        let (mut lease, timing) = held(0);
-        assert!(lease.renew(3_999, 4_001, false, &timing));
-        assert!(!lease.covers(1, 4_001), "others may have taken it for lapsed meanwhile");
-    }
-
-    #[test]
-    fn a_store_that_lost_its_data_gives_a_lease_covering_the_old() {
-        let (mut lease, timing) = held(0);
-        assert!(lease.renew(1_000, 1_001, true, &timing));
-        assert_eq!(lease.held(1_001), Some(2), "the controllers have to be read again");
-        assert!(lease.covers(1, 1_001) && lease.covers(2, 1_001));
-    }
-
-    #[test]
-    fn a_place_held_under_a_lapsed_lease_is_not_covered() {
-        let (mut lease, timing) = held(0);
-        assert!(lease.renew(5_000, 5_001, true, &timing));
-        assert!(!lease.covers(1, 5_001) && lease.covers(2, 5_001));
-    }
-
-    #[test]
-    fn a_heartbeat_lapses_after_lease_and_margin_without_change() {
-        let patience = Timing::default().patience();
-        let mut monitor = HeartbeatMonitor { count: Some(1), since: 0 };
-        assert!(!monitor.look(Some(1), 5_999, patience) && monitor.look(Some(1), 6_000, patience));
-        assert!(!monitor.look(Some(2), 6_001, patience) && !monitor.is_still(Some(3)) && monitor.is_still(None));
     }
 }

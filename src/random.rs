@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
+use crate::ids::{ClientId, ConnectionId, NodeId, SessionId};
+use crate::store::WriteId;
 
 /// An id that is unique and that nobody can guess.
 pub trait Random {
@@ -13,26 +14,32 @@ pub trait Random {
 
 impl Random for SessionId {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(bits())
     }
 }
 
 impl Random for ConnectionId {
     fn random() -> Self {
-        Self::from_number(Uuid::new_v4().as_u128())
+        Self::from_number(bits())
     }
 }
 
 impl Random for ClientId {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(bits())
     }
 }
 
-impl Random for ResumeToken {
+impl Random for WriteId {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(bits())
     }
+}
+
+/// Draws 128 bits that nobody can guess: 122 of them are random.
+#[must_use]
+pub fn bits() -> u128 {
+    Uuid::new_v4().as_u128()
 }
 
 /// Returns the id of a new incarnation of the node called `name`.

@@ -164,7 +164,7 @@ pub struct Seq(pub u64);
 /// once.
 ///
 /// The store keeps only [`ResumeToken::digest`]. The `Debug` form does not show the token.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ResumeToken(String);
 
 impl ResumeToken {

@@ -31,11 +31,20 @@
 //! - [`session`]: the document, and questions about it.
 //! - [`control`]: the decision.
 //! - [`reconcile`]: the news for each connection.
+//! - [`dialect`]: how clients with and without the handshake learn of their roles.
+//! - [`room`]: one session on one node, as a machine that runs all of the above.
+//! - [`trust`]: what a node may believe of its lease, its store and the other nodes.
+//! - [`stored`], [`route`]: the data that a room exchanges with the store and with other nodes.
 //! - [`protocol`]: frames, close codes, error codes.
 //! - [`ids`]: the ids of sessions, clients, connections and nodes, and the epoch of a grant.
 
 pub mod control;
+pub mod dialect;
 pub mod ids;
 pub mod protocol;
 pub mod reconcile;
+pub mod room;
+pub mod route;
 pub mod session;
+pub mod stored;
+pub mod trust;

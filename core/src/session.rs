@@ -22,6 +22,7 @@
 //! The serialized form is the store's format. It is independent of the Rust names: see the `serde` attributes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ use serde_json::value::RawValue;
 use crate::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 
 /// How a claim is decided while another client is the controller (docs/protocol.md, "Claims").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The first claimant keeps control until it is taken, handed over or released.
@@ -222,7 +223,7 @@ pub struct Roster {
 }
 
 /// The times of the last frames on one node. The node writes them beside its roster, and more often.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Activity {
     /// The time of the last frame of any of its clients, in the store's time.
     pub seen_at: Millis,
@@ -274,6 +275,13 @@ impl Client {
         self.resume.is_some() || self.resume_before.is_some()
     }
 
+    /// Whether it says so when it gives control up. One that does not may be a controller that drives no more
+    /// (docs/protocol.md, "Giving up").
+    #[must_use]
+    pub const fn announces_release(&self) -> bool {
+        self.modern
+    }
+
     /// Whether this digest proves that a socket belongs to this client. A token is used once. The token of the last
     /// return is good once more while the client is cut off, because the client may never have read the new token
     /// (docs/protocol.md, "Leaving and coming back").
@@ -290,7 +298,7 @@ impl Client {
     }
 }
 
-/// A whole session document.
+/// A whole session document. Two documents are equal if everything that can change is.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// The part that never changes.
@@ -301,6 +309,20 @@ pub struct Session {
     pub rosters: BTreeMap<NodeId, Roster>,
     /// The times of the last frames, by node.
     pub activity: BTreeMap<NodeId, Activity>,
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.core, &self.rosters, &self.activity) == (&other.core, &other.rosters, &other.activity)
+    }
+}
+
+impl Eq for Session {}
+
+impl Hash for Session {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.core, &self.rosters, &self.activity).hash(state);
+    }
 }
 
 impl Session {
@@ -395,6 +417,20 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> Millis {
         self.last_activity().saturating_add(self.info.ttl).min(self.info.ends_at)
+    }
+
+    /// The document that the node `here` writes at `now` after the store has lost it: with its own clients, and with
+    /// their control if one of them is the controller. Until `doubtful_until` no client is granted control.
+    #[must_use]
+    pub fn restored(&self, here: &NodeId, now: Millis, doubtful_until: Millis) -> Self {
+        let mut session = self.clone();
+        session.rosters.retain(|node, _| node == here);
+        session.activity.retain(|node, _| node == here);
+        session.activity.entry(here.clone()).or_default().seen_at = now;
+        let Core { epoch, controller, everyone, changed_at, superseded, .. } = session.core;
+        let controller = controller.filter(|controller| controller.place.node == *here);
+        session.core = Core { epoch, controller, everyone, changed_at, superseded, doubtful_until, ..Core::default() };
+        session
     }
 
     /// The status at `now`. A session may have expired although no node has marked its document yet.

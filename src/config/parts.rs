@@ -1,6 +1,7 @@
 //! The small structs for the parts, so that no part sees the whole configuration.
 
 use super::Config;
+use crate::clock::TimeSource;
 use crate::control::Rules;
 use crate::hub::QueueLimits;
 use crate::node::NodeSettings;
@@ -53,6 +54,7 @@ impl Config {
         let rules = Rules { grace: self.grace_period, max_clients: self.max_clients_per_session, ..Rules::default() };
         let timing = Timing { heartbeat: self.heartbeat_interval, lease: self.lease_ttl, margin: self.lease_margin };
         RelaySettings {
+            time: TimeSource::Boot,
             rules,
             timing,
             queue: QueueLimits::for_frames_of(self.max_frame_bytes),

@@ -3,7 +3,7 @@
 mod writer;
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::hub::Member;
+use crate::hub::Socket;
 use crate::ids::{ClientId, ResumeToken, SessionId};
 use crate::metrics::JoinKind;
 use crate::protocol::CloseReason;
-use crate::relay::{Handling, JoinRequest, Relay};
+use crate::relay::{JoinRequest, Relay};
 
 use writer::Writer;
 
@@ -120,25 +120,22 @@ async fn handle_connection(mut socket: Box<WebSocket>, relay: Relay, request: Up
         Ok(join_request) => Box::pin(relay.join(join_request)).await,
         Err(reason) => Err(reason),
     };
-    let member = match admitted {
-        Ok(member) => member,
+    let ours = match admitted {
+        Ok(ours) => ours,
         Err(reason) => return Box::pin(refuse(socket, &relay, reason)).await,
     };
     let began = Instant::now();
-    // Only a client that resumed has done the handshake before its first frame.
-    let kind = if member.lock().client_view.modern { JoinKind::Resumed } else { JoinKind::New };
-    relay.metrics().join(kind);
     let mut tally = Tally::default();
-    let end = run(&mut socket, &relay, &member, &mut tally).await;
+    let end = run(&mut socket, &relay, &ours, &mut tally).await;
     let Tally { read, written } = tally;
     relay.metrics().connection_seconds.observe(began.elapsed().as_secs_f64());
-    Box::pin(relay.leave(&member, end.lost())).await;
+    Box::pin(relay.leave(&ours, end.lost())).await;
     // The log line comes after the leave, so that a slow log delays nobody.
     tracing::info!(
-        session = member.room.id.tag(), connection = ?member.connection, reason = end.label(),
+        session = ours.room.id.tag(), connection = ?ours.connection, reason = end.label(),
         seconds = began.elapsed().as_secs(), frames_in = read.frames, bytes_in = read.bytes,
-        frames_out = written.frames, bytes_out = written.bytes, conflated = member.outbound.conflated(),
-        refused = member.refused(), "connection ended"
+        frames_out = written.frames, bytes_out = written.bytes, conflated = ours.outbound.conflated(),
+        refused = ours.refused(), "connection ended"
     );
     match end {
         Ending::Ours(reason) => {
@@ -165,8 +162,6 @@ fn join_request(request: UpgradeRequest) -> Result<JoinRequest, CloseReason> {
 enum Happening {
     /// The connection ends.
     Ending(Ending),
-    /// The work for a frame is done.
-    Done,
     /// The client sent something, or its socket ended.
     Came(Option<Result<Message, axum::Error>>),
     /// The heartbeat is due.
@@ -175,51 +170,45 @@ enum Happening {
 
 /// The loop: it reads the client's frames, writes the queue and keeps the heartbeat. It handles one frame at a time, so
 /// that each client's frames keep their order. Writing goes on while a frame waits for the store.
-async fn run(socket: &mut WebSocket, relay: &Relay, member: &Arc<Member>, tally: &mut Tally) -> Ending {
+async fn run(socket: &mut WebSocket, relay: &Relay, ours: &Arc<Socket>, tally: &mut Tally) -> Ending {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
-    let mut pending: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
     let mut beat = pin!(sleep_until(next_ping));
     loop {
         let happening = poll_fn(|cx| {
-            if let Poll::Ready(end) = writer.poll(cx, &member.outbound, false) {
+            if let Poll::Ready(end) = writer.poll(cx, &ours.outbound, false) {
                 return Poll::Ready(Happening::Ending(end));
             }
-            if let Some(work) = &mut pending {
-                if work.as_mut().poll(cx).is_ready() {
-                    pending = None;
-                    return Poll::Ready(Happening::Done);
+            if !ours.is_deciding() {
+                if let Poll::Ready(message) = stream.poll_next_unpin(cx) {
+                    return Poll::Ready(Happening::Came(message));
                 }
-            } else if let Poll::Ready(message) = stream.poll_next_unpin(cx) {
-                return Poll::Ready(Happening::Came(message));
-            } else if writer.waits_for_reader()
-                && let Poll::Ready(end) = writer.poll(cx, &member.outbound, true)
-            {
-                return Poll::Ready(Happening::Ending(end));
+                if writer.waits_for_reader()
+                    && let Poll::Ready(end) = writer.poll(cx, &ours.outbound, true)
+                {
+                    return Poll::Ready(Happening::Ending(end));
+                }
             }
             beat.as_mut().poll(cx).map(|()| Happening::Beat)
         });
         match happening.await {
             Happening::Ending(end) => return end,
-            Happening::Done => {}
             Happening::Came(message) => {
                 heard = Instant::now();
                 match message {
                     Some(Ok(Message::Text(text))) => {
                         tally.read.count(text.len());
-                        if let Handling::Later(work) = relay.on_frame(member, Bytes::from(text)) {
-                            pending = Some(work);
-                        }
+                        relay.on_frame(ours, Bytes::from(text));
                     }
                     Some(Ok(Message::Binary(bytes))) => {
                         tally.read.count(bytes.len());
-                        relay.on_binary(member);
+                        relay.on_binary(ours);
                     }
                     Some(Ok(Message::Pong(number))) => {
                         if let Ok(number) = number.as_ref().try_into() {
-                            relay.on_pong(member, u64::from_be_bytes(number));
+                            relay.on_pong(ours, u64::from_be_bytes(number));
                         }
                     }
                     Some(Ok(Message::Ping(_))) => {}
@@ -230,7 +219,7 @@ async fn run(socket: &mut WebSocket, relay: &Relay, member: &Arc<Member>, tally:
             }
             Happening::Beat => {
                 let now = Instant::now();
-                if now >= heard + 2 * ping && pending.is_none() {
+                if now >= heard + 2 * ping && !ours.is_deciding() {
                     return Ending::Ours(CloseReason::Silent);
                 }
                 if now >= next_ping {

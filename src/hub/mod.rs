@@ -1,22 +1,61 @@
-//! This node's sockets, grouped by session. No rules and no I/O: only the data about each socket, and its queue.
+//! This node's rooms, and the sockets in them. No rules and no I/O.
 //!
-//! A [`Room`] is a session as this node sees it, and a [`Member`] is one socket in it. Locks are short, never held
-//! across an await, and taken in the order room, member.
+//! A [`Room`] has the state machine of one session on this node, behind a lock. A [`Socket`] is the relay's end of one
+//! WebSocket: the queue of frames for it. Locks are short, never held across an await, and taken in the order room,
+//! queue.
 
-mod member;
 mod outbound;
-mod room;
+mod socket;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::ids::SessionId;
+use crate::room::{self, Reply};
 
-pub use member::{Member, MemberState, OpenSync, Parcel};
-pub use outbound::{ANSWER_HOLD, Item, LEAVE_HOLD, Next, Outbound, Pushed, QueueLimits};
-pub use room::{Fence, Flush, LocalController, RecentStates, Room, RoomState, View};
+pub use crate::room::Item;
+pub use outbound::{ANSWER_HOLD, LEAVE_HOLD, Next, Outbound, Pushed, QueueLimits};
+pub use socket::Socket;
+
+/// A caller that waits for a reply.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Where the reply goes.
+    pub reply: oneshot::Sender<Reply>,
+    /// The caller's span, the parent of the decision's spans.
+    pub span: Span,
+}
+
+/// The state machine of one session on this node.
+pub type Machine = room::Room<Arc<Socket>, Ticket>;
+
+/// A session on this node.
+#[derive(Debug)]
+pub struct Room {
+    /// The id of the session.
+    pub id: SessionId,
+    state: Mutex<RoomState>,
+}
+
+/// The part of a room that changes.
+#[derive(Debug, Default)]
+pub struct RoomState {
+    /// The state machine.
+    pub machine: Machine,
+    /// The hub has dropped the room: a caller that found it before has to find the session's new one.
+    pub closed: bool,
+}
+
+impl Room {
+    /// Locks the room.
+    pub fn lock(&self) -> MutexGuard<'_, RoomState> {
+        self.state.lock()
+    }
+}
 
 /// The rooms of a node.
 #[derive(Debug, Default)]
@@ -30,7 +69,8 @@ impl Hub {
         if let Some(room) = self.find(session) {
             return room;
         }
-        self.rooms.write().entry(session).or_insert_with(|| Arc::new(Room::new(session))).clone()
+        let new = || Arc::new(Room { id: session, state: Mutex::default() });
+        self.rooms.write().entry(session).or_insert_with(new).clone()
     }
 
     /// The room of this session, if this node has one.
@@ -57,17 +97,18 @@ impl Hub {
         self.rooms.read().is_empty()
     }
 
-    /// Removes this room if it is `idle`; nobody can open it during the check.
-    pub fn close_if(&self, room: &Arc<Room>, idle: impl FnOnce(&Room) -> bool) -> bool {
+    /// Drops this room if it is `idle`. A room that is dropped counts as closed.
+    pub fn close_if(&self, room: &Arc<Room>, idle: impl FnOnce(&Machine) -> bool) -> bool {
         let mut rooms = self.rooms.write();
-        let same = rooms.get(&room.id).is_some_and(|known| Arc::ptr_eq(known, room));
-        let close = same && idle(room);
-        if close {
-            rooms.remove(&room.id);
-            if rooms.capacity() > 1024 && rooms.len() * 4 < rooms.capacity() {
-                rooms.shrink_to_fit();
-            }
+        let mut state = room.lock();
+        if state.closed || !idle(&state.machine) {
+            return false;
         }
-        close
+        state.closed = true;
+        rooms.remove(&room.id);
+        if rooms.capacity() > 1024 && rooms.len() * 4 < rooms.capacity() {
+            rooms.shrink_to_fit();
+        }
+        true
     }
 }

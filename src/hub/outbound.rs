@@ -12,21 +12,22 @@ use std::collections::VecDeque;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::dialect::legacy::{self, is_answered, may_overtake};
 use crate::ids::{ConnectionId, Epoch};
 use crate::protocol::{CloseReason, FrameType};
+use crate::room::Item;
 
 /// How long a frame that makes a client without the handshake answer is held (docs/protocol.md, "Frames that are held").
-pub const ANSWER_HOLD: Duration = Duration::from_millis(40);
+pub const ANSWER_HOLD: Duration = Duration::from_millis(legacy::ANSWER_HOLD);
 
 /// How long frames are held after another client has left (docs/protocol.md, "Frames that are held").
-pub const LEAVE_HOLD: Duration = Duration::from_millis(100);
+pub const LEAVE_HOLD: Duration = Duration::from_millis(legacy::LEAVE_HOLD);
 
 /// Leaves in quick succession extend [`LEAVE_HOLD`] to at most this.
-const LONGEST_LEAVE_HOLD: Duration = Duration::from_millis(500);
+const LONGEST_LEAVE_HOLD: Duration = Duration::from_millis(legacy::LONGEST_LEAVE_HOLD);
 
 /// The limits of the queue of one socket.
 #[derive(Clone, Copy, Debug)]
@@ -55,17 +56,6 @@ impl QueueLimits {
         let soft_bytes = usual.soft_bytes.max(2 * max_frame_bytes);
         Self { soft_bytes, hard_bytes: usual.hard_bytes.max(2 * soft_bytes), ..usual }
     }
-}
-
-/// A frame in the queue.
-#[derive(Clone, Debug)]
-pub struct Item {
-    /// The text of the frame, UTF-8.
-    pub text: Bytes,
-    /// Its type.
-    pub kind: FrameType,
-    /// The source and epoch of the state, if a newer state may replace it.
-    pub state_of: Option<(ConnectionId, Epoch)>,
 }
 
 /// The next step of the socket's writer.
@@ -229,20 +219,15 @@ impl Outbound {
         self.queue.lock().next(now, heard_all)
     }
 
+    /// Wakes the task that drains the queue.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Wakes the task of `cx` when there is more to do.
     pub fn register(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
-}
-
-/// Whether a client without the handshake answers this frame automatically.
-const fn is_answered(kind: FrameType) -> bool {
-    matches!(kind, FrameType::AcceptControl | FrameType::RequestSync)
-}
-
-/// Whether this frame may overtake held frames: it changes no client's phase, and no other frame refers to it.
-const fn may_overtake(kind: FrameType) -> bool {
-    matches!(kind, FrameType::StateUpdate | FrameType::Rejected | FrameType::ProtocolAck | FrameType::ProtocolPong)
 }
 
 impl Entry {
@@ -350,6 +335,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     const LIMITS: QueueLimits = QueueLimits { soft_frames: 4, soft_bytes: 1000, hard_frames: 8, hard_bytes: 2000 };

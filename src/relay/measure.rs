@@ -8,23 +8,23 @@ use crate::metrics::Snapshot;
 impl Relay {
     /// Updates the gauges. Looks at every socket's queue once, each under its own short lock.
     pub fn measure(&self) {
-        let draining = self.inner.draining.load(Ordering::Acquire);
+        let draining = self.driver.draining.load(Ordering::Acquire);
         let open = usize::try_from(self.connections()).unwrap_or(usize::MAX);
         let mut snapshot = Snapshot {
             ready: self.readiness() == Readiness::Ready,
             draining,
             drain_sockets: if draining { open } else { 0 },
-            lease: self.inner.presence.left(),
-            broker_queue: self.inner.broker.queued(),
+            lease: self.driver.presence.left(),
+            broker_queue: self.driver.broker.queued(),
             ..Snapshot::default()
         };
-        for room in self.inner.hub.rooms() {
-            for member in &room.lock().members {
-                let (_, frames) = member.outbound.depth();
+        for room in self.driver.hub.rooms() {
+            for member in room.lock().machine.members() {
+                let (_, frames) = member.socket.outbound.depth();
                 snapshot.queued_frames += frames;
                 snapshot.longest_queue_frames = snapshot.longest_queue_frames.max(frames);
             }
         }
-        self.inner.metrics.show(&snapshot);
+        self.driver.metrics.show(&snapshot);
     }
 }

@@ -1,54 +1,50 @@
-//! The relay of one node: what happens when a frame, a change or a tick arrives. The only module that knows all parts.
+//! The relay of one node: it drives the rooms, and keeps what is due.
 //!
-//! - `frames`: a client's frames. The ACTIVE client's states pass at once; frames that need a decision go to the queue.
-//! - `queue`: one queue per session, so that conflicts only happen between nodes: load the document, `decide`, commit,
-//!   and perform the `outcome`.
-//! - `notify`: a new document becomes frames for this node's clients.
-//! - `ask`: the controller is asked for its state when a client may have missed it.
-//! - `flush`: a client that is losing control is told, and the frames that it sent before are let through.
-//! - `delivery`: messages from other nodes.
-//! - `upkeep`: leases, time-outs, dead nodes, repairs.
+//! What happens in a session is decided by its room ([`crate::room`]), which is pure. Around the rooms are:
+//!
+//! - `driver`: gives the rooms what happens, and performs their outputs.
+//! - `upkeep`: leases, dead nodes, what is due.
+//! - `sessions`: sessions as the HTTP API sees them.
+//! - `measure`: snapshots for the metrics.
 
-mod ask;
-mod decide;
-mod delivery;
-mod events;
-mod flush;
-mod frames;
+mod driver;
 mod measure;
-mod notify;
-mod outcome;
-mod queue;
 mod sessions;
 mod upkeep;
 
-use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::broker::SharedBroker;
-use crate::clock::StoreClock;
-use crate::control::{Event, Join, Rules};
-use crate::hub::{Hub, Member, QueueLimits};
-use crate::ids::{ClientId, ConnectionId, Millis, NodeId, ResumeToken, SessionId};
-use crate::metrics::Metrics;
+use crate::broker::{Delivery, SharedBroker};
+use crate::clock::{Clock, TimeSource};
+use crate::control::{Join, Rules};
+use crate::hub::{Hub, QueueLimits, Socket};
+use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
+use crate::metrics::{JoinKind, Metrics};
 use crate::presence::{Presence, Timing};
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, ErrorCode, Flow, Frame, FrameType};
 use crate::random::Random;
-use crate::session::Strategy;
+use crate::room::Reply;
+use crate::session::{Role, Strategy};
 use crate::store::SharedStore;
 
-pub use events::RelayEvent;
-pub use frames::Handling;
+pub use crate::room::RelayEvent;
 pub use sessions::{NewSession, RelayError, Stats};
 
-use queue::{Job, Reply};
+use driver::{Driver, Input};
+use upkeep::Upkeep;
+
+/// How many deliveries are handled before the task yields.
+const BATCH: usize = 64;
 
 /// The target of the spans of decisions, all at level DEBUG: `join`, `decide`, `commit`. States have no spans.
 pub const SPANS: &str = "gitorial_relay::decisions";
@@ -72,6 +68,8 @@ pub struct RelaySettings {
     pub ping_interval: Duration,
     /// The largest number of sockets on this node.
     pub max_connections: usize,
+    /// What the node measures time by.
+    pub time: TimeSource,
 }
 
 impl Default for RelaySettings {
@@ -85,6 +83,7 @@ impl Default for RelaySettings {
             strategy: Strategy::default(),
             ping_interval: Duration::from_secs(30),
             max_connections: 100_000,
+            time: TimeSource::default(),
         }
     }
 }
@@ -123,25 +122,7 @@ impl Readiness {
 /// The relay of one node. Clones are cheap and share one relay.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    settings: RelaySettings,
-    store: SharedStore,
-    broker: SharedBroker,
-    presence: Presence,
-    clock: Arc<StoreClock>,
-    hub: Hub,
-    metrics: Arc<Metrics>,
-    events: broadcast::Sender<RelayEvent>,
-    queues: Mutex<HashMap<SessionId, VecDeque<Job>>>,
-    connections: AtomicU64,
-    draining: AtomicBool,
-    started: AtomicBool,
-    inbox_silent: AtomicBool,
-    tasks: TaskTracker,
+    driver: Arc<Driver>,
 }
 
 /// The data that a socket presents to join a session.
@@ -165,9 +146,9 @@ impl Relay {
         metrics: Arc<Metrics>,
         settings: RelaySettings,
     ) -> Self {
-        let clock = Arc::new(StoreClock::default());
+        let clock = Arc::new(Clock::new(settings.time));
         let presence = Presence::new(node, store.clone(), broker.clone(), clock.clone(), settings.timing);
-        let inner = Inner {
+        let driver = Driver {
             settings,
             store,
             broker,
@@ -176,60 +157,59 @@ impl Relay {
             hub: Hub::default(),
             metrics,
             events: broadcast::channel(1024).0,
-            queues: Mutex::default(),
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
             inbox_silent: AtomicBool::new(false),
             tasks: TaskTracker::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { driver: Arc::new(driver) }
     }
 
     /// This incarnation of the node.
     #[must_use]
     pub fn node(&self) -> &NodeId {
-        &self.inner.presence.node
+        &self.driver.presence.node
     }
 
     /// The node's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.inner.metrics
+        &self.driver.metrics
     }
 
     /// The settings of the relay.
     #[must_use]
     pub fn settings(&self) -> &RelaySettings {
-        &self.inner.settings
+        &self.driver.settings
     }
 
     /// Whether this node can serve.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        if self.inner.draining.load(Ordering::Acquire) {
+        if self.driver.draining.load(Ordering::Acquire) {
             Readiness::Draining
-        } else if self.inner.presence.term().is_some() {
+        } else if self.driver.presence.term().is_some() {
             Readiness::Ready
-        } else if !self.inner.started.load(Ordering::Acquire) {
+        } else if !self.driver.started.load(Ordering::Acquire) {
             Readiness::Starting
-        } else if self.inner.inbox_silent.load(Ordering::Acquire) {
+        } else if self.driver.inbox_silent.load(Ordering::Acquire) {
             Readiness::InboxSilent
         } else {
             Readiness::StoreUnavailable
         }
     }
 
-    /// Lets a socket into its session. The caller has to remove the returned member by [`Relay::leave`].
+    /// Lets a socket into its session. The caller has to remove the returned socket by [`Relay::leave`].
     ///
     /// # Errors
     ///
     /// The reason for closing the socket.
-    pub async fn join(&self, join_request: JoinRequest) -> Result<Arc<Member>, CloseReason> {
-        if self.inner.draining.load(Ordering::Acquire) {
+    pub async fn join(&self, join_request: JoinRequest) -> Result<Arc<Socket>, CloseReason> {
+        if self.driver.draining.load(Ordering::Acquire) {
             return Err(CloseReason::Drain);
         }
-        if self.inner.presence.term().is_none() {
+        if self.driver.presence.term().is_none() {
             return Err(CloseReason::StoreUnavailable);
         }
         let join = Join {
@@ -239,81 +219,172 @@ impl Relay {
             resume: join_request.resume.map(|token| token.digest()),
         };
         let span = tracing::debug_span!(target: SPANS, "join", session = join_request.session.tag());
-        match self.submit(join_request.session, Event::Join(join), None).instrument(span).await {
-            Reply::Joined(member) => Ok(member),
-            Reply::Closed(reason) => Err(reason),
-            Reply::Missing => Err(CloseReason::SessionNotFound),
-            Reply::Unavailable | Reply::Done => Err(CloseReason::StoreUnavailable),
+        let mut joined = None;
+        let answer = span.in_scope(|| {
+            self.driver.submit(join_request.session, |room, ticket| {
+                let socket = Arc::new(Socket::new(join.connection, room.clone()));
+                joined = Some(socket.clone());
+                Input::Join { join, socket, ticket }
+            })
+        });
+        match (answer.get().instrument(span).await, joined) {
+            (Reply::Joined { resumed }, Some(socket)) => {
+                self.driver.metrics.join(if resumed { JoinKind::Resumed } else { JoinKind::New });
+                Ok(socket)
+            }
+            (Reply::Closed(reason), _) => Err(reason),
+            (Reply::Missing, _) => Err(CloseReason::SessionNotFound),
+            (Reply::Unavailable | Reply::Done | Reply::Joined { .. }, _) => Err(CloseReason::StoreUnavailable),
         }
     }
 
-    /// Removes a member. `lost`: the socket broke without a close, so its client may come back.
-    pub async fn leave(&self, member: &Arc<Member>, lost: bool) {
-        let event = Event::Leave { connection: member.connection, lost };
+    /// Removes a socket. `lost`: it broke without a close, so its client may come back.
+    pub async fn leave(&self, socket: &Arc<Socket>, lost: bool) {
+        let connection = socket.connection;
         // If the store is unavailable, the room keeps the note that its roster needs a repair.
-        self.submit(member.room.id, event, None).await;
+        self.driver.submit(socket.room.id, |_, ticket| Input::Leave { connection, lost, ticket }).get().await;
+    }
+
+    /// Handles a text frame of this socket. `text` is UTF-8. If [`Socket::is_deciding`] is true afterwards, no other
+    /// frame of the socket may be read until it is false.
+    pub fn on_frame(&self, socket: &Arc<Socket>, text: Bytes) {
+        match Frame::parse(text) {
+            Ok(frame) => {
+                self.driver.metrics.frame(frame.kind, Flow::In);
+                self.driver.frame(socket, frame);
+            }
+            Err(malformed) => {
+                self.driver.metrics.frame(FrameType::Unknown, Flow::In);
+                self.driver.refuse(socket, malformed.code());
+            }
+        }
+    }
+
+    /// Waits until the socket's last frame is decided. Only the task that drains the socket's queue may wait.
+    pub async fn decided(&self, socket: &Socket) {
+        poll_fn(|cx| {
+            socket.outbound.register(cx);
+            if socket.is_deciding() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Refuses a binary frame, because other clients could not read it.
+    pub fn on_binary(&self, socket: &Socket) {
+        self.driver.refuse(socket, ErrorCode::BinaryFrame);
+    }
+
+    /// The client has read everything before the probe with this number.
+    pub fn on_pong(&self, socket: &Socket, number: u64) {
+        self.driver.step(&socket.room, Input::Pong { connection: socket.connection, number });
+    }
+
+    /// The role of this socket's client as this node knows it.
+    #[must_use]
+    pub fn role_of(&self, socket: &Socket) -> Role {
+        socket.room.lock().machine.role(socket.connection)
+    }
+
+    /// Handles the broker's deliveries until it is told to stop or the broker ends.
+    pub async fn deliveries(self, mut inbox: mpsc::Receiver<Delivery>, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                received = inbox.recv_many(&mut batch, BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+            }
+            for delivery in batch.drain(..) {
+                self.on_delivery(delivery);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Handles one delivery.
+    pub fn on_delivery(&self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message { from, message } => {
+                if let Some(room) = self.driver.hub.find(message.session) {
+                    self.driver.step(&room, Input::Message { from, body: message.body });
+                }
+            }
+            Delivery::Lost { to, sessions } => {
+                self.driver.metrics.link_gaps.inc();
+                let rooms = match sessions {
+                    Some(ids) => ids.into_iter().filter_map(|id| self.driver.hub.find(id)).collect(),
+                    None => self.driver.hub.rooms(),
+                };
+                for room in rooms {
+                    self.driver.step(&room, Input::Gap { to: to.clone() });
+                }
+            }
+        }
+    }
+
+    /// Keeps the node's lease and does all timed work, until told to stop.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        Upkeep::of(self.driver).run(stop).await;
+    }
+
+    /// Does the timed work of one heartbeat: renews the lease, watches the other nodes, and does what is due.
+    pub async fn on_tick(&self) {
+        Upkeep::of(self.driver.clone()).tick().await;
     }
 
     /// Counts a new socket, unless the node is full. Dropping the pass uncounts the socket.
     #[must_use]
     pub fn admit(&self) -> Option<Admission> {
-        let open = self.inner.connections.fetch_add(1, Ordering::AcqRel);
-        self.inner.metrics.connections.inc();
+        let open = self.driver.connections.fetch_add(1, Ordering::AcqRel);
+        self.driver.metrics.connections.inc();
         let admission = Admission { relay: self.clone() };
-        (usize::try_from(open).unwrap_or(usize::MAX) < self.inner.settings.max_connections).then_some(admission)
+        (usize::try_from(open).unwrap_or(usize::MAX) < self.driver.settings.max_connections).then_some(admission)
     }
 
     /// The number of open sockets on this node.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.inner.connections.load(Ordering::Acquire)
+        self.driver.connections.load(Ordering::Acquire)
     }
 
     /// Subscribes to the events in the sessions of this node's clients. A receiver that lags misses the oldest events.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<RelayEvent> {
-        self.inner.events.subscribe()
+        self.driver.events.subscribe()
     }
 
     /// The tasks that a shutdown waits for.
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
-        &self.inner.tasks
+        &self.driver.tasks
     }
 
     /// Refuses new sockets from now on.
     pub fn begin_drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
+        self.driver.draining.store(true, Ordering::Release);
     }
 
-    /// The members of this node in the order in which a drain closes them: ACTIVE clients last.
+    /// The sockets of this node in the order in which a drain closes them: ACTIVE clients last.
     #[must_use]
-    pub fn members_to_drain(&self) -> Vec<Arc<Member>> {
-        let mut members = Vec::new();
-        for room in self.inner.hub.rooms() {
+    pub fn sockets_to_drain(&self) -> Vec<Arc<Socket>> {
+        let mut sockets = Vec::new();
+        for room in self.driver.hub.rooms() {
             let state = room.lock();
-            let controller = state.controller.map(|controller| controller.connection);
-            members.extend(state.members.iter().map(|member| (Some(member.connection) == controller, member.clone())));
+            let controller = state.machine.local_controller().map(|controller| controller.connection);
+            let members = state.machine.members().iter();
+            sockets.extend(members.map(|member| (Some(member.connection) == controller, member.socket.clone())));
         }
-        members.sort_by_key(|(drives, _)| *drives);
-        members.into_iter().map(|(_, member)| member).collect()
+        sockets.sort_by_key(|(controls, _)| *controls);
+        sockets.into_iter().map(|(_, socket)| socket).collect()
     }
 
     /// Gives this node's lease back: no client of this node is the controller any more, and the other nodes need not
     /// wait for the lease to lapse.
     pub async fn retire(&self) {
-        self.inner.presence.retire().await;
-    }
-
-    fn now(&self) -> Millis {
-        self.inner.clock.now()
-    }
-
-    fn emit(&self, event: RelayEvent) {
-        if self.inner.events.receiver_count() > 0 {
-            // An event without a receiver is no error.
-            let _ = self.inner.events.send(event);
-        }
+        self.driver.presence.retire().await;
     }
 }
 
@@ -325,7 +396,7 @@ pub struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.relay.inner.connections.fetch_sub(1, Ordering::AcqRel);
-        self.relay.inner.metrics.connections.dec();
+        self.relay.driver.connections.fetch_sub(1, Ordering::AcqRel);
+        self.relay.driver.metrics.connections.dec();
     }
 }

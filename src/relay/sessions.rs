@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::decide::keep;
-use super::queue::Reply;
+use super::driver::Input;
 use super::{Relay, RelayEvent};
-use crate::control::Event;
 use crate::ids::{Millis, SessionId};
 use crate::protocol::SessionData;
 use crate::random::Random;
+use crate::room::{Reply, keep};
 use crate::session::{Info, Session, Status, Strategy};
 use crate::store::StoreError;
 
@@ -69,8 +68,8 @@ impl Relay {
     ///
     /// [`RelayError`] if the store cannot be reached or is full.
     pub async fn create_session(&self, new: NewSession) -> Result<SessionData, RelayError> {
-        let settings = &self.inner.settings;
-        let created_at = self.inner.store.time().await.map_err(noted)?;
+        let settings = &self.driver.settings;
+        let created_at = self.driver.store.time().await.map_err(noted)?;
         let longest = settings.session_max_lifetime;
         let info = Info {
             created_at,
@@ -80,9 +79,9 @@ impl Relay {
             metadata: new.metadata,
         };
         let (id, session) = (SessionId::random(), Session::new(Arc::new(info)));
-        let write = self.inner.store.create(id, &session, keep(&session, created_at));
+        let write = self.driver.store.create(id, &session, keep(&session, created_at));
         write.await.map_err(noted)?;
-        self.emit(RelayEvent::SessionCreated(id));
+        self.driver.emit(RelayEvent::SessionCreated(id));
         tracing::debug!(session = id.tag(), "session created");
         Ok(SessionData::of(id, &session, created_at))
     }
@@ -94,11 +93,11 @@ impl Relay {
     /// [`RelayError::Unavailable`] if the store cannot be reached, or has lost its data so recently that the session
     /// may still be restored.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
-        let loaded = self.inner.store.load(id).await.map_err(noted)?;
-        self.inner.clock.set(loaded.now);
-        self.inner.presence.heard_from(&loaded.server);
+        let loaded = self.driver.store.load(id).await.map_err(noted)?;
+        self.driver.clock.set_store(loaded.now);
+        self.driver.presence.heard_from(&loaded.server);
         match loaded.found {
-            None if self.inner.presence.may_have_lost_data() => Err(RelayError::Unavailable),
+            None if self.driver.presence.may_have_lost_data() => Err(RelayError::Unavailable),
             None => Ok(None),
             Some(stored) if stored.session.status_at(loaded.now) != Status::Active => Ok(None),
             Some(stored) => Ok(Some(SessionData::of(id, &stored.session, loaded.now))),
@@ -112,7 +111,7 @@ impl Relay {
     /// [`RelayError::Unavailable`] if the store cannot be reached.
     pub async fn sessions(&self) -> Result<Vec<SessionData>, RelayError> {
         let mut sessions = Vec::new();
-        for id in self.inner.store.list(MAX_LISTED).await.map_err(noted)? {
+        for id in self.driver.store.list(MAX_LISTED).await.map_err(noted)? {
             sessions.extend(self.session(id).await?);
         }
         Ok(sessions)
@@ -128,11 +127,11 @@ impl Relay {
         if self.session(id).await?.is_none() {
             return Ok(false);
         }
-        match self.submit(id, Event::Delete, None).await {
+        match self.driver.submit(id, |_, ticket| Input::Delete { ticket }).get().await {
             Reply::Missing => Ok(false),
             Reply::Unavailable => Err(RelayError::Unavailable),
-            Reply::Done | Reply::Joined(_) | Reply::Closed(_) => {
-                self.emit(RelayEvent::SessionDeleted(id));
+            Reply::Done | Reply::Joined { .. } | Reply::Closed(_) => {
+                self.driver.emit(RelayEvent::SessionDeleted(id));
                 Ok(true)
             }
         }
@@ -141,7 +140,7 @@ impl Relay {
     /// The numbers of this node.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { connections: self.connections(), sessions: self.inner.hub.len() }
+        Stats { connections: self.connections(), sessions: self.driver.hub.len() }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId};
 use crate::ids::{Millis, NodeId, SessionId};
+use crate::random::Random;
 use crate::session::{Activity, Session};
 
 /// The store looks for lapsed entries after this many writes, or later if it has more entries.
@@ -229,7 +230,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::random::Random;
     use crate::session::{Info, Strategy};
 
     #[tokio::test(start_paused = true)]

@@ -1,112 +1,24 @@
 //! The session documents and the nodes' heartbeats: the contract of every store.
 //!
-//! A store compares, sets and tells the time. It knows no rules of the protocol; they are in [`crate::control`].
+//! A store compares, sets and tells the time. It knows no rules of the protocol; they are in [`crate::control`]. The data
+//! that it takes and gives is the core's ([`crate::stored`]).
 
 mod memory;
 mod redis;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::ids::{Millis, NodeId, SessionId};
-use crate::session::{Activity, Core, Info, Roster, Session};
+use crate::session::{Activity, Core, Info, Session};
 
+pub use gitorial_relay_core::stored::{Base, Committed, Loaded, Stored, Write, WriteId};
+pub use gitorial_relay_core::trust::StoreLineage;
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
-
-/// The id of one write of a session's core, so that a caller that lost the answer can see whether its own write was
-/// committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WriteId(Uuid);
-
-impl WriteId {
-    /// Returns a new id.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// The id as text, for a store that keeps text.
-    #[must_use]
-    pub fn to_text(self) -> String {
-        self.0.simple().to_string()
-    }
-
-    /// Parses the text of [`WriteId::to_text`].
-    #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().map(Self)
-    }
-}
-
-/// A document as it is in the store.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// The document.
-    pub session: Session,
-    /// The number of writes of core and rosters; a higher one is newer. [`Store::touch`] does not change it.
-    pub version: u64,
-    /// The base that a change of the core has to name.
-    pub base: Base,
-}
-
-/// The origin of a core that was read: a new core is written only on that server, and only over that core.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// The write that created the core.
-    pub write: WriteId,
-    /// The lineage of the server that had it. A server that takes its place may have forgotten a later write.
-    pub server: String,
-}
-
-/// An answer to [`Store::load`].
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The store's time when it answered.
-    pub now: Millis,
-    /// The lineage of the server that answered: one of [`StoreLineage::servers`], unless it has lost data since they
-    /// were read.
-    pub server: String,
-    /// The document; `None` if it does not exist.
-    pub found: Option<Stored>,
-}
-
-/// A change of a document, written completely or not at all.
-#[derive(Clone, Debug)]
-pub struct Write {
-    /// The new core, and the [`Stored::base`] that it is derived from. The write is refused if another core was written
-    /// since, or if another server answers. `None` leaves the core alone and is never refused.
-    pub core: Option<(Core, Base)>,
-    /// The rosters to write; an empty one is removed, with its node's [`Activity`].
-    pub rosters: Vec<(NodeId, Roster)>,
-    /// The id of this write. It becomes that of [`Stored::base`] if the write has a core.
-    pub id: WriteId,
-    /// How long the store keeps the document without another write.
-    pub keep: Duration,
-}
-
-/// The result of a [`Write`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// The write is committed.
-    Done {
-        /// The new version of the document.
-        version: u64,
-        /// The store's time.
-        now: Millis,
-    },
-    /// Another writer changed the core first, or another server answers: load, decide again, write again.
-    Conflict,
-    /// The document does not exist.
-    Missing,
-}
 
 /// An answer to [`Store::beat`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,19 +27,6 @@ pub struct Beat {
     pub now: Millis,
     /// The lineage of the store.
     pub lineage: StoreLineage,
-}
-
-/// The identity of a store's data. It changes whenever the store may have lost something that it had confirmed: after
-/// it came back empty or from a snapshot, or after a replica took its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreLineage {
-    /// The id of all data since the store was last empty.
-    pub marker: String,
-    /// The time since when the store cannot have lost data, in the store's time: since it was last empty, or since
-    /// another server answers for documents. Zero if only this process can have known it before.
-    pub since: Millis,
-    /// The lineages of the servers that answer for documents, by name.
-    pub servers: BTreeSet<String>,
 }
 
 /// The reason why a store gave no answer.

@@ -20,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId, whole};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
+use crate::random::Random;
 use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
 use crate::session::{Activity, Session};
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use gitorial_relay::broker::{Delivery, MemoryBus};
-use gitorial_relay::hub::Member;
+use gitorial_relay::hub::Socket;
 use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::boot;
-use gitorial_relay::relay::{Handling, JoinRequest, NewSession, Relay, RelayEvent, RelaySettings};
+use gitorial_relay::relay::{JoinRequest, NewSession, Relay, RelayEvent, RelaySettings};
 use gitorial_relay::session::{Activity, Role, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, StoreLineage, Write};
 use serde_json::json;
@@ -105,16 +105,15 @@ impl ByHand {
         count
     }
 
-    async fn join(&self, session: SessionId) -> Arc<Member> {
+    async fn join(&self, session: SessionId) -> Arc<Socket> {
         self.relay.join(JoinRequest { session, client: None, resume: None }).await.expect("there is a seat")
     }
 
-    async fn chooses(&self, member: &Arc<Member>, direction: &str) {
+    async fn chooses(&self, socket: &Arc<Socket>, direction: &str) {
         let data = json!({ "preferredDirection": direction });
         let frame = json!({ "type": "coordinate_sync_direction", "clientId": "client_x", "data": data });
-        if let Handling::Later(work) = self.relay.on_frame(member, Bytes::from(frame.to_string())) {
-            work.await;
-        }
+        self.relay.on_frame(socket, Bytes::from(frame.to_string()));
+        self.relay.decided(socket).await;
     }
 }
 
@@ -131,18 +130,20 @@ async fn a_change_announced_during_a_read_is_read_too() {
 
     slow.permits.forget_permits(1_000);
     slow.begun.forget_permits(1_000);
-    let member = far.join(session).await;
+    let socket = far.join(session).await;
     assert!(near.deliver() > 0, "the join is announced");
     slow.begun.acquire().await.expect("it reads").forget();
-    far.chooses(&member, "PASSIVE").await;
+    far.chooses(&socket, "PASSIVE").await;
     assert!(near.deliver() > 0, "the choice is announced while the join is read");
     slow.permits.add_permits(1_000);
 
-    let told = async { while events.recv().await.expect("an event") != follows(session, &member) {} };
+    let told = async { while events.recv().await.expect("an event") != follows(session, &socket) {} };
     timeout(PATIENCE, told).await.expect("the choice is told");
 }
 
-fn follows(session: SessionId, member: &Member) -> RelayEvent {
-    let name = member.lock().name().cloned().expect("it has joined");
-    RelayEvent::RoleChanged(session, name, Role::Passive)
+fn follows(session: SessionId, socket: &Socket) -> RelayEvent {
+    let room = socket.room.lock();
+    let mut members = room.machine.members().iter();
+    let member = members.find(|member| member.connection == socket.connection).expect("it has joined");
+    RelayEvent::RoleChanged(session, member.client.name().clone(), Role::Passive)
 }

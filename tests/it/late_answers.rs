@@ -144,6 +144,6 @@ async fn a_client_that_joins_between_a_write_and_its_answer_is_seen() {
     here.on_delivery(inbox.recv().await.unwrap());
     drop(slow);
     let member = joining.await.unwrap().unwrap();
-    let known = async || (member.room.lock().elsewhere == [there.node().clone()]).then_some(());
+    let known = async || (member.room.lock().machine.elsewhere() == [there.node().clone()]).then_some(());
     eventually(PATIENCE, known).await;
 }

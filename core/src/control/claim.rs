@@ -12,8 +12,11 @@ pub(super) enum Claim {
     Coordinate,
     /// `request_control`.
     Request,
-    /// `accept_control`, or a frame that only a controller sends: the client takes control, or believes to have it.
+    /// `accept_control`: the client takes control.
     Take,
+    /// A frame that only a controller sends, or an `accept_control`, of a client that acts first: it believes to have
+    /// control already.
+    Assume,
 }
 
 /// The decision on a claim.
@@ -51,25 +54,31 @@ impl Step<'_> {
         }
         let cut_off = self.is_cut_off(controller.place.connection);
         match (self.session.info.strategy, claim) {
-            (Strategy::FirstComeFirstServed, Claim::Take) => self.grant_to(claimant, false, EpochEnd::Taken),
+            (Strategy::FirstComeFirstServed, Claim::Take | Claim::Assume) => {
+                self.grant_to(claimant, false, EpochEnd::Taken)
+            }
             (Strategy::FirstComeFirstServed, Claim::Coordinate) if !cut_off => {
                 self.refuse(claimant, claim, ErrorCode::ControlHeld)
             }
             (Strategy::FirstComeFirstServed, Claim::Coordinate | Claim::Request) => self.wait(claimant, claim, 1),
-            (Strategy::UserChoice, Claim::Take) if cut_off => self.grant_to(claimant, false, EpochEnd::Taken),
+            (Strategy::UserChoice, Claim::Take | Claim::Assume) if cut_off => {
+                self.grant_to(claimant, false, EpochEnd::Taken)
+            }
             (Strategy::UserChoice, _) => self.wait(claimant, claim, self.context.rules.max_requests),
             (Strategy::DenyBoth, _) => self.refuse(claimant, claim, ErrorCode::ControlDenied),
         }
     }
 
-    /// Whether the controller yields: to any claim if it never asked for the role, to an ask if it has no handshake and
-    /// was quiet for [`super::Rules::quiet`], because it may have given control up without a frame.
+    /// Whether the controller yields: to any claim if it never asked for the role; to an ask if it was quiet for
+    /// [`super::Rules::quiet`] and may have given control up without a frame.
     fn yields(&self, controller: &Controller, claim: Claim) -> bool {
-        let modern = self.session.client(controller.place.connection).is_some_and(|(_, client)| client.modern);
+        let client = self.session.client(controller.place.connection);
+        let may_have_let_go = client.is_none_or(|(_, client)| !client.announces_release());
+        let asks = matches!(claim, Claim::Coordinate | Claim::Request);
         let activity = self.session.activity.get(&controller.place.node).copied().unwrap_or_default();
         let quiet_since = activity.drove_at.max(controller.since);
         let quiet = self.context.now.saturating_sub(quiet_since) >= millis(self.context.rules.quiet);
-        controller.provisional || (claim != Claim::Take && !modern && quiet)
+        controller.provisional || (asks && may_have_let_go && quiet)
     }
 
     pub(super) fn is_cut_off(&self, connection: ConnectionId) -> bool {
@@ -105,9 +114,9 @@ impl Step<'_> {
     }
 
     /// Makes a claimant that does not get control a follower, in two cases: it coordinated, so it has chosen a role; or
-    /// it took control without the handshake, so it believes to have control and has to be told.
+    /// it believes to have control, and has to be told.
     fn follow_instead(&mut self, claimant: &Client, claim: Claim) {
-        if claim == Claim::Coordinate || (claim == Claim::Take && !claimant.modern) {
+        if matches!(claim, Claim::Coordinate | Claim::Assume) {
             self.give(claimant.connection, Role::Passive);
         }
     }
@@ -146,15 +155,11 @@ impl Step<'_> {
         }
     }
 
-    /// Whether all frames that this controller of this node sent before it could know of its loss have been read. Those
-    /// frames still pass. A controller without the handshake is not waited for, because its frames are dropped until it
-    /// confirms its loss.
+    /// Whether this controller of this node has no frame left that may still pass.
     pub(super) fn is_flushed(&self, controller: &Controller) -> bool {
         let connection = controller.place.connection;
-        let modern = self.session.client(connection).is_some_and(|(_, client)| client.modern);
         // A controller that hands control over itself has no earlier frame under way.
-        let flushed = self.context.flushed == Some((connection, self.session.core.epoch));
-        !modern || flushed || self.actor == Some(connection)
+        self.actor == Some(connection) || self.context.flushed == Some((connection, self.session.core.epoch))
     }
 
     /// Completes a transfer: the controller has been stopped.

@@ -1,19 +1,13 @@
 //! Role frames: the effect of each frame on the document (docs/protocol.md, "Frames" and "Roles").
 
 use super::claim::{Claim, Verdict};
-use super::{Direction, Effect, Intent, StateClaim, Step};
-use crate::ids::{ClientId, ConnectionId, Epoch};
+use super::{Direction, Effect, Intent, Stamp, StateClaim, Step};
+use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::ErrorCode;
 use crate::session::{Client, Controller, EpochEnd, Offer, Place, Role};
 
 impl Step<'_> {
-    pub(super) fn frame(
-        &mut self,
-        connection: ConnectionId,
-        alias: Option<&ClientId>,
-        epoch: Option<Epoch>,
-        intent: &Intent,
-    ) {
+    pub(super) fn frame(&mut self, connection: ConnectionId, alias: Option<&ClientId>, stamp: Stamp, intent: &Intent) {
         self.actor = Some(connection);
         self.speak(connection, alias);
         // A superseded socket, or one that is no longer in the session, has no say.
@@ -24,14 +18,15 @@ impl Step<'_> {
         if self.context.now < self.session.core.doubtful_until && *intent != Intent::Speak {
             return self.reject(connection, ErrorCode::StoreUnavailable);
         }
-        let stale = sender.modern && epoch.is_some_and(|epoch| epoch < self.session.core.epoch);
-        if stale && *intent != Intent::Speak {
-            return self.reject(connection, ErrorCode::StaleEpoch);
-        }
-        // A client without the handshake coordinates only when it knows that it has no role, so that frame is current.
-        let never_under_way = matches!(intent, Intent::Speak | Intent::Coordinate(_));
-        if !sender.modern && epoch.is_some() && !self.session.controls(connection) && !never_under_way {
-            return self.emit(Effect::Drop);
+        match (stamp, intent) {
+            (_, Intent::Speak) => {}
+            (Stamp::Named(Some(epoch)), _) if epoch < self.session.core.epoch => {
+                return self.reject(connection, ErrorCode::StaleEpoch);
+            }
+            // Such a client coordinates only when it knows that it has no role, so that frame is current.
+            (Stamp::Seen(Some(_)), Intent::Coordinate(_)) => {}
+            (Stamp::Seen(Some(_)), _) if !self.session.controls(connection) => return self.emit(Effect::Drop),
+            (Stamp::Named(_) | Stamp::Seen(_), _) => {}
         }
         match intent {
             Intent::Speak => {}
@@ -42,11 +37,11 @@ impl Step<'_> {
             Intent::Request => {
                 self.claim(&sender, Claim::Request);
             }
-            Intent::Offer(name) => self.offer(&sender, name),
-            Intent::Accept(from) => self.accept(&sender, from.as_deref(), epoch),
-            Intent::Decline(from) => self.decline(&sender, from.as_deref()),
-            Intent::Release => self.release(&sender),
-            Intent::State(state) => self.state(&sender, *state),
+            Intent::Offer(name) => self.offer(&sender, stamp, name),
+            Intent::Accept(from) => self.accept(&sender, stamp, from.as_deref()),
+            Intent::Decline(from) => self.decline(&sender, stamp, from.as_deref()),
+            Intent::Release => self.release(&sender, stamp),
+            Intent::State(state) => self.state(&sender, stamp, *state),
         }
     }
 
@@ -59,11 +54,10 @@ impl Step<'_> {
     }
 
     /// Refuses or drops a frame of a controller that a transfer is moving control away from: the frame came too late.
-    fn too_late(&mut self, sender: &Client) {
-        if sender.modern {
-            self.reject(sender.connection, ErrorCode::StaleEpoch);
-        } else {
-            self.emit(Effect::Drop);
+    fn too_late(&mut self, sender: &Client, stamp: Stamp) {
+        match stamp {
+            Stamp::Named(_) => self.reject(sender.connection, ErrorCode::StaleEpoch),
+            Stamp::Seen(_) => self.emit(Effect::Drop),
         }
     }
 
@@ -91,17 +85,16 @@ impl Step<'_> {
         candidates.min_by_key(rank).cloned()
     }
 
-    fn offer(&mut self, sender: &Client, name: &ClientId) {
+    fn offer(&mut self, sender: &Client, stamp: Stamp, name: &ClientId) {
         let (drives, leaving) = self.drives(sender);
         if leaving {
-            return self.too_late(sender);
+            return self.too_late(sender, stamp);
         }
         if !drives {
-            if sender.modern {
+            if matches!(stamp, Stamp::Named(_)) {
                 return self.reject(sender.connection, ErrorCode::NotActive);
             }
-            // The sender believes to be the controller.
-            match self.claim(sender, Claim::Take) {
+            match self.claim(sender, Claim::Assume) {
                 Verdict::Granted => {}
                 Verdict::Moving => return self.emit(Effect::HoldFrame),
                 Verdict::Waiting | Verdict::Refused => return,
@@ -112,17 +105,21 @@ impl Step<'_> {
         self.emit(Effect::ForwardToOthers);
     }
 
-    fn accept(&mut self, sender: &Client, from: Option<&str>, epoch: Option<Epoch>) {
+    fn accept(&mut self, sender: &Client, stamp: Stamp, from: Option<&str>) {
         let (drives, leaving) = self.drives(sender);
         if leaving {
-            return self.too_late(sender);
+            return self.too_late(sender, stamp);
         }
         if drives {
             return self.accept_request(sender, from);
         }
+        let take = match stamp {
+            Stamp::Named(_) => Claim::Take,
+            Stamp::Seen(_) => Claim::Assume,
+        };
         let Some(controller) = self.session.core.controller.clone() else {
             // Without a controller the frame is a claim, whatever it names.
-            self.claim(sender, Claim::Take);
+            self.claim(sender, take);
             return;
         };
         if self.session.awaits(sender.connection) {
@@ -135,14 +132,14 @@ impl Step<'_> {
             return;
         }
         let names_controller = from.is_some_and(|name| self.is_called(&controller, name));
-        let names_epoch = sender.modern && epoch == Some(self.session.core.epoch);
+        let names_epoch = stamp == Stamp::Named(Some(self.session.core.epoch));
         if self.session.core.transfer.is_some() || !(names_controller || names_epoch) {
-            if !sender.modern {
+            if take == Claim::Assume {
                 self.give(sender.connection, Role::Passive);
             }
             return self.reject(sender.connection, ErrorCode::StaleEpoch);
         }
-        if matches!(self.claim(sender, Claim::Take), Verdict::Granted | Verdict::Moving) {
+        if matches!(self.claim(sender, take), Verdict::Granted | Verdict::Moving) {
             self.emit(Effect::ForwardToLoser(controller.place));
         }
     }
@@ -176,10 +173,10 @@ impl Step<'_> {
         controller.client.as_str() == name || client.is_some_and(|(_, client)| client.is_called(name))
     }
 
-    fn decline(&mut self, sender: &Client, from: Option<&str>) {
+    fn decline(&mut self, sender: &Client, stamp: Stamp, from: Option<&str>) {
         let (drives, leaving) = self.drives(sender);
         if leaving {
-            return self.too_late(sender);
+            return self.too_late(sender, stamp);
         }
         let ended = if drives { self.decline_request(from) } else { self.decline_offer(sender, from) };
         if ended {
@@ -211,19 +208,19 @@ impl Step<'_> {
         open
     }
 
-    fn release(&mut self, sender: &Client) {
+    fn release(&mut self, sender: &Client, stamp: Stamp) {
         match self.drives(sender) {
-            (_, true) => self.too_late(sender),
+            (_, true) => self.too_late(sender, stamp),
             // The news of the epoch's end carries the frame to the other clients.
             (true, _) => self.give_up(),
             (false, _) => self.reject(sender.connection, ErrorCode::NotActive),
         }
     }
 
-    fn state(&mut self, sender: &Client, state: StateClaim) {
+    fn state(&mut self, sender: &Client, stamp: Stamp, state: StateClaim) {
         let (drives, leaving) = self.drives(sender);
         match state {
-            _ if leaving => self.too_late(sender),
+            _ if leaving => self.too_late(sender, stamp),
             _ if drives => {
                 if state == StateClaim::Drive {
                     self.no_longer_provisional();
@@ -231,13 +228,15 @@ impl Step<'_> {
                 self.emit(Effect::PassState);
             }
             StateClaim::Answer => self.emit(Effect::PassAnswer),
-            StateClaim::InitialPush if sender.modern => self.emit(Effect::PassState),
-            StateClaim::InitialPush | StateClaim::Drive if !sender.modern => match self.claim(sender, Claim::Take) {
+            StateClaim::InitialPush => self.emit(Effect::PassState),
+            StateClaim::Drive if matches!(stamp, Stamp::Named(_)) => {
+                self.reject(sender.connection, ErrorCode::NotActive);
+            }
+            StateClaim::Drive => match self.claim(sender, Claim::Assume) {
                 Verdict::Granted => self.emit(Effect::PassState),
                 Verdict::Moving => self.emit(Effect::HoldFrame),
                 Verdict::Waiting | Verdict::Refused => {}
             },
-            StateClaim::InitialPush | StateClaim::Drive => self.reject(sender.connection, ErrorCode::NotActive),
         }
     }
 }

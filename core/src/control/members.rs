@@ -6,7 +6,7 @@ use crate::protocol::CloseReason;
 use crate::session::{Assignment, Client, Core, EpochEnd, Place, Role, Status};
 
 /// A socket that asks to join a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Join {
     /// The socket.
     pub connection: ConnectionId,
@@ -16,6 +16,15 @@ pub struct Join {
     pub otherwise: ClientId,
     /// The digest of the resume token that it presents, if it claims to be back (`?resume=`).
     pub resume: Option<String>,
+}
+
+/// How a socket shows that it belongs to a client that has another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// By a resume token. The older socket is closed.
+    Token,
+    /// By its name only. The older socket stays open, and gets nothing any more.
+    Name,
 }
 
 impl Step<'_> {
@@ -52,7 +61,7 @@ impl Step<'_> {
         let roster = self.session.rosters.entry(self.context.here.clone()).or_default();
         roster.clients.push(newcomer);
         if let Some(old) = back {
-            self.replace(&old, join.connection);
+            self.replace(&old, join.connection, Proof::Token);
         }
     }
 
@@ -64,7 +73,7 @@ impl Step<'_> {
     }
 
     /// The socket `new` of this node takes over the place of `old`: role, name and claims.
-    fn replace(&mut self, old: &Client, new: ConnectionId) {
+    fn replace(&mut self, old: &Client, new: ConnectionId, by: Proof) {
         let role = self.session.role(old);
         let change = self.session.core.everyone.change;
         if let Some(client) = self.own_client(new) {
@@ -84,10 +93,10 @@ impl Step<'_> {
             self.grant_to(&client, false, EpochEnd::Resumed);
         }
         let own = self.own_client(old.connection).is_some();
-        if old.modern {
+        if by == Proof::Token {
             self.emit(Effect::Close(old.connection, CloseReason::Evicted));
         }
-        if own && old.modern {
+        if own && by == Proof::Token {
             self.remove(old.connection);
         } else {
             self.session.core.superseded.push(old.connection);
@@ -205,27 +214,27 @@ impl Step<'_> {
         }
     }
 
-    /// Notes a client's first frame and the name in it. If an older socket has the same name, and neither socket has
-    /// done the handshake, both belong to one client, and the newer socket takes over (docs/protocol.md, "Two sockets
-    /// of one client").
+    /// Notes a client's first frame and the name in it. If an older socket has the same name, and neither client can
+    /// prove who it is by a token, both belong to one client, and the newer socket takes over (docs/protocol.md, "Two
+    /// sockets of one client").
     pub(super) fn speak(&mut self, connection: ConnectionId, alias: Option<&ClientId>) {
         let Some(client) = self.own_client(connection) else { return };
         client.spoke = true;
         let Some(alias) = alias.filter(|_| client.alias.is_none()) else { return };
         client.alias = Some(alias.clone());
-        let (modern, joined_at) = (client.modern, client.joined_at);
-        if modern || self.session.core.superseded.contains(&connection) {
+        let (has_token, joined_at) = (client.may_return(), client.joined_at);
+        if has_token || self.session.core.superseded.contains(&connection) {
             return;
         }
         let older = |client: &&Client| {
-            !client.modern
+            !client.may_return()
                 && client.connection != connection
                 && (client.joined_at, client.connection) < (joined_at, connection)
                 && client.alias.as_ref() == Some(alias)
         };
         let old = self.session.clients().map(|(_, client)| client).find(older).cloned();
         if let Some(old) = old {
-            self.replace(&old, connection);
+            self.replace(&old, connection, Proof::Name);
         }
     }
 }

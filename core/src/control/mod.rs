@@ -36,7 +36,7 @@ mod due;
 mod frames;
 mod members;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
@@ -52,8 +52,8 @@ pub struct Rules {
     pub grace: Duration,
     /// How long a request or an offer waits for an answer.
     pub pending: Duration,
-    /// A controller without the handshake that has sent nothing but answers for so long yields to any ask: it may have
-    /// given control up without a frame.
+    /// A controller that may give control up without a frame, and has sent nothing but answers for so long, yields to
+    /// any ask.
     pub quiet: Duration,
     /// How many claims may wait at once under `user_choice`.
     pub max_requests: usize,
@@ -81,16 +81,16 @@ pub struct Context<'a> {
     /// The store's time.
     pub now: Millis,
     /// The nodes whose lease has lapsed, as far as this node has seen.
-    pub lapsed: &'a HashSet<NodeId>,
-    /// The controller of this node, and its epoch, if it has been told that it loses control and all frames that it
-    /// sent before the news have been read.
+    pub lapsed: &'a BTreeSet<NodeId>,
+    /// The controller of this node, and its epoch, if all frames that may still pass have been read. The node knows how
+    /// its clients learn of a loss, and so when that is.
     pub flushed: Option<(ConnectionId, Epoch)>,
     /// The limits.
     pub rules: &'a Rules,
 }
 
 /// A change that a node applies to a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A socket opened.
     Join(Join),
@@ -114,7 +114,7 @@ pub enum Event {
     },
     /// The store may have lost its last confirmed writes. The value is the core as this node last saw it.
     RestoreCore(Box<Core>),
-    /// A client did the handshake, and gets a resume token.
+    /// A client gets a resume token, by which it can prove that it is back.
     Handshake {
         /// The client's socket.
         connection: ConnectionId,
@@ -127,10 +127,8 @@ pub enum Event {
         connection: ConnectionId,
         /// The `clientId` of the frame.
         alias: Option<ClientId>,
-        /// The `epoch` of the frame. For a frame without one: the epoch in which its sender was the controller when the
-        /// frame came in, if it was. If the sender is no longer the controller when the frame is decided, the frame was
-        /// under way when the sender lost control.
-        epoch: Option<Epoch>,
+        /// What is known of the epoch in which the frame was sent.
+        stamp: Stamp,
         /// What the frame asks for.
         intent: Intent,
     },
@@ -141,6 +139,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// The socket that joins or leaves by this event, if one does.
+    #[must_use]
+    pub const fn socket(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Join(join) => Some(join.connection),
+            Self::Leave { connection, .. } => Some(*connection),
+            Self::Rejoin { .. } | Self::RestoreCore(_) | Self::Handshake { .. } => None,
+            Self::Frame { .. } | Self::Delete | Self::Tick => None,
+        }
+    }
+
     /// Whether the outcome depends on more than the roster of the node that applies the event. Such a decision is
     /// committed only if the core is still the one that it was made on, even if the decision does not change the core.
     /// So of two decisions that are made at once, the second is made again and sees the first.
@@ -153,8 +162,20 @@ impl Event {
     }
 }
 
+/// What is known of the epoch in which a frame was sent, and so of what its sender believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stamp {
+    /// The sender names the last epoch that it was told, if it was told one. It believes the role that it is told, and
+    /// asks for another.
+    Named(Option<Epoch>),
+    /// The sender names no epochs. The value is the epoch in which it was the controller when the frame arrived, if it
+    /// was. It acts first: a frame that only a controller sends says that its sender believes to have control. If the
+    /// sender is not the controller when the frame is decided, the frame was under way when the sender lost control.
+    Seen(Option<Epoch>),
+}
+
 /// What a frame asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Intent {
     /// Nothing: the client's first frame, which does not affect roles.
     Speak,
@@ -175,7 +196,7 @@ pub enum Intent {
 }
 
 /// The direction that a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// ACTIVE: to control.
     Active,
@@ -184,18 +205,18 @@ pub enum Direction {
 }
 
 /// What a `state_update` can be, by what its sender's connection knows (docs/protocol.md, "States").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StateClaim {
     /// An answer to an open `request_sync`.
     Answer,
-    /// The one initial push that a client with the handshake may send after its own coordinate PASSIVE.
+    /// The one initial push that its sender may make after its own coordinate PASSIVE.
     InitialPush,
     /// Neither of them: a state that only the controller may send.
     Drive,
 }
 
 /// What the relay has to do besides storing the document and telling roles and presence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// The frame is refused with this code.
     Reject(ConnectionId, ErrorCode),
@@ -227,7 +248,7 @@ pub enum Effect {
 }
 
 /// A kind of decision about control, for the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transition {
     /// Control was granted.
     Granted,
@@ -288,8 +309,8 @@ impl Step<'_> {
             Event::Rejoin { clients, held } => self.rejoin(clients, *held),
             Event::RestoreCore(core) => self.remember(core),
             Event::Handshake { connection, resume } => self.handshake(*connection, resume),
-            Event::Frame { connection, alias, epoch, intent } => {
-                self.frame(*connection, alias.as_ref(), *epoch, intent);
+            Event::Frame { connection, alias, stamp, intent } => {
+                self.frame(*connection, alias.as_ref(), *stamp, intent);
             }
             Event::Delete => self.session.core.status = crate::session::Status::Deleted,
             Event::Tick => {}

@@ -119,7 +119,7 @@ frame_types! {
 }
 
 /// A client's text frame: its bytes, and its envelope, which is parsed once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// The whole frame as it was sent.
     pub text: Bytes,
@@ -133,6 +133,8 @@ pub struct Frame {
     pub protocol_version: Option<u64>,
     /// The byte range of `data` in `text`; empty if it has none.
     data: std::ops::Range<usize>,
+    /// The hash of `data` if the frame is a state, else zero.
+    state_hash: u64,
 }
 
 /// The reason why a text is not a frame.
@@ -205,7 +207,9 @@ impl Frame {
             start..start + data.get().len()
         });
         let (epoch, protocol_version) = (envelope.epoch, envelope.protocol_version);
-        Ok(Self { kind, client_id, epoch, protocol_version, data, text })
+        let is_state = kind == FrameType::StateUpdate;
+        let state_hash = if is_state { xxhash_rust::xxh3::xxh3_64(&text[data.clone()]) } else { 0 };
+        Ok(Self { kind, client_id, epoch, protocol_version, data, state_hash, text })
     }
 
     /// The bytes of the payload as the client wrote them; empty if there is no payload.
@@ -220,10 +224,11 @@ impl Frame {
         serde_json::from_slice(self.data()).unwrap_or_default()
     }
 
-    /// A hash of the payload, by which states are compared. It is fast and not cryptographic.
+    /// A hash of a state's payload, by which states are compared; zero for all other frames. It is fast and not
+    /// cryptographic.
     #[must_use]
-    pub fn data_hash(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.data())
+    pub const fn data_hash(&self) -> u64 {
+        self.state_hash
     }
 }
 

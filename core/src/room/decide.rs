@@ -1,0 +1,170 @@
+//! Turns a document and the jobs that wait into one write and its effects.
+
+use std::collections::HashSet;
+
+use super::output::Outputs;
+use super::work::Basis;
+use super::{LocalController, Step, keep};
+use crate::control::{Context, Effect, Event, Outcome, apply};
+use crate::ids::{ConnectionId, NodeId};
+use crate::session::{Client, Roster, Session};
+use crate::stored::{Write, WriteId};
+
+/// A decision that is not written yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Decision {
+    /// The document after the decision.
+    pub(super) session: Session,
+    /// The effects, each with the index of its job. Repairs come first and have no effects.
+    pub(super) effects: Vec<(usize, Effect)>,
+    /// How many jobs the decision covers.
+    pub(super) taken: usize,
+    /// The write; `None` if nothing changed.
+    pub(super) write: Option<Write>,
+}
+
+impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
+    /// Applies repairs and jobs to a document. A job that moves control is decided alone, because each change of
+    /// control has to be announced.
+    pub(super) fn decide(&mut self, basis: &Basis) -> Decision {
+        let flushed = self.room.flushed(&basis.stored.session, self.env.here);
+        let context = Context {
+            here: self.env.here,
+            now: self.env.now.store,
+            lapsed: &basis.lapsed,
+            flushed,
+            rules: self.env.rules,
+        };
+        let mut session = basis.stored.session.clone();
+        let mut compared = false;
+        for repair in self.repairs(basis) {
+            session = apply(&session, &repair, context).session;
+            compared |= repair.reads_whole_document();
+        }
+        let (mut effects, mut taken) = (Vec::new(), 0);
+        for (index, job) in self.room.work.batch().enumerate() {
+            let Outcome { session: after, effects: new } = apply(&session, &job.event, context);
+            let moves =
+                after.core.controller != session.core.controller || after.core.transfer != session.core.transfer;
+            if moves && index > 0 {
+                break;
+            }
+            session = after;
+            effects.extend(new.into_iter().map(|effect| (index, effect)));
+            taken = index + 1;
+            compared |= job.event.reads_whole_document();
+            if moves {
+                break;
+            }
+        }
+        let write = self.write(basis, &session, compared);
+        Decision { session, effects, taken, write }
+    }
+
+    /// Returns the events that bring the sockets of this node and its roster back into agreement after a fault.
+    fn repairs(&self, Basis { stored, term, .. }: &Basis) -> Vec<Event> {
+        let session = &stored.session;
+        let about: HashSet<ConnectionId> = self.room.work.batch().filter_map(|job| job.event.socket()).collect();
+        let empty = Roster::default();
+        let roster = session.rosters.get(self.env.here).unwrap_or(&empty);
+        let here: HashSet<ConnectionId> = self.room.members.iter().map(|member| member.connection).collect();
+        let living = || roster.clients.iter().filter(|client| client.cut_off_at.is_none());
+        let ghosts =
+            living().filter(|client| !here.contains(&client.connection) && !about.contains(&client.connection));
+        let mut events: Vec<Event> =
+            ghosts.map(|ghost| Event::Leave { connection: ghost.connection, lost: true }).collect();
+        // Without a lease no place is claimed. After a lapse all places are claimed, because other nodes may have given
+        // them up since.
+        let (Some(term), Some(view)) = (term, &self.room.known.view) else { return events };
+        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
+        let lapsed = self.room.known.term.is_some_and(|claimed| claimed != *term);
+        let known: HashSet<ConnectionId> = living().map(|client| client.connection).collect();
+        let missing = self.room.members.iter().filter(|member| lapsed || !known.contains(&member.connection));
+        // A client that may have lost control to a client that the store forgot is claimed once the doubt is over.
+        let sure = self.confirmed_controller();
+        let unsure = self.doubts_controller(session, sure);
+        let missing = missing.filter(|member| {
+            !(about.contains(&member.connection) || unsure && session.controls(member.connection) || member.superseded)
+        });
+        let as_it_was =
+            |client: &Client| Client { given: view.session.assignment(client), cut_off_at: None, ..client.clone() };
+        let mut missing: Vec<Client> = missing.map(|member| as_it_was(&member.client)).collect();
+        if recovering {
+            missing.extend(self.forgotten_absentees(&view.session, session));
+        }
+        if !missing.is_empty() {
+            let held = sure.filter(|held| recovering && here.contains(held));
+            events.push(Event::Rejoin { clients: missing, held });
+        }
+        // The clients get their places first, because one of them may be the controller.
+        if recovering {
+            events.push(Event::RestoreCore(Box::new(view.session.core.clone())));
+        }
+        events
+    }
+
+    /// The clients of this node that are cut off, may come back, and are missing in the store.
+    fn forgotten_absentees(&self, view: &Session, stored: &Session) -> Vec<Client> {
+        let of = |session: &Session| session.rosters.get(self.env.here).cloned().unwrap_or_default().clients;
+        let known: HashSet<ConnectionId> = of(stored).iter().map(|client| client.connection).collect();
+        let absent = of(view)
+            .into_iter()
+            .filter(|client| client.cut_off_at.is_some() && view.client(client.connection).is_some());
+        let forgotten = absent.filter(|client| !known.contains(&client.connection));
+        forgotten.map(|client| Client { given: view.assignment(&client), ..client }).collect()
+    }
+
+    /// Builds the write of a decision. `compared`: the decision used the whole document.
+    fn write(&mut self, basis: &Basis, after: &Session, compared: bool) -> Option<Write> {
+        let (before, base) = (&basis.stored.session, &basis.stored.base);
+        // No client may control under a core that an unresolved write of this node can still change. A write that
+        // replaces the core rules that out.
+        let unresolved = self.room.known.unresolved_write == Some(base.write);
+        let core = (unresolved || before.core != after.core).then(|| (after.core.clone(), base.clone()));
+        let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
+        let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
+        let mut rosters: Vec<(NodeId, Roster)> =
+            changed.map(|node| (node.clone(), after.rosters.get(node).cloned().unwrap_or_default())).collect();
+        if core.is_none() && rosters.is_empty() {
+            return None;
+        }
+        rosters.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // Another node's roster may only be written if nothing else has changed since it was read.
+        let others = rosters.iter().any(|(node, _)| node != self.env.here);
+        let core = core.or_else(|| (others || compared).then(|| (after.core.clone(), base.clone())));
+        let id = WriteId::from_bits((self.env.draw)());
+        Some(Write { core, rosters, id, keep: keep(after, self.env.now.store) })
+    }
+
+    /// Before control can leave a client of this node, its states stop passing until a document is read after that
+    /// write.
+    pub(super) fn suspend_controller(&mut self, after: &Session, write: &Write) {
+        let replaces = write.core.as_ref().map(|(_, base)| base.write);
+        self.room.known.unresolved_write = replaces.or(self.room.known.unresolved_write);
+        let Some(controller) = self.room.control.local else { return };
+        let stays = after.controls(controller.connection) && after.core.epoch == controller.epoch;
+        // A client that is flushed goes on until its frames are read. It then loses control by another write.
+        let moves = after.core.transfer.is_some() && !self.room.must_be_flushed(after, self.env.here);
+        let leaves = !stays || moves || after.core.status != crate::session::Status::Active;
+        let suspended = controller.suspended || leaves;
+        self.room.control.local = Some(LocalController { suspended, ..controller });
+    }
+
+    /// The local client that certainly had control when the store lost its data: it was the controller on this node, no
+    /// write was taking control from it, and the lease has not lapsed since, so that no other client can have taken
+    /// control.
+    pub(super) fn confirmed_controller(&self) -> Option<ConnectionId> {
+        let held = |controller: &LocalController| self.env.trust.covers(controller.term, self.env.now);
+        let sure = self.room.control.local.filter(|controller| !controller.suspended && held(controller));
+        sure.map(|controller| controller.connection)
+    }
+
+    /// Whether the document names a client of this node as the controller and this node is not certain of it, because
+    /// the store may have forgotten a grant to another client. `sure`: the confirmed controller.
+    pub(super) fn doubts_controller(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
+        let own = session.core.controller.as_ref().filter(|controller| controller.place.node == *self.env.here);
+        let connection = own.map(|controller| controller.place.connection);
+        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
+        connection.is_some() && connection != sure && recovering
+    }
+}
