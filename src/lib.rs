@@ -52,7 +52,7 @@ pub mod relay;
 pub mod store;
 pub mod telemetry;
 
-pub use gitorial_relay_core::{control, dialect, ids, protocol, reconcile, room, route, session, stored, trust};
+pub use gitorial_relay_core::{control, dialect, ids, protocol, queue, reconcile, room, route, session, stored, trust};
 pub use listen::{BindError, Listeners, Shutdown};
 pub use node::{Node, NodeSettings, RunError, run};
 pub use redis::{Evicts, RedisSettings, RedisSettingsError};

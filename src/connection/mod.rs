@@ -173,7 +173,7 @@ enum Happening {
 async fn run(socket: &mut WebSocket, relay: &Relay, ours: &Arc<Socket>, tally: &mut Tally) -> Ending {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
-    let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
+    let mut writer = Writer::new(sink, relay, &mut tally.written);
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
     let mut beat = pin!(sleep_until(next_ping));
     loop {
