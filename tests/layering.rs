@@ -123,9 +123,14 @@ fn axum_is_named_only_where_clients_are_served() {
     }
 }
 
+/// The settings and the command line belong to the program. An application that embeds the library builds neither.
 #[test]
-fn no_part_below_the_node_sees_the_whole_config() {
-    never(&["relay", "hub", "store", "broker", "presence", "connection", "drain"], &["config::Config", "Config,"]);
+fn the_library_is_built_without_the_programs_crates() {
+    let crates = crates("Cargo.toml", "{lib}", &["--no-default-features"]);
+    assert!(crates.contains("axum"), "{crates:?}");
+    for absent in ["anyhow", "clap", "clap_complete", "toml", "tracing_subscriber", "opentelemetry"] {
+        assert!(!crates.contains(absent), "the library is built with {absent}");
+    }
 }
 
 #[test]

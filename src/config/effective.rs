@@ -11,7 +11,7 @@ const HIDDEN: &str = "***";
 
 /// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A flag.
     Flag,
     /// An environment variable.
@@ -24,13 +24,13 @@ pub enum Origin {
 
 /// One effective setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// The name of the flag, without the dashes.
-    pub name: String,
+    pub(crate) name: String,
     /// The value as it was written, with secrets hidden; `None` if the setting has no value.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// The origin of the value.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 impl Effective {
@@ -50,7 +50,7 @@ impl Effective {
 
     /// The origin of the value, as text.
     #[must_use]
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         match self.origin {
             Origin::Flag => format!("--{}", self.name),
             Origin::Environment => env_name(&self.name),

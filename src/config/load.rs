@@ -24,7 +24,7 @@ const SECRET: [&str; 2] = ["admin-token", "redis-url"];
 
 /// The request of the command line.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Run a relay.
     Serve(Box<Config>),
     /// Print the settings, which are valid.
@@ -55,7 +55,7 @@ struct Cli {
 /// # Errors
 ///
 /// One sentence about the first problem. Nothing has been opened except the settings file.
-pub fn read<I>(
+pub(crate) fn read<I>(
     arguments: I,
     env: impl Fn(&str) -> Option<String>,
     own: impl Fn(Command) -> Command,
@@ -129,7 +129,7 @@ fn settings() -> impl Iterator<Item = (String, String)> {
 }
 
 /// The command line that [`read`] parses, with the commands that `own` adds: for help, and for a shell's completions.
-pub fn command(own: impl Fn(Command) -> Command) -> Command {
+pub(crate) fn command(own: impl Fn(Command) -> Command) -> Command {
     let settings = |command: Command| {
         Cli::augment_args(command).mut_args(|arg| {
             let (Some(name), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };

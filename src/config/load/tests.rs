@@ -2,7 +2,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Origin, Origins, SessionListing};
+use crate::config::effective::Origin;
+use crate::config::{LogFormat, SessionListing};
+use gitorial_relay::NodeSettings;
+use gitorial_relay::http::{HttpSettings, Origins};
 
 const NO_ENV: [(&str, &str); 0] = [];
 
@@ -278,6 +281,14 @@ fn a_node_is_named_after_its_host_unless_told_otherwise() {
 fn the_two_paths_of_old_clients_are_always_open() {
     let paths = config(&["--ws-paths", "/relay,/ws"], &NO_ENV).http().ws_paths;
     assert_eq!(paths, ["/", "/ws", "/relay"]);
+}
+
+#[test]
+fn the_defaults_are_those_of_the_library() {
+    let config = Config::default();
+    assert_eq!(config.http(), HttpSettings::default());
+    let node = NodeSettings { name: NodeSettings::default().name, ..config.node() };
+    assert_eq!(format!("{node:?}"), format!("{:?}", NodeSettings::default()));
 }
 
 #[test]
