@@ -34,13 +34,11 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Reads the setting `name` from the parsed command line. `environment`, `file`: whether these have a value for it.
-    pub(super) fn of(name: &str, id: &str, matches: &ArgMatches, environment: bool, file: bool) -> Self {
+    /// Reads the setting `name` from the parsed command line. `given`: the origin of its value apart from the flags.
+    pub(super) fn of(name: &str, id: &str, matches: &ArgMatches, given: Option<Origin>) -> Self {
         let origin = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => Origin::Flag,
-            _ if environment => Origin::Environment,
-            _ if file => Origin::File,
-            _ => Origin::Default,
+            _ => given.unwrap_or(Origin::Default),
         };
         let raw = matches.get_raw(id).and_then(|mut values| values.next());
         let value = raw.map(|value| shown(name, &value.to_string_lossy()));

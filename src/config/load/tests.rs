@@ -2,7 +2,6 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::config::effective::Origin;
 use crate::config::{LogFormat, SessionListing};
 use gitorial_relay::NodeSettings;
 use gitorial_relay::http::{HttpSettings, Origins};
