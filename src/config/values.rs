@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hyper::http::uri::Authority;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
@@ -93,14 +94,14 @@ impl FromStr for RedisUrl {
 /// The address of an OpenTelemetry collector that accepts traces by HTTP: `http://`, a host and a port. It usually runs
 /// beside the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OtlpEndpoint(String);
+pub(crate) struct OtlpEndpoint(Authority);
 
 #[cfg(feature = "otlp")]
 impl OtlpEndpoint {
     /// The host and port.
     #[must_use]
     pub(crate) fn authority(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// The address for spans.
@@ -114,14 +115,13 @@ impl FromStr for OtlpEndpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "is not a collector address like http://127.0.0.1:4318 (no TLS, no path)".to_owned();
-        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).ok_or_else(wrong)?;
-        let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-        if host.is_empty() || !host.bytes().all(plain) || port.parse::<u16>().is_err() {
-            return Err(wrong());
+        let authority =
+            text.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse::<Authority>().ok());
+        let is_plain = |it: &Authority| !it.host().is_empty() && it.port_u16().is_some() && !it.as_str().contains('@');
+        match authority.filter(is_plain) {
+            Some(authority) => Ok(Self(authority)),
+            None => Err("is not a collector address like http://127.0.0.1:4318 (no TLS, no path)".to_owned()),
         }
-        Ok(Self(authority.to_owned()))
     }
 }
 
