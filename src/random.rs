@@ -1,6 +1,8 @@
 //! New ids. This module is the only one that draws random numbers for them.
 
-use uuid::Uuid;
+use rand::rngs::OsRng;
+use rand::{RngCore, TryRngCore};
+use uuid::{Builder, Uuid};
 
 use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
 
@@ -13,26 +15,37 @@ pub trait Random {
 
 impl Random for SessionId {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(uuid().as_u128())
     }
 }
 
 impl Random for ConnectionId {
     fn random() -> Self {
-        Self::from_number(Uuid::new_v4().as_u128())
+        Self::from_number(uuid().as_u128())
     }
 }
 
 impl Random for ClientId {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(uuid().as_u128())
     }
 }
 
 impl Random for ResumeToken {
     fn random() -> Self {
-        Self::from_bits(Uuid::new_v4().as_u128())
+        Self::from_bits(uuid().as_u128())
     }
+}
+
+/// Returns a random UUID (version 4) from the operating system's source of randomness.
+///
+/// # Panics
+///
+/// If the operating system has none: then no id could be safe.
+pub(crate) fn uuid() -> Uuid {
+    let mut bytes = [0; 16];
+    OsRng.unwrap_err().fill_bytes(&mut bytes);
+    Builder::from_random_bytes(bytes).into_uuid()
 }
 
 /// Returns the id of a new incarnation of the node called `name`.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::{Millis, NodeId, SessionId};
+use crate::random;
 use crate::session::{Activity, Core, Info, Roster, Session};
 
 pub use memory::MemoryStore;
@@ -30,7 +31,7 @@ impl WriteId {
     /// Returns a new id.
     #[must_use]
     pub fn random() -> Self {
-        Self(Uuid::new_v4())
+        Self(random::uuid())
     }
 
     /// The id as text, for a store that keeps text.
