@@ -2,6 +2,7 @@
 
 mod writer;
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 
 use crate::hub::Socket;
 use crate::ids::{ClientId, ResumeToken, SessionId};
@@ -235,12 +238,13 @@ async fn run(socket: &mut WebSocket, relay: &Relay, ours: &Arc<Socket>, tally: &
 /// Classifies a socket error: a frame over the limit is the client's mistake, any other error means that the connection
 /// is lost.
 fn broken(error: &axum::Error) -> Ending {
-    use std::error::Error as _;
-    let text = error.source().map(ToString::to_string).unwrap_or_default();
-    if text.contains("too long") || text.contains("too big") {
-        Ending::Ours(CloseReason::FrameTooBig)
-    } else {
-        Ending::Lost
+    // The downcast works only while axum and this crate depend on the same tungstenite; tests/layering.rs checks that.
+    match error.source().and_then(|source| source.downcast_ref::<tungstenite::Error>()) {
+        Some(
+            tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. })
+            | tungstenite::Error::Protocol(ProtocolError::ControlFrameTooBig),
+        ) => Ending::Ours(CloseReason::FrameTooBig),
+        _ => Ending::Lost,
     }
 }
 
