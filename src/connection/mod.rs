@@ -62,18 +62,7 @@ impl Ending {
         match self {
             Self::Closed(code) => !matches!(*code, 1000 | 1001 | 1005),
             Self::Lost => true,
-            Self::Ours(reason) => match reason {
-                CloseReason::Drain | CloseReason::Silent | CloseReason::SlowReader | CloseReason::FrameTooBig => true,
-                CloseReason::StoreUnavailable | CloseReason::Overloaded | CloseReason::Internal => true,
-                CloseReason::SessionIdRequired
-                | CloseReason::SessionNotFound
-                | CloseReason::SessionExpired
-                | CloseReason::SessionDeleted
-                | CloseReason::SessionFull
-                | CloseReason::Evicted
-                | CloseReason::UnsupportedVersion
-                | CloseReason::OriginNotAllowed => false,
-            },
+            Self::Ours(reason) => reason.keeps_place(),
         }
     }
 
