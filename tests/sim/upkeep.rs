@@ -226,10 +226,16 @@ impl World {
 
     fn close_silent_sockets(&mut self, node: usize) {
         let local = self.nodes[node].local(self.now);
-        let silent = |heard: Millis| local.saturating_sub(heard) > SILENT;
-        let sockets = self.nodes[node].sockets.iter();
-        let silent: Vec<SocketNumber> =
-            sockets.filter(|(_, socket)| silent(socket.heard)).map(|(number, _)| *number).collect();
+        let mut silent: Vec<SocketNumber> = Vec::new();
+        for (number, socket) in &mut self.nodes[node].sockets {
+            let client = &self.clients[socket.client];
+            // A client that is there answers the pings of its socket.
+            if client.socket.as_ref().is_some_and(|socket| socket.number == *number) && !client.stalled {
+                socket.heard = local;
+            } else if local.saturating_sub(socket.heard) > SILENT {
+                silent.push(*number);
+            }
+        }
         for number in silent {
             self.close_socket(node, number, CloseReason::Silent);
         }
