@@ -282,6 +282,28 @@ impl Client {
         self.modern
     }
 
+    /// Whether this place, as it is in the store, has everything that the client's node knows of it. If not, the store
+    /// has lost a write, because nothing of it is ever taken back while the socket lives.
+    #[must_use]
+    pub fn knows_all_of(&self, ours: &Self) -> bool {
+        (self.modern || !ours.modern)
+            && (self.spoke || !ours.spoke)
+            && (self.alias.is_some() || ours.alias.is_none())
+            && (self.resume.is_some() || ours.resume.is_none())
+    }
+
+    /// This place, with what the client's node knows besides ([`Client::knows_all_of`]).
+    #[must_use]
+    pub fn with_all_of(&self, ours: &Self) -> Self {
+        Self {
+            alias: self.alias.clone().or_else(|| ours.alias.clone()),
+            resume: self.resume.clone().or_else(|| ours.resume.clone()),
+            modern: self.modern || ours.modern,
+            spoke: self.spoke || ours.spoke,
+            ..self.clone()
+        }
+    }
+
     /// Whether this digest proves that a socket belongs to this client. A token is used once. The token of the last
     /// return is good once more while the client is cut off, because the client may never have read the new token
     /// (docs/protocol.md, "Leaving and coming back").

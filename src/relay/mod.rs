@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::broker::{Delivery, SharedBroker};
+use crate::broker::{Body, Delivery, SharedBroker};
 use crate::clock::{Clock, TimeSource};
 use crate::control::{Join, Rules};
 use crate::hub::{Hub, QueueLimits, Socket};
@@ -314,7 +314,12 @@ impl Relay {
     pub fn on_delivery(&self, delivery: Delivery) {
         match delivery {
             Delivery::Message { from, message } => {
-                if let Some(room) = self.driver.hub.find(message.session) {
+                // A document that names this node without a reason has lost a write, and only this node can correct it.
+                let room = match message.body {
+                    Body::Changed { .. } => Some(self.driver.hub.open(message.session)),
+                    Body::Frame(_) | Body::RecentStates(_) => self.driver.hub.find(message.session),
+                };
+                if let Some(room) = room {
                     self.driver.step(&room, Input::Message { from, body: message.body });
                 }
             }

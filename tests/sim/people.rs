@@ -32,8 +32,8 @@ impl World {
             return self.come_back(client, 1006);
         }
         let node = up[self.rng.random_range(0..up.len())];
-        self.sockets += 1;
-        let number = self.sockets;
+        let number = SocketNumber::try_from(self.opened_by.len() + 1).unwrap_or(0);
+        self.opened_by.insert(number, client);
         let boot = self.nodes[node].boot;
         let here = &mut self.clients[client];
         here.socket = Some(ClientSocket {

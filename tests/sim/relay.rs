@@ -49,7 +49,7 @@ pub enum AtNode {
 }
 
 /// The name of a socket in the document.
-fn connection(number: SocketNumber) -> ConnectionId {
+pub fn connection(number: SocketNumber) -> ConnectionId {
     ConnectionId::from_number(u128::from(number) << 96)
 }
 
@@ -66,7 +66,10 @@ impl World {
             AtNode::Beat(began, beat) => self.end_heartbeat(node, began, beat),
             AtNode::Beats(beats, answered) => self.watched(node, beats, answered),
             AtNode::Reload => self.step_if_open(node, Input::Reload),
-            AtNode::Message { from, body } => self.step_if_open(node, Input::Message { from, body }),
+            AtNode::Message { from, body } => match body {
+                Body::Changed { .. } => self.step(node, Input::Message { from, body }),
+                Body::Frame(_) | Body::RecentStates(_) => self.step_if_open(node, Input::Message { from, body }),
+            },
             AtNode::Gap(to) => self.step_if_open(node, Input::Gap { to }),
             AtNode::Opens(number, client, id, token) => self.opens(node, number, client, id, token),
             AtNode::Up(number, up) => {

@@ -94,7 +94,7 @@ impl World {
         (socket.heard, socket.down_at) = (self.now, socket.down_at.max(self.now));
         let number = socket.number;
         for down in waiting {
-            self.after(0, Event::Down(client, number, down));
+            self.receive(client, number, down);
         }
     }
 
@@ -140,7 +140,9 @@ impl World {
         self.nodes[node].paused = false;
         // What has happened meanwhile happens now, in the order in which it came.
         for what in std::mem::take(&mut self.nodes[node].waiting) {
-            self.at_node(node, 0, what);
+            if self.nodes[node].alive {
+                self.happen_at_node(node, what);
+            }
         }
     }
 

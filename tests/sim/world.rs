@@ -1,14 +1,14 @@
 //! A simulated world: nodes, a store, the network and clients in one thread, on a virtual clock. One seed is one world.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gitorial_relay::control::Rules;
 use gitorial_relay::ids::{Millis, NodeId};
 use gitorial_relay::route::Body;
-use gitorial_relay::session::{Info, Session, Strategy};
+use gitorial_relay::session::{Info, Place, Session, Strategy};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,7 +17,7 @@ use super::faults::{Fault, Mutation, Scheduled, schedule};
 use super::history::{Event as Entry, Quiet, What, Who};
 use super::judge::{Verdict, judge, judge_quiet};
 use super::node::{Node, SocketNumber, Up};
-use super::relay::AtNode;
+use super::relay::{AtNode, connection};
 use super::store::Store;
 use super::support::old_script::Generation;
 use super::upkeep::Call;
@@ -109,8 +109,8 @@ pub struct World {
     pub network: Network,
     pub rules: Rules,
     pub mutation: Option<Mutation>,
-    /// How many sockets were ever opened.
-    pub sockets: SocketNumber,
+    /// The client of each socket that was ever opened.
+    pub opened_by: BTreeMap<SocketNumber, usize>,
     pub drawn: u128,
     queue: BinaryHeap<Reverse<Timed>>,
     order: u64,
@@ -168,7 +168,7 @@ impl World {
             network: Network::default(),
             rules: Rules::default(),
             mutation,
-            sockets: 0,
+            opened_by: BTreeMap::new(),
             drawn: 0,
             queue: BinaryHeap::new(),
             order: 0,
@@ -231,8 +231,10 @@ impl World {
             return vec![Verdict::SessionLost { who: Who { session: 0, client: 0 }, reason: "no document".to_owned() }];
         };
         let session = &stored.session;
-        let named = |name: &str| Who::parse(name);
-        let controller = session.core.controller.as_ref().and_then(|controller| named(controller.client.as_str()));
+        // A client whose old place is still taken may have another name in the document.
+        let on = |place: &Place| self.opened_by.iter().find(|(number, _)| connection(**number) == place.connection);
+        let controller = session.core.controller.as_ref().and_then(|controller| on(&controller.place));
+        let controller = controller.map(|(_, client)| self.clients[*client].who);
         let quiet = Quiet { controller, clients: session.live_clients(), standings };
         let verdicts = judge_quiet(0, &quiet);
         if !verdicts.is_empty() {

@@ -143,8 +143,9 @@ impl ClientView {
         let retell = std::mem::take(&mut self.retell);
         let role = after.role(me);
         let news = match role {
-            // Control is moving away from it: it is told when control has moved.
-            Role::Active if after.core.transfer.is_some() => false,
+            // Control is moving away from it: it is told when control has moved. Until then its states may pass, so it is
+            // told an epoch that began at the same time.
+            Role::Active if after.core.transfer.is_some() => self.is_modern() && self.epoch != after.core.epoch,
             Role::Active => self.phase != Phase::Active || self.epoch != after.core.epoch || retell,
             Role::Passive | Role::Connected => true,
         };

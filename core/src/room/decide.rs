@@ -1,6 +1,6 @@
 //! Turns a document and the jobs that wait into one write and its effects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::output::Outputs;
 use super::work::Basis;
@@ -78,8 +78,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let (Some(term), Some(view)) = (term, &self.room.known.view) else { return events };
         let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
         let lapsed = self.room.known.term.is_some_and(|claimed| claimed != *term);
-        let known: HashSet<ConnectionId> = living().map(|client| client.connection).collect();
-        let missing = self.room.members.iter().filter(|member| lapsed || !known.contains(&member.connection));
+        let known: HashMap<ConnectionId, &Client> = living().map(|client| (client.connection, client)).collect();
+        let complete = |ours: &Client| known.get(&ours.connection).is_some_and(|stored| stored.knows_all_of(ours));
+        let missing = self.room.members.iter().filter(|member| lapsed || !complete(&member.client));
         // A client that may have lost control to a client that the store forgot is claimed once the doubt is over.
         let sure = self.confirmed_controller();
         let unsure = self.doubts_controller(session, sure);

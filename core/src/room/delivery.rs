@@ -81,6 +81,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if let Some(view) = &self.room.known.view {
             self.out.put(Output::Publish(to, Body::Changed { version: view.version }));
         }
+        // A question to the controller may be among the lost messages.
+        self.room.stream.asked = None;
         self.request_own_state();
     }
 }

@@ -62,7 +62,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
         parcel.state_hash = Some(hash);
         member.deliver(&mut parcel, self.out);
-        if another && self.room.local_controller_at(to).is_some() {
+        if (another || self.room.stream.needs_resync) && self.room.local_controller_at(to).is_some() {
             self.room.stream.asked = None;
             self.request_own_state();
         }

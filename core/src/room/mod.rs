@@ -107,6 +107,8 @@ struct Known {
     unread_since_loss: bool,
     /// When something is due, in the store's time.
     due_at: Millis,
+    /// A write of this node may have been committed that the other nodes have not heard of.
+    unannounced: bool,
     /// The core that this node last tried to replace. While it is in the store, that write may still be committed.
     unresolved_write: Option<WriteId>,
 }

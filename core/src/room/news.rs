@@ -249,7 +249,8 @@ impl Letter<'_> {
         let (me, session) = (self.me, self.session);
         let drove = member.view.phase == Phase::Active;
         let notices = notices(&mut member.view, me, diff, session, local);
-        member.client = me.clone();
+        // A store that has lost a write may know less of the client than this node.
+        member.client = me.with_all_of(&member.client);
         let role = session.role(me);
         member.states.initial_push &= role != Role::Active;
         if drove && member.view.phase != Phase::Active {

@@ -29,7 +29,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         self.note_beliefs(before, &jobs);
         self.send_refusals(&jobs, &effects);
         self.send_causes(&session, &jobs, &effects);
-        if write.is_some() {
+        let unannounced = std::mem::take(&mut self.room.known.unannounced);
+        if write.is_some() || unannounced {
             self.announce(before, &session, version);
         }
         self.observe(&session, version, basis.term, &basis.lapsed);

@@ -232,9 +232,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn failed(&mut self) {
         let first = self.room.work.attempt == 0;
         match std::mem::take(&mut self.room.work.phase) {
-            Phase::Write(written) if first => {
+            Phase::Write(written) => {
                 self.room.work.unknown = Some(written);
-                self.retry();
+                if first { self.retry() } else { self.give_up() }
             }
             _ => self.give_up(),
         }
@@ -243,6 +243,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Nothing is decided until the store answers.
     fn give_up(&mut self) {
         self.room.work.phase = Phase::Job;
+        // A write that is committed after all has to be announced.
+        self.room.known.unannounced |= self.room.work.unknown.take().is_some();
         let first = !std::mem::replace(&mut self.room.known.stale, true);
         for job in self.room.work.take_batch() {
             if let Event::Leave { connection, .. } = &job.event {
