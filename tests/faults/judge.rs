@@ -192,9 +192,20 @@ struct Roles {
     standing: Option<u64>,
 }
 
-/// Every accepted change of control is told to both sides: the controller was told before, and the one that lost it is
-/// told while it stays connected, at the latest before the history ends.
+/// The epochs in which each client was told that it has control.
+fn epochs_told(events: &[Event]) -> HashSet<(Who, u64)> {
+    let told = events.iter().filter_map(|event| match event.what {
+        What::ClientView(Role::Active, Some(epoch)) => Some((event.who, epoch)),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Every accepted change of control is told to both sides: the controller is told, though it may learn its new epoch by
+/// a frame that was sent just before; and the one that lost control is told while it stays connected, at the latest
+/// before the history ends.
 fn told(events: &[Event]) -> Vec<Verdict> {
+    let ever = epochs_told(events);
     let mut roles: HashMap<Who, Roles> = HashMap::new();
     let mut newest: HashMap<usize, (u64, Who)> = HashMap::new();
     let mut verdicts = Vec::new();
@@ -210,7 +221,7 @@ fn told(events: &[Event]) -> Vec<Verdict> {
             What::Got(StateFrame { author, epoch: Some(epoch), repeated: false, .. }) => {
                 // Clients without the handshake are told no epoch.
                 let known = roles.get(author).filter(|roles| !roles.active.is_empty());
-                if known.is_some_and(|roles| !roles.active.contains(epoch)) {
+                if known.is_some_and(|roles| !roles.active.contains(epoch)) && !ever.contains(&(*author, *epoch)) {
                     verdicts.push(Verdict::DroveUntold { who: *author, epoch: *epoch });
                 }
                 let entry = newest.entry(who.session).or_insert((*epoch, *author));

@@ -74,14 +74,16 @@ impl Step<'_> {
     }
 
     /// The client that becomes the controller provisionally: among the clients that have ever sent a frame, the one
-    /// that has been connected longest. A client without a role comes before a follower.
+    /// that has been connected longest. A client without a role comes before a follower. A client that is cut off comes
+    /// last: it has control when it comes back, and any claim is granted until then.
     fn longest_connected_except(&self, except: ConnectionId) -> Option<Client> {
         let roles = self.session.roles();
-        let willing = |client: &&Client| client.spoke && client.cut_off_at.is_none() && client.connection != except;
+        let willing = |client: &&Client| client.spoke && client.connection != except;
         let candidates = self.session.clients().map(|(_, client)| client).filter(willing);
         // `min_by_key` keeps the first of equals: of two clients that joined in the same millisecond, the first in the
         // roster.
-        let rank = |client: &&Client| (roles.get(&client.connection) == Some(&Role::Passive), client.joined_at);
+        let follows = |client: &Client| roles.get(&client.connection) == Some(&Role::Passive);
+        let rank = |client: &&Client| (client.cut_off_at.is_some(), follows(client), client.joined_at);
         candidates.min_by_key(rank).cloned()
     }
 

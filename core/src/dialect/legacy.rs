@@ -233,7 +233,10 @@ impl Acks {
         }
     }
 
+    /// The client knows that it has no role. Notices that were withdrawn need no acknowledgement, nor do notices on an
+    /// older socket.
     fn withdraw(&mut self, withdrawn: usize) {
         self.pending.truncate(self.pending.len().saturating_sub(withdrawn));
+        (self.inherited, self.confirmed) = (None, true);
     }
 }
