@@ -41,6 +41,7 @@
 pub mod control;
 pub mod dialect;
 pub mod ids;
+mod print;
 pub mod protocol;
 pub mod reconcile;
 pub mod room;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gitorial_relay::presence::Timing;
+use gitorial_relay::trust::Timing;
 use gitorial_relay::session::Strategy;
 
 /// A client's wish.
@@ -45,6 +45,10 @@ pub enum Broken {
     Notice,
     /// A node in doubt does not write its last known core again.
     Remembrance,
+    /// A write is taken for done before the store has it.
+    EarlyAnswer,
+    /// The heartbeats are not read again after the document.
+    StaleLook,
 }
 
 /// How often each event may happen.
@@ -74,12 +78,8 @@ pub struct Scene {
     pub wishes: Vec<Wish>,
     /// Leases of this many ticks; `None`: they never end.
     pub lease: Option<u8>,
-    /// By how much the owner's clock may lag behind, and another's run ahead, within one lease. The margin is one tick.
-    pub drift: u8,
     /// The nodes that renew their lease with every tick, and whose workers are never interrupted.
     pub steady: Vec<usize>,
-    /// A place is kept forever, or not at all.
-    pub grace: bool,
     /// A replica that takes over has missed all writes, not only the last one.
     pub far_behind: bool,
     /// How often a state may arrive.
@@ -89,9 +89,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The clocks of two nodes drift apart by the whole margin within a lease: the owner's clock lags behind, and the
+    /// other's runs ahead. On the one clock of the model that leaves a margin of zero.
     pub fn timing(&self) -> Timing {
         let lease = Duration::from_millis(self.lease.unwrap_or(200).into());
-        Timing { heartbeat: Duration::from_millis(1), lease, margin: Duration::from_millis(1) }
+        Timing { heartbeat: Duration::from_millis(1), lease, margin: Duration::ZERO }
     }
 
     pub fn is_steady(&self, node: usize) -> bool {
