@@ -60,8 +60,8 @@ impl Check {
 
     /// The clients whose states their nodes would let through now.
     pub fn driving(&self, world: &World) -> Vec<ConnectionId> {
-        let stage = self.stage(world.clone());
-        (0..world.nodes.len()).filter_map(|node| stage.passing(node)).map(|driver| driver.connection).collect()
+        let passing = |node| self.passing(world, node);
+        (0..world.nodes.len()).filter_map(passing).map(|driver| driver.connection).collect()
     }
 
     /// The number of writes since the start.
@@ -176,7 +176,7 @@ impl Check {
 
     fn steps_of_clients(&self, world: &World, index: usize, node: &Node, steps: &mut Vec<Step>) {
         let left = &world.left;
-        let passes = self.stage_of(world, index);
+        let passes = self.passing(world, index).map(|controller| controller.connection);
         for (client, _) in (0..).zip(&self.scene.clients) {
             let Some(connection) = node.socket_of(name(client).as_str()) else { continue };
             if left.wishes > 0 && !node.room.is_deciding(connection) {
@@ -197,9 +197,5 @@ impl Check {
         if left.returns > 0 {
             steps.extend(world.away.iter().map(|client| Step::Return(index, *client)));
         }
-    }
-
-    fn stage_of(&self, world: &World, node: usize) -> Option<ConnectionId> {
-        self.stage(world.clone()).passing(node).map(|controller| controller.connection)
     }
 }

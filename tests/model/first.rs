@@ -28,7 +28,7 @@ impl Check {
         for (client, (node, modern)) in (0..).zip(&self.scene.clients) {
             stage.enter(client, *node, *modern);
         }
-        for node in 0..self.scene.nodes {
+        for node in (0..self.scene.nodes).filter(|node| self.scene.clients.iter().any(|(of, _)| of == node)) {
             stage.give(node, Input::Reload);
             stage.settle(node);
             stage.watch(node);

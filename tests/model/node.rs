@@ -90,14 +90,11 @@ impl Outputs<ConnectionId, u8> for Acts {
     }
 }
 
-impl Stage<'_> {
-    fn now(&self) -> Now {
-        Now { local: local(self.world.now), store: millis(self.world.now) }
-    }
+impl Check {
 
     /// What a node believes now.
-    fn trust(&self, node: usize) -> Trust {
-        let mut trust = self.world.nodes[node].observer.trust();
+    fn trust(&self, world: &World, node: usize) -> Trust {
+        let mut trust = world.nodes[node].observer.trust();
         match self.scene.broken {
             Some(Broken::Deadline) => trust.lease.deadline = u64::MAX,
             // The owner's clock lags behind by more than the margin.
@@ -105,7 +102,7 @@ impl Stage<'_> {
             // The doubt ends as soon as there is a document again.
             Some(Broken::Generation) => {
                 (trust.patience, trust.lineage_since) = (0, 0);
-                if self.world.store.found.is_some() {
+                if world.store.found.is_some() {
                     trust.doubtful_until = 0;
                 }
             }
@@ -115,17 +112,25 @@ impl Stage<'_> {
     }
 
     /// The local client whose states this node lets through now.
-    pub fn passing(&self, node: usize) -> Option<LocalController> {
-        let here = &self.world.nodes[node];
+    pub fn passing(&self, world: &World, node: usize) -> Option<LocalController> {
+        let here = &world.nodes[node];
         let controller = here.unsuspended.or(here.room.local_controller()).filter(|_| here.alive)?;
-        let (now, trust) = (self.now(), self.trust(node));
+        let (now, trust) = (world.time(), self.trust(world, node));
         let mut draw = || 0;
-        let env = Env { session: SessionId::from_bits(0), here: node_id(node), now, trust, rules: self.rules, draw: &mut draw };
+        let env = Env { session: SessionId::from_bits(0), here: node_id(node), now, trust, rules: &self.rules, draw: &mut draw };
         let late = here.unsuspended.filter(|controller| trust.term(now) == Some(controller.term));
         let passes = late.or_else(|| here.room.driver(&env));
         passes.filter(|_| here.open().any(|member| member.connection == controller.connection))
     }
+}
 
+impl World {
+    fn time(&self) -> Now {
+        Now { local: local(self.now), store: millis(self.now) }
+    }
+}
+
+impl Stage<'_> {
     /// Gives an input to the room of a node, and performs its outputs. Returns whether a frame was dropped.
     pub fn give(&mut self, node: usize, input: Input<ConnectionId, u8>) -> bool {
         let mut room = Machine::clone(&self.world.nodes[node].room);
@@ -138,7 +143,10 @@ impl Stage<'_> {
                 if matches!(act, Act::Commit(_)) && self.scene.is(Broken::Suspension) {
                     self.world.nodes[node].unsuspended = before.filter(|controller| !controller.suspended);
                 }
-                self.perform(node, act, &mut inputs);
+                // The leave of a socket that the room has dropped already changes nothing.
+                if !matches!(act, Act::Close(of) if room.members().iter().all(|member| member.connection != of)) {
+                    self.perform(node, act, &mut inputs);
+                }
             }
         }
         let here = &mut self.world.nodes[node];
@@ -149,7 +157,7 @@ impl Stage<'_> {
     }
 
     fn step(&mut self, node: usize, room: &mut Machine, input: Input<ConnectionId, u8>) -> Vec<Act> {
-        let (now, mut trust) = (self.now(), self.trust(node));
+        let (now, mut trust) = (self.world.time(), self.check.trust(&self.world, node));
         let decides = matches!(input, Input::StillLapsed(_) | Input::Committed(_));
         if decides && self.scene.is(Broken::SureHolder) {
             (trust.doubtful_until, trust.lineage_since) = (0, 0);

@@ -33,10 +33,17 @@ pub fn controls(scene: Scene, happen: &[Mark]) {
 /// With this rule broken the property does not hold, and the check finds a counterexample.
 pub fn finds(scene: Scene, broken: Broken, property: &'static str) {
     let began = Instant::now();
+    let scene_again = scene.clone();
     let check = Check::of(Scene { broken: Some(broken), ..scene });
     let wanted = HasDiscoveries::AnyOf([property].into());
     let checker = check.checker().finish_when(wanted).spawn_bfs().join();
     let Some(path) = checker.discovery(property) else { panic!("{broken:?} was not found") };
+    if std::env::var("MODEL_TRACE").is_ok() {
+        let tracer = Check::of(Scene { broken: Some(broken), ..scene_again });
+        for (state, action) in path.clone().into_vec() {
+            println!("driving {:?} -> {action:?}", tracer.driving(&state));
+        }
+    }
     let steps = path.into_actions();
     let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
     println!("{broken:?}: {} steps, {states} states, {time:.1} s: {steps:?}", steps.len());

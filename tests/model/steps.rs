@@ -96,7 +96,7 @@ impl Stage<'_> {
     }
 
     fn pass(&mut self, node: usize) {
-        let Some(driver) = self.passing(node) else { return };
+        let Some(driver) = self.check.passing(&self.world, node) else { return };
         let frame = state(self.world.left.states);
         self.world.left.states -= 1;
         self.kept = Some(true);
