@@ -18,7 +18,7 @@ impl Hash for Session {
 impl Hash for Core {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { status, epoch, controller, transfer, ended: _, everyone, requests, offer, .. } = self;
-        (status, epoch, controller, transfer, everyone.role, requests, offer).hash(state);
+        (status, epoch, controller, transfer, everyone, requests, offer).hash(state);
         (&self.superseded, self.changed_at, self.doubtful_until).hash(state);
     }
 }
@@ -46,8 +46,8 @@ impl Hash for Offer {
 
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { connection, id: _, alias, modern, resume, resume_before, joined_at, spoke, given: _, cut_off_at } =
+        let Self { connection, id: _, alias, modern, resume, resume_before, joined_at, spoke, given, cut_off_at } =
             self;
-        (connection, alias, modern, resume, resume_before, joined_at, spoke, cut_off_at.is_some()).hash(state);
+        (connection, alias, modern, resume, resume_before, joined_at, spoke, given, cut_off_at.is_some()).hash(state);
     }
 }

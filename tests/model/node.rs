@@ -91,7 +91,6 @@ impl Outputs<ConnectionId, u8> for Acts {
 }
 
 impl Check {
-
     /// What a node believes now.
     fn trust(&self, world: &World, node: usize) -> Trust {
         let mut trust = world.nodes[node].observer.trust();
@@ -117,7 +116,14 @@ impl Check {
         let controller = here.unsuspended.or(here.room.local_controller()).filter(|_| here.alive)?;
         let (now, trust) = (world.time(), self.trust(world, node));
         let mut draw = || 0;
-        let env = Env { session: SessionId::from_bits(0), here: node_id(node), now, trust, rules: &self.rules, draw: &mut draw };
+        let env = Env {
+            session: SessionId::from_bits(0),
+            here: node_id(node),
+            now,
+            trust,
+            rules: &self.rules,
+            draw: &mut draw,
+        };
         let late = here.unsuspended.filter(|controller| trust.term(now) == Some(controller.term));
         let passes = late.or_else(|| here.room.driver(&env));
         passes.filter(|_| here.open().any(|member| member.connection == controller.connection))
@@ -355,7 +361,8 @@ impl Stage<'_> {
         here.beats += 1;
         self.world.store.beats[node] = Some(here.beats);
         self.read_lineage(node);
-        let Renewed { new_term, data_lost } = self.observe(node, |observer, now, _| observer.renewed(local(began), now));
+        let Renewed { new_term, data_lost } =
+            self.observe(node, |observer, now, _| observer.renewed(local(began), now));
         if new_term || data_lost {
             self.marks.note(Mark::NewLease);
             self.give(node, Input::Distrust { data_lost });

@@ -146,8 +146,8 @@ impl Stage<'_> {
         let mut nodes = self.world.nodes.iter().enumerate();
         let alive = nodes.any(|(index, node)| *node_id(index) == controller.place.node && node.alive);
         let next = to.controller.as_ref();
-        let lost_its_place = before.client(controller.place.connection).is_some()
-            && after.client(controller.place.connection).is_none();
+        let lost_its_place =
+            before.client(controller.place.connection).is_some() && after.client(controller.place.connection).is_none();
         let mark = match next {
             Some(next) if next.client == controller.client => Mark::Returned,
             _ if !alive => Mark::TakenFromTheDead,
