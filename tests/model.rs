@@ -14,6 +14,7 @@ mod model {
     mod marks;
     mod names;
     mod node;
+    mod outputs;
     mod run;
     mod scene;
     mod scenes;
