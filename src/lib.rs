@@ -1,6 +1,7 @@
 //! gitorial-relay keeps websites and editors on the same step of a tutorial. One client of a session is ACTIVE (the
 //! controller), the others are PASSIVE (followers), and control moves between them. This is the library; the binary of
-//! the same name is a thin shell around [`run`].
+//! the same name adds settings, a command line, logs and signals. An application that only embeds the relay can leave
+//! out the dependencies of the binary: `default-features = false`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,8 +28,7 @@
 //! An arrow points from a part to the parts that it may name; tests/layering.rs checks them.
 //!
 //! ```text
-//! main -> node -> http, connection, drain -> relay -> hub, presence, store, broker -> control, session, reconcile,
-//!                                                                                     protocol, ids
+//! node, http -> connection, drain -> relay -> hub, presence, store, broker -> control, session, reconcile, protocol, ids
 //! ```
 //!
 //! The right end is pure: no clock, no I/O, nothing async. [`control`] decides which client controls the session,
@@ -37,12 +37,10 @@
 
 pub mod broker;
 pub mod clock;
-pub mod config;
 pub mod connection;
 pub mod drain;
 pub mod http;
 pub mod hub;
-mod listen;
 pub mod metrics;
 pub mod node;
 pub mod presence;
@@ -50,9 +48,7 @@ pub mod random;
 mod redis;
 pub mod relay;
 pub mod store;
-pub mod telemetry;
 
-pub use gitorial_relay_core::{control, dialect, ids, protocol, reconcile, room, route, session, stored, trust};
-pub use listen::{BindError, Listeners, Shutdown};
-pub use node::{Node, NodeSettings, RunError, run};
+pub use gitorial_relay_core::{control, dialect, ids, protocol, queue, reconcile, room, route, session, stored, trust};
+pub use node::{Node, NodeError, NodeSettings};
 pub use redis::{Evicts, RedisSettings, RedisSettingsError};

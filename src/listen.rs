@@ -15,20 +15,20 @@ const BACKLOG: u32 = 4096;
 /// A port that the node cannot bind.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (--{setting}): {error}; choose another address or free this one")]
-pub struct BindError {
+pub(crate) struct BindError {
     address: SocketAddr,
     setting: &'static str,
     error: io::Error,
 }
 
 /// The bound ports of one node.
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// The listener for clients.
-    pub main: TcpListener,
+    pub(crate) main: TcpListener,
     /// The listener for /healthz, /readyz and /metrics, if they have a port of their own.
-    pub ops: Option<TcpListener>,
+    pub(crate) ops: Option<TcpListener>,
     /// Called once, when the node serves, with the address of `main`.
-    pub on_ready: Box<dyn FnOnce(SocketAddr) + Send>,
+    pub(crate) on_ready: Box<dyn FnOnce(SocketAddr) + Send>,
 }
 
 impl Listeners {
@@ -37,7 +37,7 @@ impl Listeners {
     /// # Errors
     ///
     /// [`BindError`] if one of the ports cannot be bound.
-    pub fn bind(config: &Config, on_ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &Config, on_ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<Self, BindError> {
         let main = listen(config.listen, "listen")?;
         let ops = config.ops_listen.map(|address| listen(address, "ops-listen")).transpose()?;
         Ok(Self { main, ops, on_ready: Box::new(on_ready) })
@@ -64,28 +64,22 @@ fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Bin
 
 /// A request that a node drains and ends. All clones share one request.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown(CancellationToken);
+pub(crate) struct Shutdown(CancellationToken);
 
 impl Shutdown {
     /// Returns a handle on which nothing has been requested yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Requests the shutdown. Further calls have no effect.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.cancel();
     }
 
-    /// Whether the shutdown has been requested.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
     /// Waits until the shutdown is requested.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         self.0.cancelled().await;
     }
 }

@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use gitorial_relay::config::{self, Config, Invocation};
-use gitorial_relay::{Listeners, Shutdown, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 mod cli;
+mod config;
+mod listen;
+mod run;
+mod telemetry;
 
 use cli::{FAILED, WRONG_USE, fail, print};
+use config::{Config, Invocation};
+use listen::{Listeners, Shutdown};
 
 fn main() -> ExitCode {
     match config::read(std::env::args_os(), variable, cli::add_to) {
@@ -45,7 +49,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let listeners = Listeners::bind(&config, announce)?;
         let shutdown = on_signals().context("cannot listen for signals")?;
-        gitorial_relay::run(config, listeners, shutdown).await?;
+        run::run(config, listeners, shutdown).await?;
         Ok(())
     })
 }

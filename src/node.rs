@@ -8,11 +8,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Delivery, MemoryBus, RedisBroker, SharedBroker};
-use crate::config::Config;
 use crate::drain::drain;
-use crate::http;
 use crate::ids::NodeId;
-use crate::listen::{Listeners, Shutdown};
 use crate::metrics::Metrics;
 use crate::random::boot;
 use crate::redis::{Evicts, RedisSettings};
@@ -25,27 +22,15 @@ const LAST_TASKS: Duration = Duration::from_secs(2);
 /// How often a starting node checks whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(10);
 
-/// The reason why a node cannot run.
+/// The reason why a node cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A listener failed.
-    #[error("cannot serve: {0}")]
-    Serve(#[from] std::io::Error),
+pub enum NodeError {
     /// The settings of the store cannot be used.
     #[error("cannot open the store: {0}")]
     Store(#[from] StoreError),
     /// The settings of the broker cannot be used.
     #[error("cannot open the channels between the nodes: {0}")]
     Broker(#[from] BrokerError),
-    /// Redis did not answer in time, and the operator chose not to wait for it.
-    #[error(
-        "Redis cannot be reached within {} s; start it, correct --redis-url, or leave out --redis-fail-fast to wait for it",
-        .0.as_secs_f32()
-    )]
-    RedisAway(Duration),
-    /// Redis evicts sessions when its memory is full.
-    #[error("{0}; set maxmemory-policy to noeviction, or pass --allow-evicting-redis if losing sessions is acceptable")]
-    Evicts(#[from] Evicts),
 }
 
 /// The settings of a node.
@@ -81,8 +66,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`RunError`] if the settings for Redis cannot be used.
-    pub async fn start(settings: NodeSettings) -> Result<Self, RunError> {
+    /// [`NodeError`] if the settings for Redis cannot be used.
+    pub async fn start(settings: NodeSettings) -> Result<Self, NodeError> {
         let metrics = Arc::new(Metrics::new());
         let node = boot(&settings.name);
         let heartbeat = settings.relay.timing.heartbeat;
@@ -132,6 +117,21 @@ impl Node {
         timeout(limit, ready).await.is_ok()
     }
 
+    /// Waits until Redis can be asked for its eviction policy. The future returns only if Redis evicts keys when its
+    /// memory is full, and live sessions can vanish.
+    pub fn evicting_redis(&self) -> impl Future<Output = Evicts> + Send + use<> {
+        let redis = self.redis.clone();
+        async move {
+            if let Some(store) = redis {
+                while !store.wait_until_connected(Duration::from_secs(3600)).await {}
+                if let Err(evicts) = store.check_eviction().await {
+                    return evicts;
+                }
+            }
+            std::future::pending().await
+        }
+    }
+
     /// Closes all sockets in waves within `limit`, then ends all background tasks.
     pub async fn stop(self, limit: Duration) {
         let left = drain(&self.relay, limit).await;
@@ -150,60 +150,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.running.cancel();
     }
-}
-
-/// Waits for Redis and checks its eviction policy. Returns only if Redis evicts keys.
-async fn reject_evicting_redis(redis: Option<Arc<RedisStore>>) -> Evicts {
-    if let Some(store) = redis {
-        while !store.wait_until_connected(Duration::from_secs(3600)).await {}
-        if let Err(evicts) = store.check_eviction().await {
-            return evicts;
-        }
-    }
-    std::future::pending().await
-}
-
-/// Runs a node to its end: serves until `shutdown` is requested, then drains.
-///
-/// # Errors
-///
-/// [`RunError`] if the node cannot start or a listener fails.
-pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), RunError> {
-    let node = Node::start(config.node()).await?;
-    tracing::info!(node = %node.relay().node(), store = config.store_kind(), "starting");
-    let serving = CancellationToken::new();
-    let address = listeners.main.local_addr()?;
-    let app = http::router(node.relay().clone(), config.http());
-    let main = tokio::spawn(http::serve(listeners.main, app, serving.clone()));
-    let ops = listeners
-        .ops
-        .map(|ops| tokio::spawn(http::serve(ops, http::ops_router(node.relay().clone()), serving.clone())));
-    let rejected = reject_evicting_redis(node.redis.clone().filter(|_| !config.allow_evicting_redis));
-    tokio::pin!(rejected);
-    let started = tokio::select! {
-        ready = node.ready(config.redis_connect_timeout) => ready,
-        evicts = &mut rejected => return Err(evicts.into()),
-    };
-    if !started {
-        if config.redis_fail_fast {
-            return Err(RunError::RedisAway(config.redis_connect_timeout));
-        }
-        tracing::warn!("Redis cannot be reached yet; waiting for it, and not ready until then");
-    }
-    (listeners.on_ready)(address);
-    let outcome = tokio::select! {
-        () = shutdown.requested() => Ok(()),
-        evicts = &mut rejected => Err(evicts.into()),
-    };
-    node.stop(config.drain_timeout).await;
-    serving.cancel();
-    let _ = timeout(LAST_TASKS, async {
-        let _ = main.await;
-        if let Some(ops) = ops {
-            let _ = ops.await;
-        }
-    })
-    .await;
-    tracing::info!("stopped");
-    outcome
 }

@@ -1,6 +1,8 @@
 //! New ids. This module is the only one that draws random numbers for them.
 
-use uuid::Uuid;
+use rand::rngs::OsRng;
+use rand::{RngCore, TryRngCore};
+use uuid::Builder;
 
 use crate::ids::{ClientId, ConnectionId, NodeId, SessionId};
 use crate::store::WriteId;
@@ -36,10 +38,16 @@ impl Random for WriteId {
     }
 }
 
-/// Draws 128 bits that nobody can guess: 122 of them are random.
+/// Draws 128 bits from the operating system's source of randomness; 122 of them are random.
+///
+/// # Panics
+///
+/// If the operating system has none: then no id could be safe.
 #[must_use]
 pub fn bits() -> u128 {
-    Uuid::new_v4().as_u128()
+    let mut bytes = [0; 16];
+    OsRng.unwrap_err().fill_bytes(&mut bytes);
+    Builder::from_random_bytes(bytes).into_uuid().as_u128()
 }
 
 /// Returns the id of a new incarnation of the node called `name`.

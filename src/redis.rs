@@ -19,9 +19,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{CommandResult, Metrics};
 
-/// The schemes of a Redis URL.
-const SCHEMES: [&str; 6] = ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
-
 /// How the relay reaches Redis. The `Debug` form never shows the URL, which may hold a password.
 #[derive(Clone)]
 pub struct RedisSettings {
@@ -36,6 +33,10 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
+    /// The schemes of a Redis URL.
+    pub const SCHEMES: [&str; 6] =
+        ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+
     /// Settings for this URL with the defaults: 2 s for a command, 2 s for connecting, no replicas.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
@@ -57,7 +58,7 @@ impl RedisSettings {
             return Err(RedisSettingsError::Timeout);
         }
         let (scheme, rest) = self.url.split_once("://").ok_or(RedisSettingsError::Scheme)?;
-        if !SCHEMES.contains(&scheme) {
+        if !Self::SCHEMES.contains(&scheme) {
             return Err(RedisSettingsError::Scheme);
         }
         // The relay sets up TLS itself, below. The library picks the cryptography by a process-wide default and panics
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn every_documented_scheme_is_accepted() {
-        for scheme in SCHEMES {
+        for scheme in RedisSettings::SCHEMES {
             let settings = RedisSettings::new(format!("{scheme}://user:pass@127.0.0.1:7000?sentinelServiceName=main"));
             settings.validate().unwrap_or_else(|error| panic!("{scheme}: {error}"));
         }

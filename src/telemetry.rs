@@ -20,7 +20,7 @@ const LIBRARIES: [&str; 6] =
 
 /// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// The filter is invalid.
     #[error("the log filter cannot be read")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -35,21 +35,21 @@ pub enum TelemetryError {
 
 /// The settings of logs and spans.
 #[derive(Clone, Debug)]
-pub struct TelemetrySettings {
+pub(crate) struct TelemetrySettings {
     /// The format of log lines.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// The log filter.
-    pub filter: LogFilter,
+    pub(crate) filter: LogFilter,
     /// The collector for spans of decisions, if any. Only a build with the feature `otlp` sends spans.
-    pub collector: Option<OtlpEndpoint>,
+    pub(crate) collector: Option<OtlpEndpoint>,
     /// The name of the node in the spans.
-    pub node: String,
+    pub(crate) node: String,
 }
 
 /// A process's log and spans. Dropping it sends the queued spans, which may take a few seconds, so a task must not drop
 /// it.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     #[cfg(feature = "otlp")]
     _spans: Option<otlp::Spans>,
 }
@@ -60,7 +60,7 @@ pub struct Telemetry {
 /// # Errors
 ///
 /// The filter or the collector's address is invalid, or logging was set up before.
-pub fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Telemetry, TelemetryError> {
+pub(crate) fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Telemetry, TelemetryError> {
     let mut filter = EnvFilter::try_new(settings.filter.as_str())?;
     for library in LIBRARIES {
         filter = filter.add_directive(library.parse()?);
@@ -77,7 +77,8 @@ pub fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Telemetry,
         log.with(layer).try_init().map_err(|error| TelemetryError::Again(error.into()))?;
         return Ok(Telemetry { _spans: Some(spans) });
     }
-    let _ = runtime;
+    // Only a build with the feature sends spans.
+    let _ = (runtime, &settings.collector, &settings.node);
     log.try_init().map_err(|error| TelemetryError::Again(error.into()))?;
     Ok(Telemetry {
         #[cfg(feature = "otlp")]

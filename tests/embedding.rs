@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use gitorial_relay::config::Config;
+use gitorial_relay::http::HttpSettings;
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::SessionData;
 use gitorial_relay::random::{Random, boot};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn serve(node: &Node) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let relay = http::router(node.relay().clone(), Config::default().http());
+    let relay = http::router(node.relay().clone(), HttpSettings::default());
     // The application's own routes are served beside the relay's.
     let app = relay.route("/about", axum::routing::get(async || "a tutorial platform"));
     tokio::spawn(async move { axum::serve(listener, app).await });

@@ -47,23 +47,33 @@ fn never(parts: &[&str], words: &[&str]) {
     }
 }
 
-/// Every crate that the core is built with, as cargo resolves it.
-fn crates_of_the_core() -> BTreeSet<String> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("core/Cargo.toml");
+/// Every crate that the package at `manifest` is built with, as cargo resolves it: `{lib}` and `{p}` are its name as code
+/// writes it, and its name with its version.
+fn crates(manifest: &str, format: &str, options: &[&str]) -> BTreeSet<String> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(manifest);
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{lib}"]);
-    let found = cargo.arg("--manifest-path").arg(manifest).output().expect("cargo runs");
+    cargo.args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", format]);
+    let found = cargo.args(options).arg("--manifest-path").arg(manifest).output().expect("cargo runs");
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-    String::from_utf8_lossy(&found.stdout).split_whitespace().map(str::to_owned).collect()
+    let lines = String::from_utf8_lossy(&found.stdout).into_owned();
+    lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
 #[test]
 fn the_core_is_built_without_io_or_randomness() {
-    let crates = crates_of_the_core();
+    let crates = crates("core/Cargo.toml", "{lib}", &[]);
     assert!(crates.contains("serde_json"), "{crates:?}");
     for absent in ["tokio", "axum", "hyper", "fred", "rand", "getrandom", "parking_lot", "rustix", "tracing"] {
         assert!(!crates.contains(absent), "the core is built with {absent}");
     }
+}
+
+/// `connection` tells a frame over the limit by the type of the error inside axum's.
+#[test]
+fn axum_and_the_relay_use_the_same_tungstenite() {
+    let crates = crates("Cargo.toml", "{p}", &[]);
+    let found: Vec<_> = crates.iter().filter(|name| name.starts_with("tungstenite ")).collect();
+    assert_eq!(found.len(), 1, "the versions of tokio-tungstenite in Cargo.toml and in axum differ: {found:?}");
 }
 
 #[test]
@@ -113,9 +123,14 @@ fn axum_is_named_only_where_clients_are_served() {
     }
 }
 
+/// The settings and the command line belong to the program. An application that embeds the library builds neither.
 #[test]
-fn no_part_below_the_node_sees_the_whole_config() {
-    never(&["relay", "hub", "store", "broker", "presence", "connection", "drain"], &["config::Config", "Config,"]);
+fn the_library_is_built_without_the_programs_crates() {
+    let crates = crates("Cargo.toml", "{lib}", &["--no-default-features"]);
+    assert!(crates.contains("axum"), "{crates:?}");
+    for absent in ["anyhow", "clap", "clap_complete", "toml", "tracing_subscriber", "opentelemetry"] {
+        assert!(!crates.contains(absent), "the library is built with {absent}");
+    }
 }
 
 #[test]

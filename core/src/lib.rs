@@ -33,6 +33,7 @@
 //! - [`reconcile`]: the news for each connection.
 //! - [`dialect`]: how clients with and without the handshake learn of their roles.
 //! - [`room`]: one session on one node, as a machine that runs all of the above.
+//! - [`queue`]: the frames that wait for one socket.
 //! - [`trust`]: what a node may believe of its lease, its store and the other nodes.
 //! - [`stored`], [`route`]: the data that a room exchanges with the store and with other nodes.
 //! - [`protocol`]: frames, close codes, error codes.
@@ -43,6 +44,7 @@ pub mod dialect;
 pub mod ids;
 mod print;
 pub mod protocol;
+pub mod queue;
 pub mod reconcile;
 pub mod room;
 pub mod route;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use gitorial_relay::config::{self, Invocation};
+use crate::config::{self, Invocation};
 use hyper::Uri;
 
 use super::ToolError;

@@ -1,6 +1,6 @@
 //! `check-config`: the settings as a table.
 
-use gitorial_relay::config::Effective;
+use crate::config::Effective;
 
 /// One line for each setting: name, value, where the value came from.
 pub(crate) fn table(settings: &[Effective]) -> String {

@@ -14,9 +14,9 @@ mod watch;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::config;
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use clap_complete::Shell;
-use gitorial_relay::config;
 
 pub(crate) use check_config::table;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::Secret;
 use clap::builder::PossibleValuesParser;
-use gitorial_relay::config::Secret;
 use gitorial_relay::ids::SessionId;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;

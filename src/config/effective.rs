@@ -11,7 +11,7 @@ const HIDDEN: &str = "***";
 
 /// The origin of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A flag.
     Flag,
     /// An environment variable.
@@ -24,23 +24,21 @@ pub enum Origin {
 
 /// One effective setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// The name of the flag, without the dashes.
-    pub name: String,
+    pub(crate) name: String,
     /// The value as it was written, with secrets hidden; `None` if the setting has no value.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// The origin of the value.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 impl Effective {
-    /// Reads the setting `name` from the parsed command line. `environment`, `file`: whether these have a value for it.
-    pub(super) fn of(name: &str, id: &str, matches: &ArgMatches, environment: bool, file: bool) -> Self {
+    /// Reads the setting `name` from the parsed command line. `given`: the origin of its value apart from the flags.
+    pub(super) fn of(name: &str, id: &str, matches: &ArgMatches, given: Option<Origin>) -> Self {
         let origin = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => Origin::Flag,
-            _ if environment => Origin::Environment,
-            _ if file => Origin::File,
-            _ => Origin::Default,
+            _ => given.unwrap_or(Origin::Default),
         };
         let raw = matches.get_raw(id).and_then(|mut values| values.next());
         let value = raw.map(|value| shown(name, &value.to_string_lossy()));
@@ -50,7 +48,7 @@ impl Effective {
 
     /// The origin of the value, as text.
     #[must_use]
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         match self.origin {
             Origin::Flag => format!("--{}", self.name),
             Origin::Environment => env_name(&self.name),

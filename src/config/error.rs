@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The reason why a node does not start: one sentence that names the setting, the problem and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// One setting is wrong, whatever the origin of its value.
     #[error("--{name} (environment {}): {problem}", env_name(name))]
     Setting {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+use super::effective::Origin;
 use super::error::env_name;
 use super::{Config, ConfigError, Effective};
 
@@ -24,7 +25,7 @@ const SECRET: [&str; 2] = ["admin-token", "redis-url"];
 
 /// The request of the command line.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Run a relay.
     Serve(Box<Config>),
     /// Print the settings, which are valid.
@@ -34,6 +35,9 @@ pub enum Invocation {
     /// Print this (help or version) and exit.
     Print(String),
 }
+
+/// Values by the names of their settings, as text, each with its origin.
+type Values = HashMap<String, (String, Origin)>;
 
 /// Returns the settings file that holds a setting's value, if one does.
 type Source<'f, 'p> = &'f dyn Fn(&str) -> Option<&'p Path>;
@@ -55,7 +59,7 @@ struct Cli {
 /// # Errors
 ///
 /// One sentence about the first problem. Nothing has been opened except the settings file.
-pub fn read<I>(
+pub(crate) fn read<I>(
     arguments: I,
     env: impl Fn(&str) -> Option<String>,
     own: impl Fn(Command) -> Command,
@@ -84,26 +88,23 @@ where
     let file = flags.file.or_else(|| from_env("config").map(PathBuf::from));
     let mut values = match &file {
         Some(path) => read_file(path)?,
-        None => HashMap::new(),
+        None => Values::new(),
     };
-    let in_file = values.clone();
     for name in names() {
         // `RELAY_LOG` is a short form that people know from other programs.
         let short = || (name == "log-level").then(|| from_env("log")).flatten();
         if let Some(value) = from_env(&name).or_else(short) {
-            values.insert(name, value);
+            values.insert(name, (value, Origin::Environment));
         }
     }
-    let source = |name: &str| file.as_deref().filter(|_| in_file.get(name) == values.get(name));
+    let origin = |name: &str| values.get(name).map(|(_, origin)| *origin);
+    let source = |name: &str| file.as_deref().filter(|_| origin(name) == Some(Origin::File));
     let full = with_defaults(command(&own), &values);
     let (cli, matches) = parse(full, &arguments).map_err(|error| sentence(&error, Some(&source)))?;
     cli.config.validate()?;
     match matches.subcommand() {
         Some((CHECK, matches)) => {
-            let of = |(name, id): (String, String)| {
-                let in_env = in_file.get(&name) != values.get(&name);
-                Effective::of(&name, &id, matches, in_env, in_file.contains_key(&name))
-            };
+            let of = |(name, id): (String, String)| Effective::of(&name, &id, matches, origin(&name));
             Ok(Invocation::Check(settings().map(of).collect()))
         }
         _ => Ok(Invocation::Serve(Box::new(cli.config))),
@@ -129,7 +130,7 @@ fn settings() -> impl Iterator<Item = (String, String)> {
 }
 
 /// The command line that [`read`] parses, with the commands that `own` adds: for help, and for a shell's completions.
-pub fn command(own: impl Fn(Command) -> Command) -> Command {
+pub(crate) fn command(own: impl Fn(Command) -> Command) -> Command {
     let settings = |command: Command| {
         Cli::augment_args(command).mut_args(|arg| {
             let (Some(name), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
@@ -163,18 +164,18 @@ fn parse(mut command: Command, arguments: &[OsString]) -> Result<(Cli, ArgMatche
     Ok((cli, matches))
 }
 
-fn with_defaults(command: Command, values: &HashMap<String, String>) -> Command {
+fn with_defaults(command: Command, values: &Values) -> Command {
     let layer = |command: Command| {
         command.mut_args(|arg| match arg.get_long().and_then(|name| values.get(name)) {
-            Some(value) => arg.default_value(value.clone()),
+            Some((value, _)) => arg.default_value(value.clone()),
             None => arg,
         })
     };
     SERVING.iter().fold(layer(command), |command, name| command.mut_subcommand(*name, layer))
 }
 
-/// The settings in a TOML file, as text.
-fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+/// The settings in a TOML file.
+fn read_file(path: &Path) -> Result<Values, ConfigError> {
     let fail = |problem: String| ConfigError::File { path: path.to_owned(), problem };
     let text = std::fs::read_to_string(path)
         .map_err(|error| fail(format!("cannot be read ({error}); check --config (environment RELAY_CONFIG)")))?;
@@ -190,7 +191,8 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
                 return Err(fail(format!("unknown setting {name:?}; --help lists all settings")));
             }
             let problem = || fail(format!("{name} must be text in quotes, a number, true, false or a list of texts"));
-            Ok((name.clone(), as_text(value).ok_or_else(problem)?))
+            let text = as_text(value).ok_or_else(problem)?;
+            Ok((name, (text, Origin::File)))
         })
         .collect()
 }

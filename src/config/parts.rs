@@ -1,19 +1,19 @@
 //! The small structs for the parts, so that no part sees the whole configuration.
 
 use super::Config;
-use crate::clock::TimeSource;
-use crate::control::Rules;
-use crate::hub::QueueLimits;
-use crate::node::NodeSettings;
-use crate::presence::Timing;
-use crate::redis::RedisSettings;
-use crate::relay::RelaySettings;
 use crate::telemetry::TelemetrySettings;
+use gitorial_relay::NodeSettings;
+use gitorial_relay::RedisSettings;
+use gitorial_relay::clock::TimeSource;
+use gitorial_relay::control::Rules;
+use gitorial_relay::hub::QueueLimits;
+use gitorial_relay::presence::Timing;
+use gitorial_relay::relay::RelaySettings;
 
 impl Config {
     /// The settings of the node.
     #[must_use]
-    pub fn node(&self) -> NodeSettings {
+    pub(crate) fn node(&self) -> NodeSettings {
         NodeSettings {
             name: self.node_name().as_str().to_owned(),
             redis: self.redis(),
@@ -24,7 +24,7 @@ impl Config {
 
     /// The settings of Redis, if it is used.
     #[must_use]
-    pub fn redis(&self) -> Option<RedisSettings> {
+    pub(crate) fn redis(&self) -> Option<RedisSettings> {
         self.redis_url.as_ref().map(|url| RedisSettings {
             url: url.reveal().to_owned(),
             command_timeout: self.redis_command_timeout,
@@ -35,7 +35,7 @@ impl Config {
 
     /// The settings of logs and spans.
     #[must_use]
-    pub fn telemetry(&self) -> TelemetrySettings {
+    pub(crate) fn telemetry(&self) -> TelemetrySettings {
         TelemetrySettings {
             format: self.log_format,
             filter: self.log_level.clone(),
@@ -46,7 +46,7 @@ impl Config {
 
     /// The kind of store, for the log.
     #[must_use]
-    pub fn store_kind(&self) -> &'static str {
+    pub(crate) fn store_kind(&self) -> &'static str {
         if self.redis_url.is_some() { "redis" } else { "embedded" }
     }
 

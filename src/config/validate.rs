@@ -16,7 +16,7 @@ impl Config {
     /// # Errors
     ///
     /// One sentence about the first problem.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.durations_in_range()?;
         self.leases_hold()?;
         self.sessions_end()?;

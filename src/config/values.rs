@@ -6,30 +6,25 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hyper::http::uri::Authority;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::session::Strategy;
+use gitorial_relay::RedisSettings;
+use gitorial_relay::session::Strategy;
 
 /// The paths of the ops endpoints and the API, which cannot accept WebSockets.
 const RESERVED_PATHS: [&str; 4] = ["/api", "/healthz", "/readyz", "/metrics"];
-
-/// The schemes of Redis addresses.
-const REDIS_SCHEMES: [&str; 6] =
-    ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
-
-/// The shortest admin token: a shorter one can be guessed.
-const MIN_TOKEN_BYTES: usize = 16;
 
 /// The longest node name.
 const MAX_NODE_NAME_BYTES: usize = 64;
 
 /// The callers that may list all sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum SessionListing {
+pub(crate) enum SessionListing {
     /// No caller.
     #[default]
     Off,
@@ -41,7 +36,7 @@ pub enum SessionListing {
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -49,49 +44,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// A text that must not appear in logs: its `Debug` form is two dots.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, for comparisons.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() < MIN_TOKEN_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("must be {MIN_TOKEN_BYTES} or more printable ASCII characters without spaces"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
 /// The address of a Redis, with its password. The `Debug` form shows the scheme only.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
+pub(crate) struct RedisUrl(String);
 
 impl RedisUrl {
     /// The address itself, for the client library. It must not appear in logs or errors.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// The address for people, without the text before an `@` and after a `?`, which may be a password.
     #[must_use]
-    pub fn masked(&self) -> String {
+    pub(crate) fn masked(&self) -> String {
         let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
         let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
         let (host, query) = host.split_once('?').map_or((host, ""), |(host, _)| (host, "?***"));
@@ -100,7 +66,7 @@ impl RedisUrl {
 
     /// The text before `://`.
     #[must_use]
-    pub fn scheme(&self) -> &str {
+    pub(crate) fn scheme(&self) -> &str {
         self.0.split(':').next().unwrap_or_default()
     }
 }
@@ -116,9 +82,11 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
-            Some((scheme, rest)) if REDIS_SCHEMES.contains(&scheme) && !rest.is_empty() => Ok(Self(text.to_owned())),
-            Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => Err("has no host after ://".to_owned()),
-            Some(_) | None => Err(format!("must begin with one of {}://", REDIS_SCHEMES.join("://, "))),
+            Some((scheme, rest)) if RedisSettings::SCHEMES.contains(&scheme) && !rest.is_empty() => {
+                Ok(Self(text.to_owned()))
+            }
+            Some((scheme, _)) if RedisSettings::SCHEMES.contains(&scheme) => Err("has no host after ://".to_owned()),
+            Some(_) | None => Err(format!("must begin with one of {}://", RedisSettings::SCHEMES.join("://, "))),
         }
     }
 }
@@ -126,18 +94,19 @@ impl FromStr for RedisUrl {
 /// The address of an OpenTelemetry collector that accepts traces by HTTP: `http://`, a host and a port. It usually runs
 /// beside the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtlpEndpoint(String);
+pub(crate) struct OtlpEndpoint(Authority);
 
+#[cfg(feature = "otlp")]
 impl OtlpEndpoint {
     /// The host and port.
     #[must_use]
-    pub fn authority(&self) -> &str {
-        &self.0
+    pub(crate) fn authority(&self) -> &str {
+        self.0.as_str()
     }
 
     /// The address for spans.
     #[must_use]
-    pub fn traces(&self) -> String {
+    pub(crate) fn traces(&self) -> String {
         format!("http://{}/v1/traces", self.0)
     }
 }
@@ -146,25 +115,24 @@ impl FromStr for OtlpEndpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "is not a collector address like http://127.0.0.1:4318 (no TLS, no path)".to_owned();
-        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).ok_or_else(wrong)?;
-        let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-        if host.is_empty() || !host.bytes().all(plain) || port.parse::<u16>().is_err() {
-            return Err(wrong());
+        let authority =
+            text.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse::<Authority>().ok());
+        let is_plain = |it: &Authority| !it.host().is_empty() && it.port_u16().is_some() && !it.as_str().contains('@');
+        match authority.filter(is_plain) {
+            Some(authority) => Ok(Self(authority)),
+            None => Err("is not a collector address like http://127.0.0.1:4318 (no TLS, no path)".to_owned()),
         }
-        Ok(Self(authority.to_owned()))
     }
 }
 
 /// The name of a node: letters, digits, dot, underscore and hyphen, at most 64.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeName(String);
+pub(crate) struct NodeName(String);
 
 impl NodeName {
     /// The host's name, with a hyphen for every character that a node's name cannot have; `node` if there is none.
     #[must_use]
-    pub fn of_host() -> Self {
+    pub(crate) fn of_host() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let fit = |letter: char| if is_node_letter(letter) { letter } else { '-' };
         let name: String = host.chars().map(fit).take(MAX_NODE_NAME_BYTES).collect();
@@ -173,7 +141,7 @@ impl NodeName {
 
     /// The name as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -195,56 +163,14 @@ fn is_node_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-')
 }
 
-/// The web origins that may use the relay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// Every origin.
-    Any,
-    /// These origins, in lower case, as browsers write them.
-    List(Vec<String>),
-}
-
-impl Origins {
-    /// Whether pages of `origin` may use the relay.
-    #[must_use]
-    pub fn allow(&self, origin: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::List(list) => list.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin)),
-        }
-    }
-}
-
-impl FromStr for Origins {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let items: Vec<&str> = text.split(',').map(str::trim).collect();
-        if items == ["*"] {
-            return Ok(Self::Any);
-        }
-        let is_origin = |item: &&str| {
-            let Some((scheme, host)) = item.split_once("://") else { return false };
-            let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#' | b'*' | b'@');
-            !scheme.is_empty() && !host.is_empty() && item.len() == item.trim().len() && host.bytes().all(plain)
-        };
-        match items.iter().find(|item| !is_origin(item)) {
-            Some(item) => Err(format!(
-                "has {item:?}, which is not an origin like https://example.org (no path, no final slash; * stands alone)"
-            )),
-            None => Ok(Self::List(items.iter().map(|item| item.to_ascii_lowercase()).collect())),
-        }
-    }
-}
-
 /// The paths that accept WebSockets; `/` and `/ws` are always among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WsPaths(Vec<String>);
+pub(crate) struct WsPaths(Vec<String>);
 
 impl WsPaths {
     /// The paths, without duplicates.
     #[must_use]
-    pub fn as_slice(&self) -> &[String] {
+    pub(crate) fn as_slice(&self) -> &[String] {
         &self.0
     }
 }
@@ -273,12 +199,12 @@ impl FromStr for WsPaths {
 
 /// A log filter that is known to be valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter(String);
+pub(crate) struct LogFilter(String);
 
 impl LogFilter {
     /// The filter as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -319,7 +245,7 @@ pub(super) fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<u
 }
 
 /// A strategy by its name, in either spelling (docs/protocol.md, "Sessions").
-pub(crate) fn strategy(text: &str) -> Result<Strategy, String> {
+pub(super) fn strategy(text: &str) -> Result<Strategy, String> {
     let reader: StrDeserializer<'_, ValueError> = text.into_deserializer();
     Strategy::deserialize(reader)
         .map_err(|_| "is not one of first_come_first_served, user_choice, deny_both".to_owned())

@@ -2,6 +2,7 @@
 
 mod writer;
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 
 use crate::hub::Socket;
 use crate::ids::{ClientId, ResumeToken, SessionId};
@@ -59,18 +62,7 @@ impl Ending {
         match self {
             Self::Closed(code) => !matches!(*code, 1000 | 1001 | 1005),
             Self::Lost => true,
-            Self::Ours(reason) => match reason {
-                CloseReason::Drain | CloseReason::Silent | CloseReason::SlowReader | CloseReason::FrameTooBig => true,
-                CloseReason::StoreUnavailable | CloseReason::Overloaded | CloseReason::Internal => true,
-                CloseReason::SessionIdRequired
-                | CloseReason::SessionNotFound
-                | CloseReason::SessionExpired
-                | CloseReason::SessionDeleted
-                | CloseReason::SessionFull
-                | CloseReason::Evicted
-                | CloseReason::UnsupportedVersion
-                | CloseReason::OriginNotAllowed => false,
-            },
+            Self::Ours(reason) => reason.keeps_place(),
         }
     }
 
@@ -173,7 +165,7 @@ enum Happening {
 async fn run(socket: &mut WebSocket, relay: &Relay, ours: &Arc<Socket>, tally: &mut Tally) -> Ending {
     let ping = relay.settings().ping_interval;
     let (sink, mut stream) = socket.split();
-    let mut writer = Writer::new(sink, relay.metrics(), &mut tally.written);
+    let mut writer = Writer::new(sink, relay, &mut tally.written);
     let (mut heard, mut next_ping) = (Instant::now(), Instant::now() + ping);
     let mut beat = pin!(sleep_until(next_ping));
     loop {
@@ -235,12 +227,13 @@ async fn run(socket: &mut WebSocket, relay: &Relay, ours: &Arc<Socket>, tally: &
 /// Classifies a socket error: a frame over the limit is the client's mistake, any other error means that the connection
 /// is lost.
 fn broken(error: &axum::Error) -> Ending {
-    use std::error::Error as _;
-    let text = error.source().map(ToString::to_string).unwrap_or_default();
-    if text.contains("too long") || text.contains("too big") {
-        Ending::Ours(CloseReason::FrameTooBig)
-    } else {
-        Ending::Lost
+    // The downcast works only while axum and this crate depend on the same tungstenite; tests/layering.rs checks that.
+    match error.source().and_then(|source| source.downcast_ref::<tungstenite::Error>()) {
+        Some(
+            tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. })
+            | tungstenite::Error::Protocol(ProtocolError::ControlFrameTooBig),
+        ) => Ending::Ours(CloseReason::FrameTooBig),
+        _ => Ending::Lost,
     }
 }
 

@@ -2,18 +2,19 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures_util::Sink;
 use futures_util::stream::SplitSink;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Ending, Traffic};
 use crate::hub::{Next, Outbound};
-use crate::metrics::Metrics;
+use crate::ids::Millis;
 use crate::protocol::{CloseReason, Flow};
+use crate::relay::Relay;
 
 /// How many frames are written before a flush, so that a long queue is not buffered twice.
 const BURST: usize = 64;
@@ -24,7 +25,7 @@ const TURN: Duration = Duration::from_millis(1);
 /// Writes one socket's queue. The writer keeps its progress when the future that polls it is dropped.
 pub(super) struct Writer<'a> {
     sink: SplitSink<&'a mut WebSocket, Message>,
-    metrics: &'a Metrics,
+    relay: &'a Relay,
     unflushed: usize,
     ping: bool,
     /// The next frame may only be written after all input from the client is read.
@@ -36,12 +37,8 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(
-        sink: SplitSink<&'a mut WebSocket, Message>,
-        metrics: &'a Metrics,
-        written: &'a mut Traffic,
-    ) -> Self {
-        Self { sink, metrics, unflushed: 0, ping: false, waits_for_reader: false, timer: None, turn: None, written }
+    pub(super) fn new(sink: SplitSink<&'a mut WebSocket, Message>, relay: &'a Relay, written: &'a mut Traffic) -> Self {
+        Self { sink, relay, unflushed: 0, ping: false, waits_for_reader: false, timer: None, turn: None, written }
     }
 
     /// Requests a ping before the next frame.
@@ -88,9 +85,9 @@ impl<'a> Writer<'a> {
                 self.send(Message::Ping(Bytes::new()))?;
                 continue;
             }
-            match outbound.next(Instant::now(), heard_all) {
+            match outbound.next(self.relay.local_time(), heard_all) {
                 Next::Write(item) => {
-                    self.metrics.frame(item.kind, Flow::Out);
+                    self.relay.metrics().frame(item.kind, Flow::Out);
                     self.written.count(item.text.len());
                     // The queue holds only UTF-8. If a frame is not UTF-8, the frame is dropped and the client stays.
                     if let Ok(text) = Utf8Bytes::try_from(item.text) {
@@ -131,16 +128,15 @@ impl<'a> Writer<'a> {
     }
 
     /// Ready when a held frame is due. Without a held frame it stays pending, since the queue wakes the writer.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, until: Option<Instant>) -> Poll<()> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, until: Option<Millis>) -> Poll<()> {
         let Some(until) = until else {
             self.timer = None;
             return Poll::Pending;
         };
-        let until = tokio::time::Instant::from_std(until);
+        let wait = Duration::from_millis(until.saturating_sub(self.relay.local_time()));
+        let until = Instant::now() + wait;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
+        timer.as_mut().reset(until);
         timer.as_mut().poll(cx)
     }
 }

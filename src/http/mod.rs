@@ -4,6 +4,7 @@ mod error;
 mod ops;
 mod serve;
 mod sessions;
+mod settings;
 mod upgrade;
 
 use std::sync::Arc;
@@ -18,46 +19,14 @@ use axum::response::Response;
 use axum::routing::get;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::config::{Origins, Secret};
 use crate::relay::Relay;
 
 pub use error::ApiError;
 pub use serve::serve;
+pub use settings::{HttpSettings, Listing, Origins, Secret};
 
 /// How long a browser may cache the permission to call the API. No browser caches it for longer than a day.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The callers that may list all sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listing {
-    /// No caller.
-    Off,
-    /// Callers with this token.
-    Admin(Secret),
-    /// All callers.
-    Public,
-}
-
-/// The settings of the HTTP side.
-#[derive(Clone, Debug)]
-pub struct HttpSettings {
-    /// The callers that may list all sessions.
-    pub listing: Listing,
-    /// The web origins that may use the API and WebSockets.
-    pub origins: Origins,
-    /// The paths that accept WebSockets, without duplicates.
-    pub ws_paths: Vec<String>,
-    /// The largest frame that a client may send, in bytes.
-    pub max_frame_bytes: usize,
-    /// The largest metadata of a session, in bytes.
-    pub max_metadata_bytes: usize,
-    /// The longest `expiresIn`; a longer one is cut to it.
-    pub session_max_lifetime: Duration,
-    /// Whether a plain `GET /` shows the demo page.
-    pub demo_page: bool,
-    /// Whether this router also serves /healthz, /readyz and /metrics.
-    pub serve_ops: bool,
-}
 
 /// The state of every handler.
 #[derive(Clone, Debug)]

@@ -12,14 +12,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as ValueError, StringDeserializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{ApiError, App, Listing};
-use crate::config::strategy;
 use crate::ids::SessionId;
 use crate::protocol::SessionData;
 use crate::relay::NewSession;
+use crate::session::Strategy;
 
 /// How many bytes a body may have besides the metadata.
 const BODY_SLACK_BYTES: usize = 4096;
@@ -143,9 +145,10 @@ fn expires_in(text: &str, max_lifetime: Duration) -> Result<Duration, ApiError> 
     Ok(Duration::from_secs_f64(millis.ceil().min(max_lifetime.as_secs_f64() * 1000.0) / 1000.0))
 }
 
-fn read_strategy(text: &str) -> Result<crate::session::Strategy, ApiError> {
+fn read_strategy(text: &str) -> Result<Strategy, ApiError> {
     let name: String = serde_json::from_str(text).map_err(|_| ApiError::InvalidConflictResolution)?;
-    strategy(&name).map_err(|_| ApiError::InvalidConflictResolution)
+    let name: StringDeserializer<ValueError> = name.into_deserializer();
+    Strategy::deserialize(name).map_err(|_| ApiError::InvalidConflictResolution)
 }
 
 /// How deep objects and arrays nest in `json`, which is valid.

@@ -5,7 +5,6 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::broker::MemoryBus;
-use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::random::{Random, boot};
 use crate::relay::RelaySettings;
@@ -48,7 +47,7 @@ async fn ask_with(settings: HttpSettings, request: Request<Body>) -> Answer {
 }
 
 async fn ask(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
-    ask_with(Config::default().http(), request(method, path, headers, body)).await
+    ask_with(HttpSettings::default(), request(method, path, headers, body)).await
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
@@ -123,7 +122,7 @@ async fn browsers_of_allowed_origins_may_call_the_api() {
 
 #[tokio::test]
 async fn browsers_of_other_origins_may_not_call_the_api() {
-    let only = || HttpSettings { origins: "https://a.example".parse().unwrap(), ..Config::default().http() };
+    let only = || HttpSettings { origins: "https://a.example".parse().unwrap(), ..HttpSettings::default() };
     for (origin, expected) in [("https://a.example", "https://a.example"), ("https://b.example", "")] {
         let answer = ask_with(only(), request("GET", "/api/sessions/x", &[("origin", origin)], "")).await;
         assert_eq!(answer.header("access-control-allow-origin"), expected);
@@ -133,7 +132,7 @@ async fn browsers_of_other_origins_may_not_call_the_api() {
 #[tokio::test]
 async fn the_list_requires_the_token() {
     let admin =
-        || HttpSettings { listing: Listing::Admin("0123456789abcdef".parse().unwrap()), ..Config::default().http() };
+        || HttpSettings { listing: Listing::Admin("0123456789abcdef".parse().unwrap()), ..HttpSettings::default() };
     let answer = ask_with(admin(), request("GET", "/api/sessions", &[], "")).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "unauthorized"));
     assert!(answer.header("www-authenticate").starts_with("Bearer"));
@@ -151,7 +150,7 @@ async fn a_browser_gets_a_page_unless_it_is_switched_off() {
     assert!(!answer.text.contains("?session=x"));
     let head = ask("HEAD", "/", &[], "").await;
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
-    let off = HttpSettings { demo_page: false, ..Config::default().http() };
+    let off = HttpSettings { demo_page: false, ..HttpSettings::default() };
     assert_eq!(ask_with(off, request("GET", "/", &[], "")).await.code(), "upgrade_required");
 }
 
@@ -175,7 +174,7 @@ async fn a_node_that_does_not_serve_yet_is_healthy_but_not_ready() {
 
 #[tokio::test]
 async fn ops_endpoints_can_have_their_own_port() {
-    let moved = HttpSettings { serve_ops: false, ..Config::default().http() };
+    let moved = HttpSettings { serve_ops: false, ..HttpSettings::default() };
     assert_eq!(ask_with(moved, request("GET", "/metrics", &[], "")).await.status, 404);
     let response = ops_router(relay()).oneshot(request("GET", "/metrics", &[], "")).await.unwrap();
     assert_eq!(response.status(), 200);

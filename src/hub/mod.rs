@@ -18,7 +18,7 @@ use crate::ids::SessionId;
 use crate::room::{self, Reply};
 
 pub use crate::room::Item;
-pub use outbound::{ANSWER_HOLD, LEAVE_HOLD, Next, Outbound, Pushed, QueueLimits};
+pub use outbound::{Next, Outbound, Pushed, QueueLimits};
 pub use socket::Socket;
 
 /// A caller that waits for a reply.

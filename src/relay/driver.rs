@@ -117,7 +117,7 @@ impl Driver {
             rules: &self.settings.rules,
             draw: &mut bits,
         };
-        let mut performer = Performer { driver: self, room, error, request: None };
+        let mut performer = Performer { driver: self, room, now: env.now.local, error, request: None };
         state.machine.step(&mut env, input, &mut performer);
         performer.request
     }
@@ -222,22 +222,19 @@ impl Driver {
         }
     }
 
-    pub(super) fn now(&self) -> Millis {
-        self.clock.now().store
-    }
-
     /// Refuses a text that is no frame, or a binary frame.
     pub(super) fn refuse(self: &Arc<Self>, socket: &Socket, code: crate::protocol::ErrorCode) {
         self.metrics.refusal(code);
-        let text = outgoing::rejected(code, "", self.now());
-        self.push(socket, crate::hub::Item { text, kind: FrameType::Rejected, state_of: None });
+        let now = self.clock.now();
+        let text = outgoing::rejected(code, "", now.store);
+        self.push(socket, crate::hub::Item { text, kind: FrameType::Rejected, state_of: None }, now.local);
     }
 
-    fn push(&self, socket: &Socket, item: crate::hub::Item) {
+    fn push(&self, socket: &Socket, item: crate::hub::Item, now: Millis) {
         if item.kind == FrameType::Rejected {
             socket.note_refusal();
         }
-        if let Pushed::Queued(superseded) = socket.outbound.push(item, &self.settings.queue)
+        if let Pushed::Queued(superseded) = socket.outbound.push(item, &self.settings.queue, now)
             && superseded > 0
         {
             self.metrics.conflated.inc_by(superseded as u64);
@@ -259,6 +256,8 @@ impl Answer {
 struct Performer<'a> {
     driver: &'a Arc<Driver>,
     room: &'a Arc<Room>,
+    /// The node's own time.
+    now: Millis,
     /// Why the store did not answer.
     error: Option<StoreError>,
     request: Option<Request>,
@@ -268,7 +267,7 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
     fn put(&mut self, output: Output<'_, Arc<Socket>, Ticket>) {
         let driver = self.driver;
         match output {
-            Output::Send(socket, item) => driver.push(socket, item),
+            Output::Send(socket, item) => driver.push(socket, item, self.now),
             Output::Publish(node, body) => driver.broker.publish(node, Message { session: self.room.id, body }),
             Output::Load => self.request = Some(Request::Load),
             Output::LookAgain(nodes) => self.request = Some(Request::LookAgain(nodes)),
@@ -281,8 +280,8 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
             }
             Output::Close(socket, reason) => socket.outbound.close(reason),
             Output::Probe(socket, number) => self.probe(socket, number),
-            Output::HoldAfterLeave(socket) => socket.outbound.hold_after_leave(std::time::Instant::now()),
-            Output::HoldNothing(socket) => socket.outbound.speaks_modern(),
+            Output::HoldAfterLeave(socket) => socket.outbound.hold_after_leave(self.now),
+            Output::HoldNothing(socket) => socket.outbound.hold_nothing(),
             Output::Decided(socket) => socket.set_deciding(false),
             // The caller may be gone.
             Output::Reply(ticket, reply) => drop(ticket.reply.send(reply)),

@@ -28,7 +28,7 @@ use crate::broker::{Delivery, SharedBroker};
 use crate::clock::{Clock, TimeSource};
 use crate::control::{Join, Rules};
 use crate::hub::{Hub, QueueLimits, Socket};
-use crate::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
+use crate::ids::{ClientId, ConnectionId, Millis, NodeId, ResumeToken, SessionId};
 use crate::metrics::{JoinKind, Metrics};
 use crate::presence::{Presence, Timing};
 use crate::protocol::{CloseReason, ErrorCode, Flow, Frame, FrameType};
@@ -170,6 +170,12 @@ impl Relay {
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.driver.presence.node
+    }
+
+    /// The node's own time ([`Clock::local`]), by which frames are held.
+    #[must_use]
+    pub fn local_time(&self) -> Millis {
+        self.driver.clock.local()
     }
 
     /// The node's metrics.

@@ -23,7 +23,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::OtlpEndpoint;
-use crate::relay::SPANS;
+use gitorial_relay::relay::SPANS;
 
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(5);

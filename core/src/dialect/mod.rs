@@ -113,11 +113,17 @@ impl ClientView {
         }
     }
 
-    /// Takes a frame's word for what its sender believes, though nothing was decided on it: the client is told its role
-    /// once more, for it may believe something else.
+    /// Takes a frame's word for what its sender believes, though nothing was decided on it. A client that may believe
+    /// something else now is told its role once more.
     pub fn was_not_decided(&mut self, belief: Belief) {
-        self.believes(belief);
-        self.retell = true;
+        match &self.dialect {
+            // It asked, and was refused. Only a release changes what it believes by itself.
+            Dialect::Modern(_) if belief != Belief::LetGo => {}
+            Dialect::Modern(_) | Dialect::Legacy(_) => {
+                self.believes(belief);
+                self.retell = true;
+            }
+        }
     }
 
     /// Updates the view by a frame of the client, before the news of that frame's decision is computed.

@@ -97,6 +97,23 @@ impl CloseReason {
         }
     }
 
+    /// Whether the client may come back to its place (docs/protocol.md, "Leaving and coming back").
+    #[must_use]
+    pub const fn keeps_place(self) -> bool {
+        match self {
+            Self::Drain | Self::Silent | Self::SlowReader | Self::FrameTooBig => true,
+            Self::StoreUnavailable | Self::Overloaded | Self::Internal => true,
+            Self::SessionIdRequired
+            | Self::SessionNotFound
+            | Self::SessionExpired
+            | Self::SessionDeleted
+            | Self::SessionFull
+            | Self::Evicted
+            | Self::UnsupportedVersion
+            | Self::OriginNotAllowed => false,
+        }
+    }
+
     /// The value of the `reason` label in metrics and logs.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -104,6 +104,8 @@ struct Known {
     term: Option<u64>,
     /// The document has to be read again before any decision.
     stale: bool,
+    /// The store has lost data, and the document has not been read since: if it is missing, it was lost.
+    unread_since_loss: bool,
     /// When something is due, in the store's time.
     due_at: Millis,
     /// The core that this node last tried to replace. While it is in the store, that write may still be committed.

@@ -55,10 +55,15 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let diff = reconcile::diff(before.as_deref(), session);
         self.notify_all(&diff, session);
         self.room.stream.release = None;
-        if newly_reached && self.may_lack_a_state(session) {
+        // The controller cannot be asked for a new follower now: control is moving away from it, or it is cut off.
+        let unasked = diff.followers && session.core.controller.is_some() && session.sending_controller().is_none();
+        // A controller that comes back repeats its last state by itself, unless it had given control up by a frame that
+        // was lost. It is asked with the next tick.
+        self.room.stream.needs_resync |= diff.returned;
+        if unasked || newly_reached && self.may_lack_a_state(session) {
             self.room.stream.resync();
         }
-        if self.room.stream.needs_resync {
+        if self.room.stream.needs_resync && !diff.returned {
             self.request_state(session);
         }
         self.pass_held();

@@ -29,8 +29,12 @@ pub(super) struct Reports {
 }
 
 impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
-    /// Reads the document again if something is due, and reports activity if it is time.
+    /// Reads the document again if something is due, reports activity if it is time, and asks the controller for a state
+    /// that was not asked for yet.
     pub(super) fn tick(&mut self) {
+        if self.room.stream.needs_resync && self.room.stream.asked.is_none() {
+            self.bring_up_to_date();
+        }
         let due = self.room.known.stale || self.env.now.store >= self.room.known.due_at;
         if self.is_unreported(due) {
             self.room.reports.then_reload |= due;
@@ -43,6 +47,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Nothing that was known is certain any more.
     pub(super) fn distrust(&mut self, data_lost: bool) {
         self.room.known.stale = true;
+        self.room.known.unread_since_loss |= data_lost;
         if let Some(view) = self.room.known.view.as_mut().filter(|_| data_lost) {
             // A store that has lost its data counts its writes from one again.
             view.version = 0;

@@ -172,6 +172,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn loaded(&mut self, Loaded { found, .. }: Loaded) {
         let Phase::Document(term) = std::mem::take(&mut self.room.work.phase) else { return };
         let Some(mut stored) = found else { return self.missing() };
+        self.room.known.unread_since_loss = false;
         if let Some(unknown) = self.room.work.unknown.take()
             && was_committed(&unknown.1, &stored, self.env.here)
         {
@@ -311,7 +312,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if view.is_none_or(|view| view.session.core.status != Status::Active) {
             return self.end_session();
         }
-        if self.env.trust.assess(None, self.env.now).is_recovering() {
+        if self.room.known.unread_since_loss || self.env.trust.assess(None, self.env.now).is_recovering() {
             return self.restore();
         }
         // The heartbeat may not have noticed the loss yet: a server that was flushed by hand keeps its name.
@@ -341,7 +342,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     /// There is no such session, or none any more.
     fn end_session(&mut self) {
-        (self.room.known.stale, self.room.known.view) = (false, None);
+        (self.room.known.stale, self.room.known.view, self.room.known.unread_since_loss) = (false, None, false);
         self.room.control.local = None;
         for member in std::mem::take(&mut self.room.members) {
             self.out.put(Output::Close(&member.socket, CloseReason::SessionExpired));

@@ -10,7 +10,7 @@ mod visit;
 
 use std::time::Duration;
 
-use gitorial_relay::Shutdown;
+use crate::listen::Shutdown;
 use gitorial_relay::ids::SessionId;
 use rand::Rng;
 use tokio::signal::unix::{SignalKind, signal};

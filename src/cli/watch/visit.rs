@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::listen::Shutdown;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use gitorial_relay::Shutdown;
 use gitorial_relay::ids::SessionId;
 use gitorial_relay::protocol::{CloseReason, Frame, FrameType, PROTOCOL_VERSION};
 use serde::Deserialize;

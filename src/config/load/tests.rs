@@ -2,7 +2,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Origin, Origins, SessionListing};
+use crate::config::{LogFormat, OtlpEndpoint, SessionListing};
+use gitorial_relay::NodeSettings;
+use gitorial_relay::http::{HttpSettings, Origins};
 
 const NO_ENV: [(&str, &str); 0] = [];
 
@@ -206,10 +208,11 @@ fn the_example_file_has_every_setting_at_its_default() {
 
 #[test]
 fn settings_are_shown_with_their_source_and_without_secrets() {
-    let (_file, path) = file("grace-period = \"1s\"\nping-interval = \"9s\"");
+    let (_file, path) = file("grace-period = \"1s\"\nping-interval = \"9s\"\ndrain-timeout = \"7s\"");
     let env = [
         ("RELAY_CONFIG", path.as_str()),
         ("RELAY_PING_INTERVAL", "8s"),
+        ("RELAY_DRAIN_TIMEOUT", "7s"),
         ("RELAY_REDIS_URL", "redis://u:hunter2@h:1/0?p=hunter2"),
         ("RELAY_ADMIN_TOKEN", "hunter2hunter2hunter2"),
     ];
@@ -223,6 +226,7 @@ fn settings_are_shown_with_their_source_and_without_secrets() {
     let expected = [
         ("session-ttl", Some("5m"), Origin::Flag, "--session-ttl"),
         ("ping-interval", Some("8s"), Origin::Environment, "RELAY_PING_INTERVAL"),
+        ("drain-timeout", Some("7s"), Origin::Environment, "RELAY_DRAIN_TIMEOUT"),
         ("grace-period", Some("1s"), Origin::File, "settings file"),
         ("lease-ttl", Some("5s"), Origin::Default, "default"),
         ("redis-url", Some("redis://***@h:1/0?***"), Origin::Environment, "RELAY_REDIS_URL"),
@@ -278,6 +282,34 @@ fn a_node_is_named_after_its_host_unless_told_otherwise() {
 fn the_two_paths_of_old_clients_are_always_open() {
     let paths = config(&["--ws-paths", "/relay,/ws"], &NO_ENV).http().ws_paths;
     assert_eq!(paths, ["/", "/ws", "/relay"]);
+}
+
+#[test]
+fn a_collector_is_a_host_and_a_port() {
+    for right in ["http://127.0.0.1:4318", "http://[::1]:4318/", "http://otel_collector:80"] {
+        assert!(right.parse::<OtlpEndpoint>().is_ok(), "{right}");
+    }
+    for wrong in [
+        "",
+        "http://",
+        "http://h",
+        "http://:4318",
+        "http://h:99999",
+        "http://u:p@h:1",
+        "http://h:1/v1",
+        "http://h:1#x",
+        "http://a:b:1",
+    ] {
+        assert!(wrong.parse::<OtlpEndpoint>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_library() {
+    let config = Config::default();
+    assert_eq!(config.http(), HttpSettings::default());
+    let node = NodeSettings { name: NodeSettings::default().name, ..config.node() };
+    assert_eq!(format!("{node:?}"), format!("{:?}", NodeSettings::default()));
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! The simulator: thousands of small worlds, each of one seed. The rooms, the observers, the queues and the clients are
+//! the real ones; the clock, the store, the network and the faults are simulated. The judge is that of the fault suite.
+//!
+//! ```sh
+//! make sim                                            # a minute of new worlds
+//! cargo test --release --test sim -- --seconds 600    # ten minutes
+//! cargo test --release --test sim -- --seed 42        # one world again, with its trace
+//! cargo test --release --test sim -- --mutations      # how soon each mutation is found
+//! ```
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a program of its own, which tells what it does"
+)]
+
+mod client;
+mod faults;
+mod node;
+mod people;
+mod relay;
+mod store;
+mod strike;
+mod upkeep;
+mod world;
+
+#[path = "../faults/brain.rs"]
+mod brain;
+#[allow(dead_code, reason = "shared with the fault suite, and not all of it needed here")]
+#[path = "../faults/history.rs"]
+mod history;
+#[allow(dead_code, reason = "shared with the fault suite, and not all of it needed here")]
+#[path = "../faults/judge.rs"]
+mod judge;
+#[allow(dead_code, reason = "shared with the other tests, and not all of it needed here")]
+#[path = "../it/support"]
+mod support {
+    pub mod old_script;
+}
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use faults::Mutation;
+use judge::Verdict;
+use world::World;
+
+/// How many worlds `make test` runs.
+const USUAL: u64 = 3_000;
+
+/// Seeds that have found a fault. Each world is run again.
+const FOUND: [u64; 0] = [];
+
+/// The most worlds in which a mutation has to be found.
+const MUTANT_WORLDS: u64 = 20_000;
+
+/// The command line.
+struct Plan {
+    seed: Option<u64>,
+    from: u64,
+    worlds: u64,
+    seconds: u64,
+    jobs: u64,
+    mutations: bool,
+}
+
+impl Plan {
+    fn read() -> Self {
+        let arguments: Vec<String> = std::env::args().collect();
+        let value = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name)?;
+            arguments.get(at + 1)?.parse().ok()
+        };
+        Self {
+            seed: value("--seed"),
+            from: value("--from").unwrap_or(0),
+            worlds: value("--worlds").unwrap_or(USUAL),
+            seconds: value("--seconds").unwrap_or(0),
+            jobs: value("--jobs").unwrap_or(2),
+            mutations: arguments.iter().any(|argument| argument == "--mutations"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let plan = Plan::read();
+    if let Some(seed) = plan.seed {
+        return replay(seed);
+    }
+    if plan.mutations {
+        return find_mutations(&plan);
+    }
+    let began = Instant::now();
+    let mut wrong: Vec<(u64, Vec<Verdict>)> =
+        FOUND.iter().map(|seed| (*seed, run(*seed, None))).filter(|(_, verdicts)| !verdicts.is_empty()).collect();
+    let (ran, found) = run_many(&plan, None);
+    wrong.extend(found);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{ran} worlds in {seconds:.1} s, {:.0} a second", f64::from(u32::try_from(ran).unwrap()) / seconds);
+    for (seed, verdicts) in &wrong {
+        println!("seed {seed}: {verdicts:?}");
+        println!("    again, with its trace: cargo test --release --test sim -- --seed {seed}");
+    }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one world. A world that panics has broken a promise too.
+fn run(seed: u64, mutation: Option<Mutation>) -> Vec<Verdict> {
+    let ended = std::panic::catch_unwind(|| World::new(seed, mutation, false).run().verdicts);
+    ended.unwrap_or_else(|_| {
+        let who = history::Who { session: 0, client: 0 };
+        vec![Verdict::Hurt { who, how: "the world panicked".to_owned() }]
+    })
+}
+
+/// Runs worlds of new seeds on all cores, until there were enough of them. With a mutation it stops at the first find.
+fn run_many(plan: &Plan, mutation: Option<Mutation>) -> (u64, Vec<(u64, Vec<Verdict>)>) {
+    let (next, stop) = (AtomicU64::new(plan.from), AtomicBool::new(false));
+    let end = (plan.seconds > 0).then(|| Instant::now() + Duration::from_secs(plan.seconds));
+    let found = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let over = end.map_or(seed >= plan.from + plan.worlds, |end| Instant::now() >= end);
+                    if over {
+                        next.fetch_sub(1, Ordering::Relaxed);
+                        return;
+                    }
+                    let verdicts = run(seed, mutation);
+                    if !verdicts.is_empty() {
+                        found.lock().unwrap().push((seed, verdicts));
+                        stop.fetch_or(mutation.is_some(), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    (next.load(Ordering::Relaxed) - plan.from, found.into_inner().unwrap())
+}
+
+/// Runs one world again, and prints what happened in it.
+fn replay(seed: u64) -> ExitCode {
+    let ended = World::new(seed, None, true).run();
+    for line in &ended.trace {
+        println!("{line}");
+    }
+    println!("seed {seed}: {:?}", ended.verdicts);
+    if ended.verdicts.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs worlds with each mutation until the judge finds it.
+fn find_mutations(plan: &Plan) -> ExitCode {
+    let mut missed = false;
+    for mutation in Mutation::ALL {
+        let began = Instant::now();
+        let plan = Plan { worlds: MUTANT_WORLDS, seconds: 0, seed: None, ..*plan };
+        let (ran, found) = run_many(&plan, Some(mutation));
+        let seconds = began.elapsed().as_secs_f64();
+        match found.first() {
+            Some((seed, verdicts)) => {
+                println!("{mutation:?}: found after {ran} worlds, {seconds:.1} s, seed {seed}: {:?}", verdicts[0]);
+            }
+            None => {
+                println!("{mutation:?}: NOT found in {ran} worlds, {seconds:.1} s");
+                missed = true;
+            }
+        }
+    }
+    if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
