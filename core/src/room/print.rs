@@ -40,7 +40,8 @@ impl Hash for Fence {
 impl<S> Hash for Member<S> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { connection, socket: _, client, view, states, spoke, superseded, seq: _, accepted: _ } = self;
-        (connection, client, spoke, superseded, states.initial_push, states.takes_any_answer()).hash(state);
+        (connection, client, spoke, superseded, states.initial_push, states.last.is_some(), states.takes_any_answer())
+            .hash(state);
         let legacy = view.legacy().map(|legacy| (legacy.held.is_some(), legacy.acks.pending()));
         legacy.hash(state);
     }
