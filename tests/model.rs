@@ -10,11 +10,15 @@
 mod model {
     mod broken;
     mod check;
-    mod doc;
+    mod first;
     mod marks;
+    mod names;
     mod node;
+    mod outputs;
     mod run;
     mod scene;
     mod scenes;
+    mod steps;
+    mod store;
     mod world;
 }

@@ -42,6 +42,7 @@
 pub mod control;
 pub mod dialect;
 pub mod ids;
+mod print;
 pub mod protocol;
 pub mod queue;
 pub mod reconcile;

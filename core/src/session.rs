@@ -22,7 +22,6 @@
 //! The serialized form is the store's format. It is independent of the Rust names: see the `serde` attributes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -89,7 +88,7 @@ pub struct Info {
 }
 
 /// The part of the document that decides about control. It is changed only by compare-and-swap.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Core {
     /// Whether the session is active, expired or deleted.
     pub status: Status,
@@ -136,7 +135,7 @@ pub struct Place {
 }
 
 /// The client that is ACTIVE, and the grant that made it so.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Controller {
     /// Its socket.
     pub place: Place,
@@ -193,7 +192,7 @@ pub struct Assignment {
 }
 
 /// A claim that waits for the controller's decision, for at most [`crate::control::Rules::pending`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The claimant's socket.
     pub place: Place,
@@ -205,7 +204,7 @@ pub struct Request {
 
 /// The controller's offer of control to the first client that accepts it. It is open for at most
 /// [`crate::control::Rules::pending`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The name in the offer's envelope.
     pub client: ClientId,
@@ -232,7 +231,7 @@ pub struct Activity {
 }
 
 /// A client's place in the session, bound to one socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// Its socket, or its last socket if it is cut off.
     pub connection: ConnectionId,
@@ -340,12 +339,6 @@ impl PartialEq for Session {
 }
 
 impl Eq for Session {}
-
-impl Hash for Session {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.core, &self.rosters, &self.activity).hash(state);
-    }
-}
 
 impl Session {
     /// A session without clients.

@@ -1,8 +1,8 @@
-//! The same scenes with one rule of the shell broken: the check has to find a violation, or it proves nothing.
+//! The same scenes with a driver or a store that is broken in one way: the check has to find a violation, or it proves
+//! nothing.
 
 use super::check::{EXCLUSION, GONE, ONCE, ORDER};
-use super::marks::Mark;
-use super::run::{finds, never};
+use super::run::finds;
 use super::scene::{Broken, Budget, Scene};
 use super::scenes;
 
@@ -61,11 +61,16 @@ fn after_an_unnoticed_failover_there_are_two_controllers() {
 }
 
 #[test]
-fn without_its_nodes_memory_a_lost_grant_is_not_continued() {
-    never(scenes::outlives(), Broken::Remembrance, Mark::DroveOn);
+fn without_the_server_check_an_epoch_is_granted_twice() {
+    finds(one_wish_more(scenes::fails_over()), Broken::ServerCheck, ONCE);
 }
 
 #[test]
-fn without_the_server_check_an_epoch_is_granted_twice() {
-    finds(one_wish_more(scenes::fails_over()), Broken::ServerCheck, ONCE);
+fn with_answers_before_their_writes_there_are_two_controllers() {
+    finds(scenes::moves(), Broken::EarlyAnswer, EXCLUSION);
+}
+
+#[test]
+fn without_a_second_look_at_the_heartbeats_there_are_two_controllers() {
+    finds(scenes::lapses(), Broken::StaleLook, EXCLUSION);
 }

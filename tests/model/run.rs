@@ -30,26 +30,18 @@ pub fn controls(scene: Scene, happen: &[Mark]) {
     }
 }
 
-/// With this rule broken the property does not hold, and the check finds a counterexample.
+/// With a driver or a store that is broken in this way the property does not hold, and the check finds a
+/// counterexample.
 pub fn finds(scene: Scene, broken: Broken, property: &'static str) {
     let began = Instant::now();
     let check = Check::of(Scene { broken: Some(broken), ..scene });
     let wanted = HasDiscoveries::AnyOf([property].into());
     let checker = check.checker().finish_when(wanted).spawn_bfs().join();
     let Some(path) = checker.discovery(property) else { panic!("{broken:?} was not found") };
-    let steps = path.into_actions();
+    // The checker may show a later state of the same history.
+    let holds = checker.model().property(property).condition;
+    let states = path.into_vec().into_iter().take_while(|(state, _)| holds(checker.model(), state));
+    let steps: Vec<_> = states.filter_map(|(_, step)| step).collect();
     let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
     println!("{broken:?}: {} steps, {states} states, {time:.1} s: {steps:?}", steps.len());
-}
-
-/// With this rule broken everything holds, but this never happens.
-pub fn never(scene: Scene, broken: Broken, mark: Mark) {
-    let began = Instant::now();
-    let check = Check::of(Scene { broken: Some(broken), ..scene });
-    let marks = check.marks.clone();
-    let checker = check.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let (states, time) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
-    println!("{broken:?}: {states} states, {time:.1} s");
-    assert!(checker.discoveries().is_empty() && checker.is_done(), "another property is broken too");
-    assert_eq!(marks.seen(mark), 0, "{mark:?} happened anyway");
 }

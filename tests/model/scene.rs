@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gitorial_relay::presence::Timing;
 use gitorial_relay::session::Strategy;
+use gitorial_relay::trust::Timing;
 
 /// A client's wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,33 +18,35 @@ pub enum Wish {
     Release,
 }
 
-/// The rule of the shell that is broken on purpose: the check has to find it.
+/// What is broken on purpose, in the driver or in the store: the check has to find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// Receivers take any state.
+    /// A node shows its clients a state that its room has dropped.
     Fence,
-    /// A deleted document is simply gone, and a missing one is always written again.
+    /// The store forgets a deleted document at once, and a write to a missing document creates it.
     Tombstone,
-    /// A store that has lost its data is trusted at once.
+    /// A node's doubt ends as soon as the store has a document again.
     Generation,
     /// A write succeeds even if another was committed since the read.
     VersionCheck,
-    /// A node that declares another dead waits for its lease only, and not for the margin.
+    /// The clock of a lease's owner lags behind by more than the margin.
     Margin,
-    /// The controller continues while its loss is written.
+    /// The states of the controller pass until the write that takes control from it is answered.
     Suspension,
-    /// A controller's states are forwarded without a check of the lease.
+    /// A room is told that its node's lease never lapses.
     Deadline,
-    /// A node ignores a write whose outcome is unknown.
+    /// The store gives no new id to a core that a write does not change.
     Forestalling,
-    /// A controller that its node has not confirmed sends states at once.
+    /// A room hears of its node's doubt when it reads, but not when it decides.
     SureHolder,
     /// A decision on a document of the failed server is written to its replica.
     ServerCheck,
     /// No node notices that another server answers.
     Notice,
-    /// A node in doubt does not write its last known core again.
-    Remembrance,
+    /// A write is answered before the store has it.
+    EarlyAnswer,
+    /// The heartbeats are not read again after the document.
+    StaleLook,
 }
 
 /// How often each event may happen.
@@ -74,12 +76,8 @@ pub struct Scene {
     pub wishes: Vec<Wish>,
     /// Leases of this many ticks; `None`: they never end.
     pub lease: Option<u8>,
-    /// By how much the owner's clock may lag behind, and another's run ahead, within one lease. The margin is one tick.
-    pub drift: u8,
     /// The nodes that renew their lease with every tick, and whose workers are never interrupted.
     pub steady: Vec<usize>,
-    /// A place is kept forever, or not at all.
-    pub grace: bool,
     /// A replica that takes over has missed all writes, not only the last one.
     pub far_behind: bool,
     /// How often a state may arrive.
@@ -89,9 +87,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The clocks of two nodes drift apart by the whole margin within a lease: the owner's clock lags behind, and the
+    /// other's runs ahead. On the one clock of the model that leaves a margin of zero.
     pub fn timing(&self) -> Timing {
         let lease = Duration::from_millis(self.lease.unwrap_or(200).into());
-        Timing { heartbeat: Duration::from_millis(1), lease, margin: Duration::from_millis(1) }
+        Timing { heartbeat: Duration::from_millis(1), lease, margin: Duration::ZERO }
     }
 
     pub fn is_steady(&self, node: usize) -> bool {

@@ -1,162 +1,159 @@
 //! A state of the model: the store, the nodes, the messages in flight, and the faults that may still happen.
 
-use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
-use gitorial_relay::hub::Fence;
-use gitorial_relay::ids::{ConnectionId, Epoch, Seq};
-use gitorial_relay::presence::{HeartbeatMonitor, Lease};
-use gitorial_relay::session::Client;
+use gitorial_relay::ids::{ConnectionId, Epoch, NodeId};
+use gitorial_relay::room::{LocalController, Room};
+use gitorial_relay::route::RoutedFrame;
+use gitorial_relay::session::Session;
+use gitorial_relay::stored::{Stored, Write};
+use gitorial_relay::trust::{Observer, StoreLineage};
 
-use super::doc::Doc;
 use super::scene::{Budget, Wish};
 
-/// A document as it stands in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Stored {
-    pub doc: Arc<Doc>,
-    pub version: u8,
-    pub write: u8,
+/// One session on one node: the product's own. A socket stands for itself, and a caller for the client that joins.
+pub type Machine = Room<ConnectionId, u8>;
+
+/// A part of a state that many states share. It is hashed once, and compared by that hash.
+pub struct Part<T> {
+    value: T,
+    print: u64,
 }
 
-/// Identifies a server and the data that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StoreLineage {
-    /// Changes when the store was empty.
-    pub marker: u8,
-    /// Changes when a replica takes over. Every answer names it.
-    pub server: u8,
+impl<T: Hash> Part<T> {
+    pub fn of(value: T) -> Arc<Self> {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        Arc::new(Self { value, print: hasher.finish() })
+    }
+}
+
+impl<T> Deref for Part<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Hash for Part<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.print.hash(state);
+    }
+}
+
+impl<T> PartialEq for Part<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.print == other.print
+    }
+}
+
+impl<T> Eq for Part<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for Part<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
 }
 
 /// The store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
-    pub found: Option<Stored>,
+    pub found: Option<Arc<Part<Stored>>>,
     /// The data of a replica that missed the last write, or all writes.
-    pub replica: Option<Stored>,
+    pub replica: Option<Arc<Part<Stored>>>,
     /// The grant that a failover lost.
     pub forgotten: Option<(Epoch, ConnectionId)>,
     pub beats: Vec<Option<u64>>,
-    pub lineage: StoreLineage,
-    /// Names the next write.
+    pub lineage: Arc<Part<StoreLineage>>,
+    /// The server that answers.
+    pub server: u8,
+    /// Names the last write.
     pub writes: u8,
 }
 
-/// Something to decide.
+/// What the driver of a room does next. Between two steps anything may happen, for any time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Job {
-    Tick,
-    Frame { client: u8, connection: ConnectionId, wish: Wish, epoch: Option<Epoch> },
-    Join { client: u8, connection: ConnectionId },
-    Leave { connection: ConnectionId },
-    Delete,
-}
-
-/// The document that a worker has read, and the lease that its node held before.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Basis {
-    pub stored: Stored,
-    pub server: u8,
-    pub term: Option<u64>,
-}
-
-/// A write: a core replaces only the one that it was derived from, and only on the server where that was read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Write {
-    pub base: Stored,
-    pub server: u8,
-    pub after: Arc<Doc>,
-    pub core: bool,
-    pub id: u8,
-}
-
-/// A decision: the resulting document, and the number of jobs that it decides.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Decision {
-    pub write: Write,
-    pub taken: u8,
-    pub term: Option<u64>,
-}
-
-/// Where a node's worker is. Between two steps anything may happen, for any time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Worker {
-    Idle,
-    /// It has read, and looks at the heartbeats next.
-    Read(Basis),
-    /// It has decided and suspended its controller, and writes next.
-    Decided(Decision),
-    /// It has written this version, and waits for the answer.
-    Written(Decision, u8),
-    /// It does not know the outcome of its write.
-    Unknown(Decision),
-    /// It has found no document and writes its own next.
-    Restoring(Arc<Doc>),
-}
-
-/// The local client whose states pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LocalController {
-    pub connection: ConnectionId,
-    pub epoch: Epoch,
-    pub term: u64,
-    pub suspended: bool,
+pub enum Pending {
+    Nothing,
+    /// It reads the document.
+    Load,
+    /// It has read a document of this epoch, and looks at the heartbeats of these nodes.
+    Look(Vec<NodeId>, Epoch),
+    /// It writes.
+    Commit(Arc<Part<Write>>),
+    /// It has written this version, and hands the answer over.
+    Answer(u64),
+    /// It creates the document.
+    Create(Arc<Part<Session>>),
 }
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     pub alive: bool,
-    pub lease: Lease,
+    pub observer: Arc<Part<Observer>>,
     /// When the renewal in flight began.
     pub renewing: Option<u8>,
     pub beats: u64,
-    pub lineage: StoreLineage,
-    /// The store's lineage has changed, and no renewal has reported it yet.
-    pub loss_unreported: bool,
-    pub doubtful_until: u8,
-    pub monitors: BTreeMap<usize, HeartbeatMonitor>,
-    pub lapsed: Vec<usize>,
-    pub view: Option<(Arc<Doc>, u8)>,
-    pub driver: Option<LocalController>,
-    /// The lease under which it has claimed its places.
-    pub claimed: Option<u64>,
-    pub fence: Fence,
-    pub members: Vec<Member>,
-    pub jobs: Vec<Job>,
-    /// How many of the jobs the worker is deciding.
-    pub batch: usize,
-    pub worker: Worker,
-    /// A read of the document is queued among the jobs.
-    pub reload_queued: bool,
-    pub stale: bool,
-    /// The core that it last tried to replace.
-    pub unresolved_write: Option<u8>,
+    pub room: Arc<Part<Machine>>,
+    pub pending: Pending,
+    /// The sockets of the room that are closed.
+    pub closed: Vec<ConnectionId>,
+    /// The probes that no client has answered yet.
+    pub probes: Vec<(ConnectionId, u64)>,
     /// The newest epoch whose state its clients have received.
     pub shown: Epoch,
+    /// The controller that a broken driver lets pass until its write is answered.
+    pub unsuspended: Option<LocalController>,
 }
 
-/// A socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
-    pub client: u8,
-    pub connection: ConnectionId,
-    /// Its place as last seen, from which it can be restored.
-    pub place: Arc<Client>,
-    pub open: bool,
-    pub superseded: bool,
+impl Node {
+    /// The open socket of this client.
+    pub fn socket_of(&self, client: &str) -> Option<ConnectionId> {
+        let mut open = self.open().filter(|member| member.client.id.as_str() == client);
+        open.next().map(|member| member.connection)
+    }
+
+    /// The open sockets.
+    pub fn open(&self) -> impl Iterator<Item = &gitorial_relay::room::Member<ConnectionId>> {
+        let open = |member: &&gitorial_relay::room::Member<_>| !self.closed.contains(&member.connection);
+        self.room.members().iter().filter(move |member| !member.superseded && open(member))
+    }
 }
 
-/// A state on its way to a node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A state on its way to a node. Two states of one epoch count as one.
+#[derive(Clone, Debug)]
 pub struct Routed {
+    pub from: usize,
     pub to: usize,
-    pub epoch: Epoch,
-    pub source: ConnectionId,
-    pub seq: Seq,
+    pub frame: Arc<RoutedFrame>,
     /// How often it may still arrive.
     pub copies: u8,
 }
+
+impl Routed {
+    pub fn key(&self) -> (usize, Epoch, u8) {
+        (self.to, self.frame.route.epoch, self.copies)
+    }
+}
+
+impl Hash for Routed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Routed {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Routed {}
 
 /// Violations: each is an `always` property of the model, kept until the checker reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -174,10 +171,9 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub routed: Vec<Routed>,
     /// A write whose answer was lost, and that may still be committed.
-    pub late: Option<(usize, Write)>,
+    pub late: Option<Arc<Part<Write>>>,
     /// Clients without a socket that may come back.
     pub away: Vec<u8>,
-    pub sent: u8,
     pub left: Budget,
     pub deleted: bool,
     /// The client of each grant, as long as some document could lead to its epoch again.
@@ -198,18 +194,20 @@ pub enum Step {
     Watch(usize),
     /// A node learns that the document changed, or reads it on a timer.
     Hear(usize),
-    /// A node's worker takes its next step.
+    /// A node's driver performs what the room waits for.
     Work(usize),
-    /// A write is committed, or is not yet; its node gets no answer and retries (`true`), or gives up.
+    /// A write is committed, or is not yet; its node gets no answer. The room can read again (`true`), or cannot.
     LoseAnswer(usize, bool),
     /// A write whose answer was lost is committed.
     Land,
     /// A client asks for control, or gives it up.
     Wish(usize, u8, Wish),
-    /// The controller's state is forwarded.
+    /// The controller sends a state.
     Pass(usize),
     /// A state arrives.
     Arrive(usize),
+    /// A client answers a probe.
+    Pong(usize),
     /// A client's socket breaks without a close frame.
     Break(usize, u8),
     /// A client comes back on this node.

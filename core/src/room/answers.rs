@@ -123,6 +123,11 @@ impl Answers {
         })
     }
 
+    /// Whether any state can be the answer to an open question.
+    pub(super) fn takes_any_answer(&self) -> bool {
+        self.last.is_none() && self.open.as_ref().is_some_and(|open| open.known.is_empty())
+    }
+
     /// Classifies a state, as far as its sender's connection allows.
     pub(super) fn claim(&mut self, frame: &Frame, modern: bool, passed: &RecentStates, now: Millis) -> StateClaim {
         if self.is_answer(frame, modern, passed, now) {

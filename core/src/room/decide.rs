@@ -11,7 +11,7 @@ use crate::session::{Client, Roster, Session};
 use crate::stored::{Write, WriteId};
 
 /// A decision that is not written yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
     /// The document after the decision.
     pub(super) session: Session,

@@ -38,6 +38,7 @@ impl Env<'_> {
 }
 
 /// One thing that happens to a room.
+#[allow(clippy::large_enum_variant, reason = "an input lives for one step")]
 #[derive(Debug)]
 pub enum Input<S, T> {
     /// A socket asks to join.

@@ -11,7 +11,7 @@ use crate::protocol::{Frame, FrameType};
 use crate::session::Client;
 
 /// A socket in a room.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member<S> {
     /// The id of the socket.
     pub connection: ConnectionId,

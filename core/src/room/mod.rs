@@ -43,6 +43,7 @@ mod news;
 mod outcome;
 mod output;
 mod parcel;
+mod print;
 mod recent;
 mod upkeep;
 mod work;
@@ -93,7 +94,7 @@ pub struct LocalController {
 }
 
 /// What a room knows of its document.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     /// The document as this node last read it.
     view: Option<View>,
@@ -123,7 +124,7 @@ struct Control {
 }
 
 /// The states that pass through a room.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Stream {
     /// The fence that refuses late states of other nodes.
     fence: Fence,
@@ -148,7 +149,7 @@ impl Stream {
 }
 
 /// One session on one node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room<S, T> {
     known: Known,
     control: Control,

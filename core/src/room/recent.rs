@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use crate::ids::{ConnectionId, Epoch, Seq};
 
 /// The newest state that arrived from another node, used to refuse older ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     last: Option<(ConnectionId, Seq)>,
 }
 

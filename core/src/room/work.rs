@@ -4,6 +4,7 @@
 //! later wait for the next read.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use super::decide::Decision;
 use super::output::{Output, Outputs, Reply};
@@ -19,7 +20,7 @@ use crate::stored::{Committed, Loaded, Stored};
 const MAX_ATTEMPTS: u32 = 64;
 
 /// A job to decide.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job<S, T> {
     pub(super) event: Event,
     pub(super) cause: Cause<S>,
@@ -70,7 +71,7 @@ enum Phase {
 }
 
 /// The jobs of a room, and what it waits for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Work<S, T> {
     jobs: VecDeque<Job<S, T>>,
     /// How many of the jobs waited when the document was read.
@@ -395,5 +396,13 @@ fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
     match &write.core {
         Some(_) => stored.base.write == write.id,
         None => roster(&stored.session) == roster(&decision.session),
+    }
+}
+
+impl<S, T> Hash for Work<S, T> {
+    /// Without the number of the attempt, except whether it is the first.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { jobs, batch, phase, attempt, unknown, reload_queued } = self;
+        (jobs, batch, phase, *attempt == 0, unknown, reload_queued).hash(state);
     }
 }
