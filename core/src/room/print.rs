@@ -17,10 +17,10 @@ impl<S, T> Hash for Room<S, T> {
 
 impl Hash for Known {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { view, elsewhere: _, term, stale, unread_since_loss, due_at, unresolved_write } = self;
+        let Self { view, elsewhere: _, term, stale, unread_since_loss, unannounced, due_at, unresolved_write } = self;
         // Other deadlines are functions of the document and of times that do not count.
         let doubt_ends = view.as_ref().is_some_and(|view| *due_at == view.session.core.doubtful_until);
-        (view, term, stale, unread_since_loss, doubt_ends, unresolved_write).hash(state);
+        (view, term, stale, unread_since_loss, unannounced, doubt_ends, unresolved_write).hash(state);
     }
 }
 
