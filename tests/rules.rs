@@ -8,12 +8,8 @@
 
 mod rules {
     mod claims;
-    mod client;
+    mod forgotten;
     mod found;
     mod giving_up;
-    mod node;
-    mod properties;
     mod scene;
-    mod told;
-    mod world;
 }
