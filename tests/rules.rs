@@ -8,8 +8,20 @@
 
 mod rules {
     mod claims;
+    mod client;
     mod forgotten;
     mod found;
     mod giving_up;
+    mod histories;
+    mod machine;
+    mod properties;
     mod scene;
+    mod world;
+
+    #[allow(dead_code, reason = "shared with the other tests, and not all of it needed here")]
+    #[path = "../it/support/old_script.rs"]
+    mod old_script;
+    #[allow(dead_code, reason = "shared with the simulator, and not all of it needed here")]
+    #[path = "../sim/store.rs"]
+    mod store;
 }

@@ -1,0 +1,387 @@
+//! A session, its nodes and its clients, in one thread: every message, store request, answer and frame waits until a step
+//! of the test moves it. Only time passes by itself for all: leases are renewed, and what is due is done.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gitorial_relay::control::{Join, Rules};
+use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId, ResumeToken};
+use gitorial_relay::protocol::{CloseReason, Frame};
+use gitorial_relay::room::Input;
+use gitorial_relay::route::Body;
+use gitorial_relay::session::{Info, Session, Strategy};
+use serde_json::Value;
+
+use super::client::Client;
+use super::machine::{Node, Open, Request};
+use super::old_script::{Generation, Phase};
+use super::store::Store;
+
+/// More rounds than any world needs to come to rest.
+const ROUNDS: usize = 400;
+
+/// How often leases are renewed.
+const HEARTBEAT: Millis = 1_000;
+
+/// A lease has lapsed for its owner after so long without a renewal, but not yet for the other nodes.
+const LAPSED: Millis = 4_500;
+
+/// After so much longer the other nodes know it too.
+const KNOWN_DEAD: Millis = 3_000;
+
+/// What a client's socket brings to its node.
+#[derive(Debug)]
+pub enum Up {
+    Frame(Bytes),
+    Pong(u64),
+    Close { lost: bool },
+}
+
+/// What a node sends to a client.
+#[derive(Debug)]
+pub enum Down {
+    Text(Bytes),
+    Probe(u64),
+    Close,
+}
+
+/// A socket, and what is under way on it.
+#[derive(Debug)]
+pub struct Socket {
+    pub client: usize,
+    pub node: usize,
+    pub connection: ConnectionId,
+    pub joined: bool,
+    /// Its node has not seen its end.
+    pub at_node: bool,
+    /// The epoch of the last state that its client was sent.
+    pub shown: Epoch,
+    up: VecDeque<Up>,
+    down: VecDeque<Down>,
+}
+
+/// The whole world.
+#[derive(Debug)]
+pub struct World {
+    pub now: Millis,
+    pub rules: Rules,
+    pub store: Store,
+    pub nodes: Vec<Node>,
+    pub clients: Vec<Client>,
+    /// All sockets that were ever opened.
+    pub sockets: Vec<Socket>,
+    /// The states of controllers that were forwarded, in order: the grant and the sender's socket.
+    pub passed: Vec<(Epoch, ConnectionId)>,
+    /// How often a room has drawn a number.
+    pub drawn: u128,
+    /// The messages from one node to another.
+    links: BTreeMap<(usize, usize), VecDeque<Body>>,
+    /// The links on which a message was lost that nobody has noticed.
+    gaps: BTreeSet<(usize, usize)>,
+}
+
+impl World {
+    pub fn new(strategy: Strategy, nodes: usize, generations: &[Option<Generation>]) -> Self {
+        let created_at = Store::clock(0);
+        let info = Info { created_at, ttl: 1 << 40, ends_at: created_at + (1 << 41), strategy, metadata: None };
+        let clients = generations.iter().enumerate();
+        let mut world = Self {
+            now: 0,
+            rules: Rules { max_requests: 2, ..Rules::default() },
+            store: Store::new(Session::new(Arc::new(info))),
+            nodes: (0..nodes).map(Node::new).collect(),
+            clients: clients.map(|(number, generation)| Client::new(*generation, number)).collect(),
+            sockets: Vec::new(),
+            passed: Vec::new(),
+            drawn: 0,
+            links: BTreeMap::new(),
+            gaps: BTreeSet::new(),
+        };
+        world.wait(HEARTBEAT);
+        world
+    }
+
+    /// The document in the store, and its version.
+    pub fn document(&self) -> (&Session, u64) {
+        let stored = self.store.document().expect("the store never loses it");
+        (&stored.session, stored.version)
+    }
+
+    /// A client opens a socket on a node, and comes back as itself if it can.
+    pub fn connect(&mut self, client: usize, node: usize) {
+        let node = node % self.nodes.len();
+        // A node without a lease lets nobody in.
+        if self.clients[client].socket.is_some() || !self.nodes[node].alive || !self.has_lease(node) {
+            return;
+        }
+        let number = self.sockets.len();
+        let connection = ConnectionId::from_number((number as u128 + 1) << 96);
+        let (up, down) = (VecDeque::new(), VecDeque::new());
+        let shown = Epoch::default();
+        self.sockets.push(Socket { client, node, connection, joined: false, at_node: true, shown, up, down });
+        let (wants, token) = self.clients[client].query();
+        let join = Join {
+            connection,
+            wants: wants.as_deref().and_then(ClientId::parse),
+            otherwise: ClientId::from_bits(number as u128),
+            resume: token.map(|token| ResumeToken::presented(&token).digest()),
+        };
+        let greeting = self.clients[client].opened(number);
+        self.send_all(client, greeting);
+        self.step(node, Input::Join { join, socket: number, ticket: Some(number) });
+    }
+
+    /// A client's socket ends, with or without a close frame. Without one, what is under way to its node is lost.
+    pub fn disconnect(&mut self, client: usize, lost: bool) {
+        let Some(number) = self.clients[client].socket.take() else { return };
+        let socket = &mut self.sockets[number];
+        if lost {
+            socket.up.clear();
+        }
+        socket.up.push_back(Up::Close { lost });
+        socket.down.clear();
+    }
+
+    /// A client's user acts.
+    pub fn act(&mut self, client: usize, choice: u8) {
+        if self.clients[client].socket.is_some() {
+            let frames = self.clients[client].act(choice);
+            self.send_all(client, frames);
+        }
+    }
+
+    fn send_all(&mut self, client: usize, frames: Vec<Value>) {
+        let Some(number) = self.clients[client].socket else { return };
+        let frames = frames.iter().map(|frame| Up::Frame(frame.to_string().into()));
+        self.sockets[number].up.extend(frames);
+    }
+
+    pub fn send_down(&mut self, number: usize, down: Down) {
+        let socket = &mut self.sockets[number];
+        if self.clients[socket.client].socket == Some(number) {
+            socket.down.push_back(down);
+        }
+    }
+
+    /// A node closes a socket. Returns what its room hears of that.
+    pub fn close(&mut self, number: usize, reason: CloseReason) -> Option<Input<usize, Option<usize>>> {
+        self.send_down(number, Down::Close);
+        let socket = &mut self.sockets[number];
+        let open = std::mem::replace(&mut socket.at_node, false);
+        let (connection, lost) = (socket.connection, reason.keeps_place());
+        open.then_some(Input::Leave { connection, lost, ticket: None })
+    }
+
+    /// The oldest frame on one of a client's sockets reaches its node.
+    pub fn read(&mut self, client: usize, which: usize) {
+        let of_client = |(_, socket): &(usize, &Socket)| socket.client == client && socket.at_node;
+        let open: Vec<usize> = self.sockets.iter().enumerate().filter(of_client).map(|(number, _)| number).collect();
+        if !open.is_empty() {
+            self.read_socket(open[which % open.len()]);
+        }
+    }
+
+    fn read_socket(&mut self, number: usize) {
+        let Socket { connection, node, joined, at_node, .. } = self.sockets[number];
+        let deciding = self.nodes[node].room.as_ref().is_some_and(|room| room.is_deciding(connection));
+        if !joined || !at_node || deciding {
+            return;
+        }
+        match self.sockets[number].up.pop_front() {
+            Some(Up::Frame(text)) => {
+                let frame = Frame::parse(text).unwrap();
+                self.step(node, Input::Frame { connection, frame });
+            }
+            Some(Up::Pong(number)) => self.step_if_open(node, Input::Pong { connection, number }),
+            Some(Up::Close { lost }) => {
+                self.sockets[number].at_node = false;
+                self.step(node, Input::Leave { connection, lost, ticket: None });
+            }
+            None => {}
+        }
+    }
+
+    /// A client takes what has reached it first.
+    pub fn receive(&mut self, client: usize) {
+        let Some(number) = self.clients[client].socket else { return };
+        match self.sockets[number].down.pop_front() {
+            Some(Down::Text(text)) => {
+                let answers = self.clients[client].hear(std::str::from_utf8(&text).unwrap());
+                self.send_all(client, answers);
+            }
+            Some(Down::Probe(probe)) => self.sockets[number].up.push_back(Up::Pong(probe)),
+            Some(Down::Close) => self.clients[client].socket = None,
+            None => {}
+        }
+    }
+
+    /// Whether nothing is under way between a client and its node.
+    pub fn is_quiet(&self, client: usize) -> bool {
+        let socket = self.clients[client].socket.map(|number| &self.sockets[number]);
+        socket.is_some_and(|socket| socket.up.is_empty() && socket.down.is_empty())
+    }
+
+    pub fn publish(&mut self, from: usize, to: &NodeId, body: Body) {
+        if let Some(to) = self.nodes.iter().position(|node| node.id == *to && node.alive) {
+            self.links.entry((from, to)).or_default().push_back(body);
+        }
+    }
+
+    fn next_message(&mut self, choice: usize) -> Option<((usize, usize), Body)> {
+        let mut links: Vec<_> = self.links.iter_mut().filter(|(_, link)| !link.is_empty()).collect();
+        let choice = choice.checked_rem(links.len())?;
+        let (ends, link) = &mut links[choice];
+        link.pop_front().map(|body| (**ends, body))
+    }
+
+    /// The oldest message on a link reaches its node.
+    pub fn deliver(&mut self, choice: usize) {
+        if let Some(((from, to), body)) = self.next_message(choice) {
+            let from = self.nodes[from].id.clone();
+            self.step_if_open(to, Input::Message { from, body });
+        }
+    }
+
+    /// The oldest message on a link is lost.
+    pub fn lose_message(&mut self, choice: usize) {
+        if let Some((ends, _)) = self.next_message(choice) {
+            self.gaps.insert(ends);
+        }
+    }
+
+    /// A node notices that messages to it were lost, and says so to the nodes that sent them.
+    pub fn report_gaps(&mut self, node: usize) {
+        let gaps: Vec<_> = self.gaps.extract_if(.., |(_, to)| *to == node).collect();
+        for (from, _) in gaps {
+            let to = self.nodes[node].id.clone();
+            self.step_if_open(from, Input::Gap { to });
+        }
+    }
+
+    /// A node is gone, and all its sockets with it. The first one stays, so that one node is left.
+    pub fn crash(&mut self, node: usize) {
+        if node == 0 || node >= self.nodes.len() {
+            return;
+        }
+        // Its last write may still be on its way to the store.
+        let stray = match self.nodes[node].open.take() {
+            Some(Open::Asked(Request::Commit(write))) => Some(write),
+            _ => self.nodes[node].stray.take(),
+        };
+        self.nodes[node] = Node::new(node);
+        (self.nodes[node].alive, self.nodes[node].stray) = (false, stray);
+        for (number, socket) in self.sockets.iter_mut().enumerate().filter(|(_, socket)| socket.node == node) {
+            socket.at_node = false;
+            self.clients[socket.client].socket.take_if(|open| *open == number);
+        }
+        self.links.retain(|(from, to), _| *from != node && *to != node);
+        self.gaps.retain(|(from, to)| *from != node && *to != node);
+    }
+
+    /// Time passes. The nodes that reach the store renew their leases.
+    pub fn wait(&mut self, millis: Millis) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.now = end.min(self.now + HEARTBEAT);
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].alive {
+                    self.give_up_probes(node);
+                    self.beat(node);
+                }
+            }
+        }
+    }
+
+    /// A node loses its lease.
+    pub fn lapse(&mut self, node: usize) {
+        self.nodes[node].silent = true;
+        self.wait(LAPSED);
+    }
+
+    /// The other nodes notice which nodes have lost their leases.
+    pub fn notice_the_dead(&mut self) {
+        self.wait(KNOWN_DEAD);
+    }
+
+    /// A node has a lease again.
+    pub fn renew(&mut self, node: usize) {
+        if self.nodes[node].alive && std::mem::take(&mut self.nodes[node].silent) {
+            self.beat(node);
+        }
+    }
+
+    /// Everything under way arrives.
+    pub fn drain(&mut self) {
+        for _ in 0..ROUNDS {
+            if self.is_at_rest() {
+                return;
+            }
+            for number in 0..self.sockets.len() {
+                self.read_socket(number);
+            }
+            for client in 0..self.clients.len() {
+                self.receive(client);
+            }
+            for link in 0..self.links.len() {
+                self.deliver(link);
+            }
+            for node in 0..self.nodes.len() {
+                self.work(node);
+                self.work(node);
+            }
+        }
+        panic!("the world does not come to rest: {self:#?}");
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let at_rest = |(number, socket): (usize, &Socket)| {
+            let open = self.clients[socket.client].socket == Some(number);
+            (!socket.at_node || socket.up.is_empty()) && (!open || socket.down.is_empty())
+        };
+        self.nodes.iter().all(|node| node.open.is_none())
+            && self.links.values().all(VecDeque::is_empty)
+            && self.sockets.iter().enumerate().all(at_rest)
+    }
+
+    fn read_all_again(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.step_if_open(node, Input::Reload);
+        }
+        self.drain();
+    }
+
+    /// All faults end: dead nodes are found, grace periods end, and every client that believes it has control says so.
+    pub fn heal(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.renew(node);
+        }
+        self.drain();
+        self.settle();
+        for client in 0..self.clients.len() {
+            if self.clients[client].phase() == Phase::Active && self.clients[client].socket.is_some() {
+                let frames = self.clients[client].send_state();
+                self.send_all(client, frames);
+            }
+        }
+        self.drain();
+        // Clients that lost or gained control by that have time for one more vain claim.
+        self.settle();
+    }
+
+    /// Leases of dead nodes lapse, grace periods end, and nobody waits for an answer any more.
+    fn settle(&mut self) {
+        for pause in [LAPSED + KNOWN_DEAD, 15_000, 15_000] {
+            self.wait(pause);
+            self.read_all_again();
+        }
+    }
+
+    /// A node works until its room wants to write.
+    pub fn work_until_it_writes(&mut self, node: usize) {
+        while !matches!(self.nodes[node].open, Some(Open::Asked(Request::Commit(_)))) {
+            assert!(self.nodes[node].open.is_some(), "it does not write");
+            self.work(node);
+        }
+    }
+}
