@@ -25,7 +25,7 @@ fn a_node_with_a_new_lease_claims_its_controller_by_a_write() {
     // The other client takes control, without a wait if there is no controller.
     world.act(1, 5);
     for _ in 0..6 {
-        world.read(1, 0);
+        world.readable().into_iter().for_each(|socket| world.read(socket));
         world.work(0);
         world.work(0);
         assert!((0..2).filter_map(|node| world.driver(node)).count() <= 1);

@@ -32,22 +32,22 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any::<u8>(), any::<u8>()).prop_map(|(client, node)| Step::Connect(client, node)),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(client, lost)| Step::Disconnect(client, lost)),
-        12 => (any::<u8>(), any::<u8>()).prop_map(|(client, choice)| Step::Act(client, choice)),
-        8 => any::<u8>().prop_map(Step::Read),
-        6 => any::<u8>().prop_map(Step::Receive),
-        24 => any::<u8>().prop_map(Step::Work),
+        10 => (any::<u8>(), any::<u8>()).prop_map(|(client, node)| Step::Connect(client, node)),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(client, lost)| Step::Disconnect(client, lost)),
+        40 => (any::<u8>(), any::<u8>()).prop_map(|(client, choice)| Step::Act(client, choice)),
+        20 => any::<u8>().prop_map(Step::Read),
+        20 => any::<u8>().prop_map(Step::Receive),
+        40 => any::<u8>().prop_map(Step::Work),
         1 => any::<u8>().prop_map(Step::Fail),
         1 => any::<u8>().prop_map(Step::Stray),
-        6 => any::<u8>().prop_map(Step::Deliver),
+        14 => any::<u8>().prop_map(Step::Deliver),
         1 => any::<u8>().prop_map(Step::Miss),
         1 => any::<u8>().prop_map(Step::Crash),
         1 => Just(Step::Bury),
         1 => any::<u8>().prop_map(Step::Lapse),
-        2 => any::<u8>().prop_map(Step::Renew),
-        2 => (0..10_000_u16).prop_map(Step::Wait),
-        4 => Just(Step::Drain),
+        4 => any::<u8>().prop_map(Step::Renew),
+        3 => (0..10_000_u16).prop_map(Step::Wait),
+        6 => Just(Step::Drain),
     ]
 }
 
@@ -58,6 +58,11 @@ fn strategies() -> impl Strategy<Value = Decides> {
 fn generations() -> impl Strategy<Value = Vec<Option<Generation>>> {
     let one = prop_oneof![Just(Some(Generation::First)), Just(Some(Generation::Second)), Just(None)];
     proptest::collection::vec(one, 2..5)
+}
+
+/// One of those where something can happen.
+fn one_of<T: Copy>(all: &[T], choice: u8) -> Option<T> {
+    all.get(usize::from(choice).checked_rem(all.len())?).copied()
 }
 
 fn do_step(world: &mut World, step: Step) {
@@ -80,13 +85,13 @@ fn do_step(world: &mut World, step: Step) {
             }
             world.act(who, choice);
         }
-        Step::Read(who) => world.read(client(who), usize::from(who) / clients),
-        Step::Receive(who) => world.receive(client(who)),
-        Step::Work(at) => world.work(node(at)),
-        Step::Fail(at) => world.fail(node(at)),
+        Step::Read(choice) => drop(one_of(&world.readable(), choice).map(|one| world.read(one))),
+        Step::Receive(choice) => drop(one_of(&world.receiving(), choice).map(|one| world.receive(one))),
+        Step::Work(choice) => drop(one_of(&world.working(), choice).map(|one| world.work(one))),
+        Step::Fail(choice) => drop(one_of(&world.working(), choice).map(|one| world.fail(one))),
         Step::Stray(at) => world.carry_out_stray(node(at)),
-        Step::Deliver(link) => world.deliver(usize::from(link)),
-        Step::Miss(link) => world.lose_message(usize::from(link)),
+        Step::Deliver(choice) => drop(one_of(&world.links(), choice).map(|one| world.deliver(one))),
+        Step::Miss(choice) => drop(one_of(&world.links(), choice).map(|one| world.lose_message(one))),
         Step::Crash(at) => world.crash(node(at)),
         Step::Bury => world.notice_the_dead(),
         Step::Lapse(at) => world.lapse(node(at)),
@@ -197,7 +202,7 @@ proptest! {
         strategy in strategies(),
         nodes in 1..4_usize,
         generations in generations(),
-        steps in proptest::collection::vec(step(), 1..250),
+        steps in proptest::collection::vec(step(), 1..400),
     ) {
         look_at_rest(&run(strategy, nodes, &generations, &steps));
     }

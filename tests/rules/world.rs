@@ -173,21 +173,36 @@ impl World {
         open.then_some(Input::Leave { connection, lost, ticket: None })
     }
 
-    /// The oldest frame on one of a client's sockets reaches its node.
-    pub fn read(&mut self, client: usize, which: usize) {
-        let of_client = |(_, socket): &(usize, &Socket)| socket.client == client && socket.at_node;
-        let open: Vec<usize> = self.sockets.iter().enumerate().filter(of_client).map(|(number, _)| number).collect();
-        if !open.is_empty() {
-            self.read_socket(open[which % open.len()]);
-        }
+    /// The sockets on which something is under way to a node that reads it.
+    pub fn readable(&self) -> Vec<usize> {
+        let readable = |number: &usize| {
+            let Socket { connection, node, joined, at_node, up, .. } = &self.sockets[*number];
+            let room = self.nodes[*node].room.as_ref();
+            *joined && *at_node && !up.is_empty() && !room.is_some_and(|room| room.is_deciding(*connection))
+        };
+        (0..self.sockets.len()).filter(readable).collect()
     }
 
-    fn read_socket(&mut self, number: usize) {
-        let Socket { connection, node, joined, at_node, .. } = self.sockets[number];
-        let deciding = self.nodes[node].room.as_ref().is_some_and(|room| room.is_deciding(connection));
-        if !joined || !at_node || deciding {
-            return;
-        }
+    /// The clients to which something is under way.
+    pub fn receiving(&self) -> Vec<usize> {
+        let number = |client: &usize| self.clients[*client].socket;
+        let receiving = |client: &usize| number(client).is_some_and(|number| !self.sockets[number].down.is_empty());
+        (0..self.clients.len()).filter(receiving).collect()
+    }
+
+    /// The nodes that wait for the store.
+    pub fn working(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].open.is_some()).collect()
+    }
+
+    /// The links on which messages are under way.
+    pub fn links(&self) -> Vec<(usize, usize)> {
+        self.links.iter().filter(|(_, link)| !link.is_empty()).map(|(ends, _)| *ends).collect()
+    }
+
+    /// The oldest frame on a socket reaches its node.
+    pub fn read(&mut self, number: usize) {
+        let Socket { connection, node, .. } = self.sockets[number];
         match self.sockets[number].up.pop_front() {
             Some(Up::Frame(text)) => {
                 let frame = Frame::parse(text).unwrap();
@@ -228,25 +243,18 @@ impl World {
         }
     }
 
-    fn next_message(&mut self, choice: usize) -> Option<((usize, usize), Body)> {
-        let mut links: Vec<_> = self.links.iter_mut().filter(|(_, link)| !link.is_empty()).collect();
-        let choice = choice.checked_rem(links.len())?;
-        let (ends, link) = &mut links[choice];
-        link.pop_front().map(|body| (**ends, body))
-    }
-
     /// The oldest message on a link reaches its node.
-    pub fn deliver(&mut self, choice: usize) {
-        if let Some(((from, to), body)) = self.next_message(choice) {
+    pub fn deliver(&mut self, (from, to): (usize, usize)) {
+        if let Some(body) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
             let from = self.nodes[from].id.clone();
             self.step_if_open(to, Input::Message { from, body });
         }
     }
 
     /// The oldest message on a link is lost.
-    pub fn lose_message(&mut self, choice: usize) {
-        if let Some((ends, _)) = self.next_message(choice) {
-            self.gaps.insert(ends);
+    pub fn lose_message(&mut self, link: (usize, usize)) {
+        if self.links.get_mut(&link).and_then(VecDeque::pop_front).is_some() {
+            self.gaps.insert(link);
         }
     }
 
@@ -314,34 +322,17 @@ impl World {
     /// Everything under way arrives.
     pub fn drain(&mut self) {
         for _ in 0..ROUNDS {
-            if self.is_at_rest() {
+            let (readable, receiving) = (self.readable(), self.receiving());
+            let (working, links) = (self.working(), self.links());
+            if readable.is_empty() && receiving.is_empty() && working.is_empty() && links.is_empty() {
                 return;
             }
-            for number in 0..self.sockets.len() {
-                self.read_socket(number);
-            }
-            for client in 0..self.clients.len() {
-                self.receive(client);
-            }
-            for link in 0..self.links.len() {
-                self.deliver(link);
-            }
-            for node in 0..self.nodes.len() {
-                self.work(node);
-                self.work(node);
-            }
+            readable.into_iter().for_each(|socket| self.read(socket));
+            receiving.into_iter().for_each(|client| self.receive(client));
+            links.into_iter().for_each(|link| self.deliver(link));
+            working.into_iter().for_each(|node| self.work(node));
         }
         panic!("the world does not come to rest: {self:#?}");
-    }
-
-    fn is_at_rest(&self) -> bool {
-        let at_rest = |(number, socket): (usize, &Socket)| {
-            let open = self.clients[socket.client].socket == Some(number);
-            (!socket.at_node || socket.up.is_empty()) && (!open || socket.down.is_empty())
-        };
-        self.nodes.iter().all(|node| node.open.is_none())
-            && self.links.values().all(VecDeque::is_empty)
-            && self.sockets.iter().enumerate().all(at_rest)
     }
 
     fn read_all_again(&mut self) {
