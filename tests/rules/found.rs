@@ -218,6 +218,20 @@ fn a_controller_whose_release_was_not_decided_is_told_its_role() {
 }
 
 #[test]
+fn an_undecided_release_is_answered_once_control_has_left() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 2]);
+    scene.handshake(1);
+    let mut released = ClientView { epoch: scene.epoch(), ..told(Phase::Active, true) };
+    released.was_not_decided(Belief::LetGo);
+    scene.frame(2, accept(1));
+    assert_eq!(scene.notices(1, &mut released), [], "control is leaving it");
+    scene.leave(2, false);
+    scene.flush();
+    assert_eq!(scene.role(1), Role::Connected);
+    assert_eq!(scene.notices(1, &mut released), [Notice::Assign(Role::Connected)], "it may believe to have control");
+}
+
+#[test]
 fn a_release_from_before_a_grant_is_forgotten() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1]);
     scene.handshake(1);

@@ -134,11 +134,14 @@ impl ClientView {
             // Control is moving to this client. It is told its role when control arrives, or goes to another client.
             return;
         }
-        let retell = std::mem::take(&mut self.retell);
         let role = after.role(me);
+        if role == Role::Active && after.core.transfer.is_some() {
+            // Control is moving away from it: it is told when control has moved, also if it asked.
+            self.epoch = after.core.epoch;
+            return;
+        }
+        let retell = std::mem::take(&mut self.retell);
         let news = match role {
-            // Control is moving away from it: it is told when control has moved.
-            Role::Active if after.core.transfer.is_some() => false,
             Role::Active => self.phase != Phase::Active || self.epoch != after.core.epoch || retell,
             Role::Passive | Role::Connected => true,
         };
