@@ -132,11 +132,13 @@ impl World {
         self.step(node, Input::Join { join, socket: number, ticket: Some(number) });
     }
 
-    /// A client's socket ends, with or without a close frame. Without one, what is under way to its node is lost.
+    /// A client's socket ends, with or without a close frame. Without one, what is under way to its node is lost. So is
+    /// what a socket has sent that has not joined yet: the sockets of one name are ordered by their joins, so a socket
+    /// that joins after the next one of its client would take that one's place.
     pub fn disconnect(&mut self, client: usize, lost: bool) {
         let Some(number) = self.clients[client].socket.take() else { return };
         let socket = &mut self.sockets[number];
-        if lost {
+        if lost || !socket.joined {
             socket.up.clear();
         }
         socket.up.push_back(Up::Close { lost });
