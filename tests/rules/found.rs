@@ -114,6 +114,17 @@ fn a_controller_back_while_control_leaves_it_does_not_regain_it() {
 }
 
 #[test]
+fn control_leaves_a_node_whose_last_client_has_left() {
+    let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[11, 1]);
+    scene.frame(1, accept(11));
+    // The last client of node B left meanwhile. The write of that changes no core, so the two writes do not conflict,
+    // and node B does not read the document any more.
+    scene.session.rosters.remove(&node(11));
+    scene.tick(1);
+    assert!(scene.drives(1));
+}
+
+#[test]
 fn a_cut_off_controller_returns_in_a_new_epoch_only() {
     let mut scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
     scene.handshake(1);
