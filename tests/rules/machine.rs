@@ -179,9 +179,9 @@ impl World {
             Performed::Send(socket, text, state_of) => {
                 if let Some((source, epoch)) = state_of {
                     self.note_passed(node, source, epoch);
-                    let socket = &mut self.sockets[socket];
-                    assert!(socket.shown <= epoch, "a client is shown a state of {epoch:?} after {:?}", socket.shown);
-                    socket.shown = epoch;
+                    let room = self.nodes[node].room.as_ref();
+                    let told = room.and_then(Room::view).map(|view| view.session.core.epoch);
+                    assert!(told <= Some(epoch), "a state of {epoch:?} is shown in {told:?}");
                 }
                 self.send_down(socket, text);
             }
@@ -268,7 +268,8 @@ impl World {
             None => return,
             Some(Open::Answered(answer)) if matches!(*answer, Input::Resumed) => return self.step(node, *answer),
             Some(Open::Asked(Request::Commit(write))) => self.nodes[node].stray = Some(write),
-            Some(Open::Asked(_) | Open::Answered(_)) => {}
+            Some(Open::Answered(answer)) => self.unannounced |= matches!(*answer, Input::Committed(_)),
+            Some(Open::Asked(_)) => {}
         }
         self.step(node, Input::Failed);
     }
@@ -277,6 +278,7 @@ impl World {
     pub fn carry_out_stray(&mut self, node: usize) {
         if let Some(write) = self.nodes[node].stray.take() {
             self.store.commit(write, self.now);
+            self.unannounced = true;
         }
     }
 

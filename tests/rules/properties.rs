@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use gitorial_relay::ids::{ConnectionId, Epoch};
+use gitorial_relay::room::Input;
 use gitorial_relay::session::{Role, Strategy as Decides};
 use proptest::prelude::*;
 
@@ -27,6 +28,7 @@ enum Step {
     Lapse(u8),
     Renew(u8),
     Wait(u16),
+    Reload(u8),
     Drain,
 }
 
@@ -47,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Lapse),
         4 => any::<u8>().prop_map(Step::Renew),
         3 => (0..10_000_u16).prop_map(Step::Wait),
+        4 => any::<u8>().prop_map(Step::Reload),
         6 => Just(Step::Drain),
     ]
 }
@@ -97,6 +100,7 @@ fn do_step(world: &mut World, step: Step) {
         Step::Lapse(at) => world.lapse(node(at)),
         Step::Renew(at) => world.renew(node(at)),
         Step::Wait(millis) => world.wait(u64::from(millis)),
+        Step::Reload(at) => world.step_if_open(node(at), Input::Reload),
         Step::Drain => world.drain(),
     }
 }

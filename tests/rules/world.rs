@@ -55,8 +55,6 @@ pub struct Socket {
     pub joined: bool,
     /// Its node has not seen its end.
     pub at_node: bool,
-    /// The epoch of the last state that its client was sent.
-    pub shown: Epoch,
     up: VecDeque<Up>,
     down: VecDeque<Down>,
 }
@@ -75,6 +73,8 @@ pub struct World {
     pub passed: Vec<(Epoch, ConnectionId)>,
     /// How often a room has drawn a number.
     pub drawn: u128,
+    /// The store may have carried out a write of which no node tells the others.
+    pub unannounced: bool,
     /// The messages from one node to another.
     links: BTreeMap<(usize, usize), VecDeque<Body>>,
     /// The links on which a message was lost that nobody has noticed.
@@ -95,6 +95,7 @@ impl World {
             sockets: Vec::new(),
             passed: Vec::new(),
             drawn: 0,
+            unannounced: false,
             links: BTreeMap::new(),
             gaps: BTreeSet::new(),
         };
@@ -118,8 +119,7 @@ impl World {
         let number = self.sockets.len();
         let connection = ConnectionId::from_number((number as u128 + 1) << 96);
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        let shown = Epoch::default();
-        self.sockets.push(Socket { client, node, connection, joined: false, at_node: true, shown, up, down });
+        self.sockets.push(Socket { client, node, connection, joined: false, at_node: true, up, down });
         let (wants, token) = self.clients[client].query();
         let join = Join {
             connection,
@@ -274,8 +274,11 @@ impl World {
         if node == 0 || node >= self.nodes.len() {
             return;
         }
-        // Its last write may still be on its way to the store.
-        let stray = match self.nodes[node].open.take() {
+        let open = self.nodes[node].open.take();
+        let committed = |open: &Open| matches!(open, Open::Answered(answer) if matches!(**answer, Input::Committed(_)));
+        self.unannounced |= open.as_ref().is_some_and(committed) || self.gaps.iter().any(|(from, _)| *from == node);
+        let stray = match open {
+            // Its last write may still be on its way to the store.
             Some(Open::Asked(Request::Commit(write))) => Some(write),
             _ => self.nodes[node].stray.take(),
         };
@@ -285,7 +288,7 @@ impl World {
             socket.at_node = false;
             self.clients[socket.client].socket.take_if(|open| *open == number);
         }
-        self.links.retain(|(from, to), _| *from != node && *to != node);
+        self.links.retain(|(_, to), _| *to != node);
         self.gaps.retain(|(from, to)| *from != node && *to != node);
     }
 
@@ -337,13 +340,6 @@ impl World {
         panic!("the world does not come to rest: {self:#?}");
     }
 
-    fn read_all_again(&mut self) {
-        for node in 0..self.nodes.len() {
-            self.step_if_open(node, Input::Reload);
-        }
-        self.drain();
-    }
-
     /// All faults end: dead nodes are found, grace periods end, and every client that believes it has control says so.
     pub fn heal(&mut self) {
         for node in 0..self.nodes.len() {
@@ -366,7 +362,13 @@ impl World {
     fn settle(&mut self) {
         for pause in [LAPSED + KNOWN_DEAD, 15_000, 15_000] {
             self.wait(pause);
-            self.read_all_again();
+            for node in 0..self.nodes.len() {
+                // Otherwise every node has heard of every write.
+                if self.unannounced {
+                    self.step_if_open(node, Input::Reload);
+                }
+            }
+            self.drain();
         }
     }
 
