@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use gitorial_relay::ids::{ConnectionId, Epoch};
-use gitorial_relay::room::Input;
+use gitorial_relay::room::{Input, LocalController};
 use gitorial_relay::session::{Role, Strategy as Decides};
 use proptest::prelude::*;
 
@@ -115,7 +115,11 @@ struct Watch {
 
 impl Watch {
     fn look(&mut self, world: &World) {
-        let passing: Vec<_> = (0..world.nodes.len()).filter_map(|node| world.driver(node)).collect();
+        // Nothing more comes from a socket whose end its node has read.
+        let open = |controller: &LocalController| {
+            world.sockets.iter().any(|socket| socket.at_node && socket.connection == controller.connection)
+        };
+        let passing = (0..world.nodes.len()).filter_map(|node| world.driver(node)).filter(open).collect::<Vec<_>>();
         assert!(passing.len() <= 1, "states of two clients would be forwarded at once: {passing:?}");
         let core = &world.document().0.core;
         assert!(core.epoch >= self.epoch, "the epoch decreased");
