@@ -88,13 +88,13 @@ fn do_step(world: &mut World, step: Step) {
             }
             world.act(who, choice);
         }
-        Step::Read(choice) => drop(one_of(&world.readable(), choice).map(|one| world.read(one))),
-        Step::Receive(choice) => drop(one_of(&world.receiving(), choice).map(|one| world.receive(one))),
-        Step::Work(choice) => drop(one_of(&world.working(), choice).map(|one| world.work(one))),
-        Step::Fail(choice) => drop(one_of(&world.working(), choice).map(|one| world.fail(one))),
+        Step::Read(choice) => one_of(&world.readable(), choice).into_iter().for_each(|one| world.read(one)),
+        Step::Receive(choice) => one_of(&world.receiving(), choice).into_iter().for_each(|one| world.receive(one)),
+        Step::Work(choice) => one_of(&world.working(), choice).into_iter().for_each(|one| world.work(one)),
+        Step::Fail(choice) => one_of(&world.working(), choice).into_iter().for_each(|one| world.fail(one)),
         Step::Stray(at) => world.carry_out_stray(node(at)),
-        Step::Deliver(choice) => drop(one_of(&world.links(), choice).map(|one| world.deliver(one))),
-        Step::Miss(choice) => drop(one_of(&world.links(), choice).map(|one| world.lose_message(one))),
+        Step::Deliver(choice) => one_of(&world.links(), choice).into_iter().for_each(|one| world.deliver(one)),
+        Step::Miss(choice) => one_of(&world.links(), choice).into_iter().for_each(|one| world.lose_message(one)),
         Step::Crash(at) => world.crash(node(at)),
         Step::Bury => world.notice_the_dead(),
         Step::Lapse(at) => world.lapse(node(at)),

@@ -262,7 +262,8 @@ impl World {
 
     /// A node notices that messages to it were lost, and says so to the nodes that sent them.
     pub fn report_gaps(&mut self, node: usize) {
-        let gaps: Vec<_> = self.gaps.extract_if(.., |(_, to)| *to == node).collect();
+        let (gaps, others): (BTreeSet<_>, _) = self.gaps.iter().copied().partition(|(_, to)| *to == node);
+        self.gaps = others;
         for (from, _) in gaps {
             let to = self.nodes[node].id.clone();
             self.step_if_open(from, Input::Gap { to });
