@@ -1,5 +1,5 @@
-//! A client without its socket: what its user can do, and what it does by itself. A client of the two old generations is
-//! the script that the other tests use; a client with the handshake is as docs/protocol.md describes it.
+//! A client without its socket: what its user can do, and what it does by itself. A client of the two old generations
+//! is the script that the other tests use; a client with the handshake is as docs/protocol.md describes it.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! A node of the lockstep world: the real room and the real observer. What the room asks of the store waits until a step
-//! of the test moves it, and so does the answer.
+//! A node of the lockstep world: the real room and the real observer. What the room asks of the store waits until a
+//! step of the test moves it, and so does the answer.
 
 use std::collections::VecDeque;
 

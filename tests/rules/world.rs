@@ -1,5 +1,5 @@
-//! A session, its nodes and its clients, in one thread: every message, store request, answer and frame waits until a step
-//! of the test moves it. Only time passes by itself for all: leases are renewed, and what is due is done.
+//! A session, its nodes and its clients, in one thread: every message, store request, answer and frame waits until a
+//! step of the test moves it. Only time passes by itself for all: leases are renewed, and what is due is done.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
