@@ -266,6 +266,8 @@ impl World {
         self.gaps = others;
         for (from, _) in gaps {
             let to = self.nodes[node].id.clone();
+            // A node whose last client has left has no room any more that could repeat its message.
+            self.unannounced |= self.nodes[from].room.is_none();
             self.step_if_open(from, Input::Gap { to });
         }
     }
