@@ -9,11 +9,19 @@
 mod rules {
     mod claims;
     mod client;
+    mod forgotten;
     mod found;
     mod giving_up;
-    mod node;
+    mod histories;
+    mod machine;
     mod properties;
     mod scene;
-    mod told;
     mod world;
+
+    #[allow(dead_code, reason = "shared with the other tests, and not all of it needed here")]
+    #[path = "../it/support/old_script.rs"]
+    mod old_script;
+    #[allow(dead_code, reason = "shared with the simulator, and not all of it needed here")]
+    #[path = "../sim/store.rs"]
+    mod store;
 }

@@ -222,6 +222,7 @@ impl Relay {
             connection: ConnectionId::random(),
             wants: join_request.client,
             otherwise: ClientId::random(),
+            asked_at: self.driver.clock.now().store,
             resume: join_request.resume.map(|token| token.digest()),
         };
         let span = tracing::debug_span!(target: SPANS, "join", session = join_request.session.tag());
@@ -325,12 +326,12 @@ impl Relay {
             }
             Delivery::Lost { to, sessions } => {
                 self.driver.metrics.link_gaps.inc();
-                let rooms = match sessions {
-                    Some(ids) => ids.into_iter().filter_map(|id| self.driver.hub.find(id)).collect(),
-                    None => self.driver.hub.rooms(),
-                };
-                for room in rooms {
+                let known = sessions.unwrap_or_else(|| self.driver.hub.rooms().iter().map(|room| room.id).collect());
+                for id in known {
+                    // A session whose last client here has left since still has its news to tell.
+                    let room = self.driver.hub.open(id);
                     self.driver.step(&room, Input::Gap { to: to.clone() });
+                    self.driver.close_if_idle(&room);
                 }
             }
         }

@@ -93,7 +93,7 @@ impl Stage<'_> {
     /// A client joins and says what it is; the first one takes control.
     fn enter(&mut self, client: u8, node: usize, modern: bool) {
         let connection = socket(client, 0);
-        let join = Join { connection, wants: Some(name(client)), otherwise: name(client), resume: None };
+        let join = Join { connection, wants: Some(name(client)), otherwise: name(client), asked_at: 0, resume: None };
         self.give(node, Input::Join { join, socket: connection, ticket: NOBODY });
         self.settle(node);
         if modern {

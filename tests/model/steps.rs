@@ -125,7 +125,7 @@ impl Stage<'_> {
         self.world.away.retain(|away| *away != client);
         let connection = socket(client, self.world.left.returns + 1);
         let resume = self.check.token(client);
-        let join = Join { connection, wants: Some(name(client)), otherwise: name(client), resume };
+        let join = Join { connection, wants: Some(name(client)), otherwise: name(client), asked_at: 0, resume };
         self.give(node, Input::Join { join, socket: connection, ticket: client });
     }
 

@@ -1,220 +1,231 @@
-//! A client as docs/protocol.md describes it: its beliefs, its frames, and its reactions.
+//! A client without its socket: what its user can do, and what it does by itself. A client of the two old generations
+//! is the script that the other tests use; a client with the handshake is as docs/protocol.md describes it.
 
-use std::collections::VecDeque;
+use serde_json::{Value, json};
 
-use gitorial_relay::control::Direction;
-use gitorial_relay::ids::{ConnectionId, Epoch};
-use gitorial_relay::reconcile::{Notice, Phase};
 use gitorial_relay::session::Role;
 
-/// The kinds of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
-    /// Releases and takes control silently.
-    First,
-    /// Announces a release or a take.
-    Second,
-    /// Has done the handshake, and believes only the relay.
-    Modern,
-}
-
-/// A frame from a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Up {
-    Handshake,
-    Speak,
-    Coordinate(Direction),
-    Request,
-    Offer,
-    Accept(Option<String>),
-    Decline(Option<String>),
-    Release,
-    State { answer: bool },
-    Confirm,
-}
-
-impl Up {
-    /// Whether it is dropped while its sender owes the relay a `confirm_transfer`.
-    pub fn awaits_ack(&self) -> bool {
-        !matches!(self, Self::Handshake | Self::Speak | Self::Coordinate(_) | Self::Confirm)
-    }
-}
-
-/// A frame for a client.
-#[derive(Clone, Debug)]
-pub enum Down {
-    /// A notice of the relay, with its epoch.
-    Notice(Notice, Epoch),
-    /// The answer to a handshake.
-    Acknowledged { token: String, id: String, epoch: Epoch },
-    /// An offer or a request of that name.
-    Heard(String),
-    /// The socket is closed.
-    Closed,
-}
-
-/// A client's socket, and the frames in flight on it.
-#[derive(Clone, Debug)]
-pub struct Socket {
-    pub node: usize,
-    pub connection: ConnectionId,
-    pub up: VecDeque<(Up, Option<Epoch>)>,
-    pub down: VecDeque<Down>,
-}
+use super::old_script::{Call, Generation, Phase, Script};
 
 /// A client.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Client {
-    pub generation: Generation,
+    /// `None`: it does the handshake.
+    pub generation: Option<Generation>,
     pub name: String,
-    pub phase: Phase,
-    pub socket: Option<Socket>,
+    /// The number of its open socket.
+    pub socket: Option<usize>,
     /// It changed its own phase silently.
-    pub silent: bool,
-    /// The last epoch it was told, of the handshake.
-    epoch: Epoch,
-    /// The id and token by which it can resume once.
-    pub join_request: Option<(String, String)>,
-    /// The client that it believes has control, and the names of offers and requests, for its answers.
-    names: Vec<String>,
+    silent: bool,
+    /// The last client that offered, requested or got control, for its answers.
+    named: Option<String>,
+    /// How many states it has made.
+    steps: u64,
+    mind: Mind,
+}
+
+#[derive(Debug)]
+enum Mind {
+    Old(Script),
+    Modern(Modern),
+}
+
+/// A client with the handshake. It believes only the relay.
+#[derive(Debug, Default)]
+struct Modern {
+    phase: Phase,
+    /// The last epoch that it was told.
+    epoch: u64,
+    token: Option<String>,
+    /// The relay has answered its handshake.
+    entered: bool,
+    state: Option<Value>,
 }
 
 impl Client {
-    pub fn new(generation: Generation, number: usize) -> Self {
-        Self {
-            generation,
-            name: format!("client_{number}"),
-            phase: Phase::Idle,
-            socket: None,
-            silent: false,
-            epoch: Epoch::default(),
-            join_request: None,
-            names: Vec::new(),
-        }
-    }
-
-    pub fn send(&mut self, frame: Up) {
-        let epoch = (self.generation == Generation::Modern).then_some(self.epoch).filter(|epoch| epoch.0 > 0);
-        if let Some(socket) = &mut self.socket {
-            socket.up.push_back((frame, epoch));
-        }
-    }
-
-    /// Opens a socket. The client's belief after that depends on its generation.
-    pub fn connected(&mut self, node: usize, connection: ConnectionId) {
-        self.socket = Some(Socket { node, connection, up: VecDeque::new(), down: VecDeque::new() });
-        let still = matches!(self.phase, Phase::Active | Phase::Passive) && self.generation == Generation::First;
-        self.phase = if still { self.phase } else { Phase::Idle };
-        self.epoch = Epoch::default();
-        if self.generation == Generation::Modern {
-            self.send(Up::Handshake);
-        }
-    }
-
-    /// Does one of the acts that its user can do now.
-    pub fn act(&mut self, choice: u8) {
-        if self.socket.is_none() {
-            return;
-        }
-        let name = self.names.last().cloned();
-        match (self.generation, self.phase, choice % 8) {
-            (_, _, 0) => self.send(Up::Speak),
-            (_, _, 1) => self.send(Up::Request),
-            (_, _, 2) => self.send(Up::Decline(name)),
-            (Generation::Modern, _, 3) => self.send(Up::Coordinate(Direction::Active)),
-            (Generation::Modern, _, 4) => self.send(Up::Coordinate(Direction::Passive)),
-            (Generation::Modern, _, 5) => self.send(Up::Accept(name)),
-            (Generation::Modern, Phase::Active, 6) => self.let_go(),
-            (Generation::Modern, _, _) => self.send(if choice < 128 { Up::Offer } else { Up::State { answer: false } }),
-            (_, Phase::Idle, 3 | 4) => self.choose(Direction::Active),
-            (_, Phase::Idle, _) => self.choose(Direction::Passive),
-            (_, Phase::Pull | Phase::Push, _) => {}
-            (_, Phase::Active, 3 | 4) => self.send(Up::State { answer: false }),
-            (_, Phase::Active, 5) => self.send(Up::Offer),
-            (_, Phase::Active, 6) => self.let_go(),
-            (_, Phase::Active, _) => self.send(Up::Accept(name)),
-            (Generation::First, Phase::Passive, 3) => {
-                (self.phase, self.silent) = (Phase::Active, true);
-            }
-            (_, Phase::Passive, _) => {
-                self.phase = Phase::Active;
-                self.send(Up::Accept(name));
-            }
-        }
-    }
-
-    fn choose(&mut self, direction: Direction) {
-        self.phase = if direction == Direction::Active { Phase::Pull } else { Phase::Push };
-        self.send(Up::Coordinate(direction));
-    }
-
-    fn let_go(&mut self) {
-        if self.generation == Generation::First {
-            (self.phase, self.silent) = (Phase::Passive, true);
-        } else {
-            // A client with the handshake that released control follows no controller, and calls that PASSIVE.
-            self.phase = if self.generation == Generation::Modern { Phase::Passive } else { Phase::Idle };
-            self.send(Up::Release);
-        }
-    }
-
-    /// Takes the next frame that has reached it.
-    pub fn receive(&mut self) {
-        let Some(frame) = self.socket.as_mut().and_then(|socket| socket.down.pop_front()) else { return };
-        match frame {
-            Down::Closed => self.socket = None,
-            Down::Heard(name) => self.names.push(name),
-            Down::Acknowledged { token, id, epoch } => {
-                self.join_request = Some((id, token));
-                self.epoch = self.epoch.max(epoch);
-            }
-            Down::Notice(tell, epoch) => {
-                self.epoch = epoch;
-                self.hear(&tell);
-            }
-        }
-    }
-
-    /// The table "What old clients do with what they receive", and one line for clients with the handshake.
-    fn hear(&mut self, tell: &Notice) {
-        use Generation::{First, Modern, Second};
-        let was = self.phase;
-        self.phase = match (tell, self.generation, was) {
-            (Notice::Assign(Role::Active), First, Phase::Idle | Phase::Pull) => Phase::Active,
-            (Notice::Assign(Role::Active), Second | Modern, _) => Phase::Active,
-            (Notice::Assign(Role::Passive | Role::Connected), First, Phase::Idle | Phase::Push) => Phase::Passive,
-            (Notice::Assign(Role::Passive | Role::Connected), Second | Modern, _) => Phase::Passive,
-            (Notice::ConfirmTransfer, First, Phase::Passive) => Phase::Active,
-            (Notice::ConfirmTransfer, Second, _) => Phase::Active,
-            (Notice::AcceptControl(_), First | Second, Phase::Active) => Phase::Passive,
-            (Notice::ReleaseControl(_), Second | Modern, Phase::Passive) => Phase::Idle,
-            _ => was,
+    pub fn new(generation: Option<Generation>, number: usize) -> Self {
+        let name = format!("client_{number}");
+        let mind = match generation {
+            Some(generation) => Mind::Old(Script::new(generation, &name)),
+            None => Mind::Modern(Modern::default()),
         };
-        match tell {
-            Notice::AcceptControl(name) => {
-                self.names.push(name.as_str().to_owned());
-                if self.generation != Modern {
-                    self.send(Up::Confirm);
+        Self { generation, name, socket: None, silent: false, named: None, steps: 0, mind }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match &self.mind {
+            Mind::Old(script) => script.phase,
+            Mind::Modern(modern) => modern.phase,
+        }
+    }
+
+    /// The id and the token in the address of its next socket.
+    pub fn query(&self) -> (Option<String>, Option<String>) {
+        match &self.mind {
+            Mind::Old(_) => (None, None),
+            Mind::Modern(modern) => (Some(self.name.clone()), modern.token.clone()),
+        }
+    }
+
+    /// Its socket opens. Returns the frames that it sends.
+    pub fn opened(&mut self, socket: usize) -> Vec<Value> {
+        self.socket = Some(socket);
+        match &mut self.mind {
+            Mind::Old(script) => {
+                script.opened();
+                if matches!(script.phase, Phase::Pull | Phase::Push) {
+                    // Its call has failed with the old socket.
+                    script.phase = Phase::Idle;
                 }
+                Vec::new()
             }
-            Notice::RoleChanged(name, Role::Active) => self.names.push(name.as_str().to_owned()),
-            Notice::RequestSync => self.send(Up::State { answer: true }),
-            _ => {}
+            Mind::Modern(modern) => {
+                (modern.phase, modern.epoch, modern.entered) = (Phase::Idle, 0, false);
+                vec![json!({ "type": "protocol_handshake", "protocol_version": 1 })]
+            }
         }
-        if self.phase != was || matches!(tell, Notice::Assign(_)) {
-            self.silent = false;
+    }
+
+    /// Does one of the acts that its user can do now. Returns the frames that it sends.
+    pub fn act(&mut self, choice: u8) -> Vec<Value> {
+        let named = json!({ "fromClientId": self.named });
+        match choice % 8 {
+            0 => vec![self.frame("cursor_moved", json!({}))],
+            1 => vec![self.frame("request_control", json!({ "requestingClientId": self.name }))],
+            2 => vec![self.frame("decline_control", named)],
+            _ if self.generation.is_none() => self.modern_act(choice, named),
+            _ => self.old_act(choice % 8, named),
         }
+    }
+
+    fn modern_act(&mut self, choice: u8, named: Value) -> Vec<Value> {
+        let coordinate = |direction: &str| ("coordinate_sync_direction", json!({ "preferredDirection": direction }));
+        let (kind, data) = match (self.phase(), choice % 8) {
+            (_, 3) => coordinate("ACTIVE"),
+            (_, 4) => coordinate("PASSIVE"),
+            (_, 5) => ("accept_control", named),
+            (Phase::Active, 6) => {
+                if let Mind::Modern(modern) = &mut self.mind {
+                    // It follows no controller now, and calls that PASSIVE.
+                    modern.phase = Phase::Passive;
+                }
+                ("release_control", json!({}))
+            }
+            _ if choice < 128 => ("offer_control", json!({})),
+            _ => return self.send_state(),
+        };
+        vec![self.frame(kind, data)]
+    }
+
+    fn old_act(&mut self, choice: u8, named: Value) -> Vec<Value> {
+        let Mind::Old(script) = &mut self.mind else { return Vec::new() };
+        match (script.phase, choice) {
+            (Phase::Idle, 3 | 4) => script.call(&Call::Pull),
+            (Phase::Idle, _) => script.call(&Call::Push),
+            (Phase::Active, 3 | 4) => self.send_state(),
+            (Phase::Active, 5) => script.call(&Call::Offer),
+            (Phase::Active, 6) => {
+                self.silent = self.generation == Some(Generation::First);
+                script.call(&Call::Release)
+            }
+            (Phase::Active, _) => vec![self.frame("accept_control", named)],
+            (Phase::Passive, 3) if self.generation == Some(Generation::First) => {
+                self.silent = true;
+                script.call(&Call::Take)
+            }
+            (Phase::Passive, _) => {
+                script.offer.clone_from(&self.named);
+                script.call(&Call::Accept)
+            }
+            (Phase::Pull | Phase::Push | Phase::Disconnected, _) => Vec::new(),
+        }
+    }
+
+    /// Sends a state that nobody has sent before.
+    pub fn send_state(&mut self) -> Vec<Value> {
+        self.steps += 1;
+        let state = json!({ "by": self.name, "step": self.steps });
+        match &mut self.mind {
+            Mind::Old(script) => script.call(&Call::SendState(state)),
+            Mind::Modern(modern) => {
+                modern.state = Some(state.clone());
+                vec![self.frame("state_update", state)]
+            }
+        }
+    }
+
+    /// Handles a frame. Returns its answers.
+    pub fn hear(&mut self, text: &str) -> Vec<Value> {
+        let frame: Value = serde_json::from_str(text).unwrap();
+        let (kind, was) = (frame["type"].as_str().unwrap_or_default().to_owned(), self.phase());
+        let drives = kind == "role_changed" && frame["data"]["role"] == "active";
+        if drives || matches!(kind.as_str(), "accept_control" | "offer_control" | "request_control") {
+            self.named = frame["clientId"].as_str().map(str::to_owned);
+        }
+        let answers = match &mut self.mind {
+            Mind::Old(script) => {
+                let answers = script.on_text(text);
+                // An answer is for all if its sender has become the controller while the answer was on its way.
+                script.violations.retain(|violation| !violation.starts_with("an answer to somebody else"));
+                assert!(script.violations.is_empty(), "{}: {:?}", self.name, script.violations);
+                answers
+            }
+            Mind::Modern(modern) => {
+                let repeats = modern.hear(&kind, &frame);
+                let state = modern.state.clone().filter(|_| repeats);
+                state.map(|state| self.frame("state_update", state)).into_iter().collect()
+            }
+        };
+        self.silent &= self.phase() == was && kind != "assign_sync_direction";
+        answers
     }
 
     /// Whether its belief agrees with the document.
     pub fn knows(&self, role: Role) -> bool {
-        match (role, self.phase) {
+        match (role, self.phase()) {
             (Role::Active, Phase::Active) | (Role::Passive, Phase::Passive) | (Role::Connected, Phase::Idle) => true,
             // It released silently.
             (Role::Active, Phase::Passive) => self.silent,
             // The first generation cannot be sent back to idle, and a client with the handshake calls it PASSIVE.
-            (Role::Connected, Phase::Passive) => self.generation != Generation::Second,
+            (Role::Connected, Phase::Passive) => self.generation != Some(Generation::Second),
             _ => false,
         }
+    }
+
+    fn frame(&self, kind: &str, data: Value) -> Value {
+        let mut frame = json!({ "type": kind, "clientId": self.name, "data": data });
+        if let Mind::Modern(Modern { epoch: epoch @ 1.., .. }) = self.mind {
+            frame["epoch"] = epoch.into();
+        }
+        frame
+    }
+}
+
+impl Modern {
+    /// Handles a frame. Returns `true` if it sends its state now.
+    fn hear(&mut self, kind: &str, frame: &Value) -> bool {
+        self.epoch = self.epoch.max(frame["epoch"].as_u64().unwrap_or(0));
+        let active = |role: &Value| role == "active" || role == "ACTIVE";
+        match kind {
+            "protocol_ack" => {
+                self.entered = true;
+                self.token = frame["resume"].as_str().map(str::to_owned);
+                self.phase = match frame["role"].as_str() {
+                    Some("active") => Phase::Active,
+                    Some("passive") => Phase::Passive,
+                    _ => Phase::Idle,
+                };
+                // A controller that is back repeats its last state.
+                return self.phase == Phase::Active;
+            }
+            "assign_sync_direction" if self.entered => {
+                self.phase = if active(&frame["data"]["assignedDirection"]) { Phase::Active } else { Phase::Passive };
+            }
+            "release_control" if self.phase == Phase::Passive => self.phase = Phase::Idle,
+            "state_update" => self.state = Some(frame["data"].clone()),
+            "request_sync" => return true,
+            _ => {}
+        }
+        false
     }
 }

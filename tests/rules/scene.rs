@@ -1,12 +1,13 @@
 //! One document and its changes, for examples: no queues, every event is decided at once.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, StateClaim, apply};
+use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, Stamp, StateClaim, apply};
+use gitorial_relay::dialect::ClientView;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 use gitorial_relay::protocol::ErrorCode;
-use gitorial_relay::reconcile::{self, ClientView, Diff, Notice};
+use gitorial_relay::reconcile::{self, Diff, Notice};
 use gitorial_relay::session::{Client, Info, Role, Session, Strategy};
 
 pub const ASK: Intent = Intent::Coordinate(Direction::Active);
@@ -17,7 +18,7 @@ pub const STATE: Intent = Intent::State(StateClaim::Drive);
 pub struct Scene {
     pub now: Millis,
     pub session: Session,
-    pub lapsed: HashSet<NodeId>,
+    pub lapsed: BTreeSet<NodeId>,
     pub flushed: Option<(ConnectionId, Epoch)>,
     pub rules: Rules,
 }
@@ -38,7 +39,7 @@ impl Scene {
     pub fn new(strategy: Strategy) -> Self {
         let info = Info { created_at: 0, ttl: 1_800_000, ends_at: 43_200_000, strategy, metadata: None };
         let session = Session::new(Arc::new(info));
-        Self { now: 0, session, lapsed: HashSet::new(), flushed: None, rules: Rules::default() }
+        Self { now: 0, session, lapsed: BTreeSet::new(), flushed: None, rules: Rules::default() }
     }
 
     /// A session of old clients in which the first is ACTIVE.
@@ -50,10 +51,20 @@ impl Scene {
     }
 
     pub fn apply(&mut self, here: &NodeId, event: &Event) -> Vec<Effect> {
-        let context = Context { here, now: self.now, lapsed: &self.lapsed, flushed: self.flushed, rules: &self.rules };
+        let flushed = self.flushed_at(here);
+        let context = Context { here, now: self.now, lapsed: &self.lapsed, flushed, rules: &self.rules };
         let outcome = apply(&self.session, event, context);
         self.session = outcome.session;
         outcome.effects
+    }
+
+    /// The node waits only for the frames of a controller that has done the handshake.
+    fn flushed_at(&self, here: &NodeId) -> Option<(ConnectionId, Epoch)> {
+        let controller = self.session.core.controller.as_ref().filter(|controller| controller.place.node == *here)?;
+        let connection = controller.place.connection;
+        let waits =
+            self.session.client(connection).is_some_and(|(_, client)| client.modern && client.cut_off_at.is_none());
+        if waits { self.flushed } else { Some((connection, self.epoch())) }
     }
 
     pub fn join(&mut self, number: u128) -> Vec<Effect> {
@@ -65,7 +76,7 @@ impl Scene {
         self.now += 1;
         let otherwise = name(number);
         let resume = was.map(|was| format!("token {was}"));
-        let join = Join { connection: socket(number), wants: was.map(name), otherwise, resume };
+        let join = Join { connection: socket(number), wants: was.map(name), otherwise, asked_at: self.now, resume };
         self.apply(&node(number), &Event::Join(join))
     }
 
@@ -83,7 +94,10 @@ impl Scene {
     }
 
     pub fn frame_as(&mut self, number: u128, alias: ClientId, intent: Intent, epoch: Option<Epoch>) -> Vec<Effect> {
-        let event = Event::Frame { connection: socket(number), alias: Some(alias), epoch, intent };
+        let connection = socket(number);
+        let modern = self.session.client(connection).is_some_and(|(_, client)| client.modern);
+        let stamp = if modern { Stamp::Named(epoch) } else { Stamp::Seen(epoch) };
+        let event = Event::Frame { connection, alias: Some(alias), stamp, intent };
         self.apply(&node(number), &event)
     }
 
@@ -125,7 +139,7 @@ impl Scene {
 
     /// The notices that a client with the view `told` gets now.
     pub fn notices(&self, number: u128, told: &mut ClientView) -> Vec<Notice> {
-        reconcile::notices(told, self.client(number), &Diff::default(), &self.session)
+        reconcile::notices(told, self.client(number), &Diff::default(), &self.session, self.now)
     }
 }
 

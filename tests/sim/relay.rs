@@ -70,7 +70,7 @@ impl World {
                 Body::Changed { .. } => self.step(node, Input::Message { from, body }),
                 Body::Frame(_) | Body::RecentStates(_) => self.step_if_open(node, Input::Message { from, body }),
             },
-            AtNode::Gap(to) => self.step_if_open(node, Input::Gap { to }),
+            AtNode::Gap(to) => self.step(node, Input::Gap { to }),
             AtNode::Opens(number, client, id, token) => self.opens(node, number, client, id, token),
             AtNode::Up(number, up) => {
                 let local = self.nodes[node].local(self.now);
@@ -228,6 +228,7 @@ impl World {
             connection,
             wants: id.as_deref().and_then(ClientId::parse),
             otherwise: ClientId::from_bits(number.into()),
+            asked_at: self.nodes[node].now(self.now).store,
             resume: token.map(|token| ResumeToken::presented(&token).digest()),
         };
         self.step(node, Input::Join { join, socket: number, ticket: Ticket::Join(number) });

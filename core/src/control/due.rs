@@ -38,12 +38,14 @@ impl Step<'_> {
         let gone = self.session.client(place.connection).is_none();
         let lapsed = self.context.lapsed.contains(&place.node);
         let ours = place.node == *self.context.here || lapsed;
+        // A node without a roster has nobody left to stop, and does not read the document any more.
+        let left = gone && !self.session.rosters.contains_key(&place.node);
         if core.transfer.is_some() {
             let stopped = lapsed || ours && self.is_flushed(controller);
-            if stopped || self.is_cut_off(place.connection) {
+            if stopped || left || self.is_cut_off(place.connection) {
                 self.complete_transfer();
             }
-        } else if gone && (ours || !self.session.rosters.contains_key(&place.node)) {
+        } else if gone && ours || left {
             // Its own node removed it from the roster, or the roster is gone.
             self.give_up();
         }

@@ -1,7 +1,7 @@
 //! Joins and leaves, the second socket of one client, the handshake, resumes, and repairs after a fault.
 
 use super::{Effect, Step};
-use crate::ids::{ClientId, ConnectionId};
+use crate::ids::{ClientId, ConnectionId, Millis};
 use crate::protocol::CloseReason;
 use crate::session::{Assignment, Client, Core, EpochEnd, Place, Role, Status};
 
@@ -14,6 +14,9 @@ pub struct Join {
     pub wants: Option<ClientId>,
     /// The id that it gets if it asks for none, or another client has that id.
     pub otherwise: ClientId,
+    /// When it asked, in the store's time. Of two sockets of one client the one that asked later is the newer one, even if
+    /// it joined first.
+    pub asked_at: Millis,
     /// The digest of the resume token that it presents, if it claims to be back (`?resume=`).
     pub resume: Option<String>,
 }
@@ -53,7 +56,7 @@ impl Step<'_> {
             modern: false,
             resume: None,
             resume_before: join.resume.clone().filter(|_| back.is_some()),
-            joined_at: self.context.now,
+            joined_at: join.asked_at.min(self.context.now),
             spoke: false,
             given,
             cut_off_at: None,

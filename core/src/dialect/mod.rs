@@ -140,12 +140,19 @@ impl ClientView {
             // Control is moving to this client. It is told its role when control arrives, or goes to another client.
             return;
         }
-        let retell = std::mem::take(&mut self.retell);
         let role = after.role(me);
+        if role == Role::Active && after.core.transfer.is_some() {
+            // Control is moving away from it: it is told when control has moved, also if it asked. Until then its states
+            // may pass, so it is told an epoch that began at the same time.
+            let began = std::mem::replace(&mut self.epoch, after.core.epoch) != after.core.epoch;
+            if began && self.is_modern() {
+                out.push(Notice::Assign(Role::Active));
+                self.phase = Phase::Active;
+            }
+            return;
+        }
+        let retell = std::mem::take(&mut self.retell);
         let news = match role {
-            // Control is moving away from it: it is told when control has moved. Until then its states may pass, so it is
-            // told an epoch that began at the same time.
-            Role::Active if after.core.transfer.is_some() => self.is_modern() && self.epoch != after.core.epoch,
             Role::Active => self.phase != Phase::Active || self.epoch != after.core.epoch || retell,
             Role::Passive | Role::Connected => true,
         };

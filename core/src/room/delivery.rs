@@ -75,12 +75,14 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Handles a gap: another node missed messages of this one. It is told to read the document again, and the local
     /// controller repeats its state.
     pub(super) fn resync_after_gap(&mut self, to: &NodeId) {
+        let Some(view) = &self.room.known.view else {
+            // The room was closed since, and the version is not known any more.
+            return self.out.put(Output::Publish(to, Body::Changed { version: u64::MAX }));
+        };
         if !self.room.known.elsewhere.contains(to) {
             return;
         }
-        if let Some(view) = &self.room.known.view {
-            self.out.put(Output::Publish(to, Body::Changed { version: view.version }));
-        }
+        self.out.put(Output::Publish(to, Body::Changed { version: view.version }));
         // A question to the controller may be among the lost messages.
         self.room.stream.asked = None;
         self.request_own_state();
