@@ -15,8 +15,7 @@
 //!
 //! 1. loads the document from the store;
 //! 2. calls [`control::apply`], which returns the document after the event and a list of [`control::Effect`]s;
-//! 3. commits the document, if no other node has changed its core in the meantime, and starts again at 1 otherwise (a
-//!    change of only the node's own roster never conflicts);
+//! 3. commits the document, if no other node has committed one in the meantime, and starts again at 1 otherwise;
 //! 4. tells the other nodes that the document has changed, tells its own clients, and performs the effects.
 //!
 //! # The news

@@ -1,6 +1,6 @@
 //! The session document: the data that the store keeps of a session, and questions about it.
 //!
-//! The parts of the document have different writers, so that most writes do not conflict:
+//! The parts of the document have different writers:
 //!
 //! | part | content | writer |
 //! | --- | --- | --- |

@@ -9,6 +9,7 @@
 //! ```
 
 #![allow(
+    clippy::large_enum_variant,
     clippy::print_stdout,
     clippy::unwrap_used,
     unreachable_pub,

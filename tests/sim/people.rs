@@ -148,10 +148,9 @@ impl World {
         socket.heard = now;
         let closing = socket.closing;
         let (mut notes, answers) = here.brain.on_text(text);
-        if closing {
-            // This frame has crossed the client's goodbye.
-            notes.retain(|what| !matches!(what, What::Hurt(_)));
-        }
+        // This frame has crossed the client's goodbye; or its sender has become the controller while it was under way.
+        let excused = |how: &str| closing || how.starts_with("an answer to somebody else");
+        notes.retain(|what| !matches!(what, What::Hurt(how) if excused(how)));
         self.note_all(client, notes);
         self.send_all(client, &answers);
     }

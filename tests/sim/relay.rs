@@ -357,5 +357,7 @@ fn brief(input: &Input<SocketNumber, Ticket>) -> String {
     let (epoch, controller, server) = (core.epoch.0, name(&core.controller), &loaded.server);
     let moving = core.transfer.as_ref().map_or(String::new(), |transfer| format!(" moving to {}", name(&transfer.to)));
     let clients = clients.collect::<Vec<_>>().join(", ");
-    format!("Loaded {} from {server}: epoch {epoch} of {controller}{moving}; {clients}", stored.version)
+    let superseded = &core.superseded;
+    let version = stored.version;
+    format!("Loaded {version} from {server}: epoch {epoch} of {controller}{moving}; {clients}; without {superseded:?}")
 }

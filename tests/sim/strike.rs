@@ -61,9 +61,8 @@ impl World {
                 self.lost_data_at = Some(self.now);
                 !self.nodes.iter().any(has)
             }
-            Fault::Kill(node) | Fault::Drain(node) => {
-                let lately = self.lost_data_at.is_some_and(|at| self.now < at + RESTORED) || self.store_away;
-                lately && has(&self.nodes[node])
+            Fault::Kill(_) | Fault::Drain(_) => {
+                self.store_away || self.lost_data_at.is_some_and(|at| self.now < at + RESTORED)
             }
             _ => false,
         }

@@ -149,17 +149,6 @@ impl Event {
             Self::Frame { .. } | Self::Delete | Self::Tick => None,
         }
     }
-
-    /// Whether the outcome depends on more than the roster of the node that applies the event. Such a decision is
-    /// committed only if the core is still the one that it was made on, even if the decision does not change the core.
-    /// So of two decisions that are made at once, the second is made again and sees the first.
-    #[must_use]
-    pub const fn reads_whole_document(&self) -> bool {
-        match self {
-            Self::Join(_) | Self::Rejoin { .. } | Self::RestoreCore(_) | Self::Frame { .. } | Self::Delete => true,
-            Self::Leave { .. } | Self::Handshake { .. } | Self::Tick => false,
-        }
-    }
 }
 
 /// What is known of the epoch in which a frame was sent, and so of what its sender believed.

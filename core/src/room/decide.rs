@@ -1,6 +1,6 @@
 //! Turns a document and the jobs that wait into one write and its effects.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::output::Outputs;
 use super::work::Basis;
@@ -36,10 +36,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             rules: self.env.rules,
         };
         let mut session = basis.stored.session.clone();
-        let mut compared = false;
         for repair in self.repairs(basis) {
             session = apply(&session, &repair, context).session;
-            compared |= repair.reads_whole_document();
         }
         let (mut effects, mut taken) = (Vec::new(), 0);
         for (index, job) in self.room.work.batch().enumerate() {
@@ -52,12 +50,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             session = after;
             effects.extend(new.into_iter().map(|effect| (index, effect)));
             taken = index + 1;
-            compared |= job.event.reads_whole_document();
             if moves {
                 break;
             }
         }
-        let write = self.write(basis, &session, compared);
+        let write = self.write(basis, &session);
         Decision { session, effects, taken, write }
     }
 
@@ -115,25 +112,22 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         forgotten.map(|client| Client { given: view.assignment(&client), ..client }).collect()
     }
 
-    /// Builds the write of a decision. `compared`: the decision used the whole document.
-    fn write(&mut self, basis: &Basis, after: &Session, compared: bool) -> Option<Write> {
+    /// Builds the write of a decision, if it changes anything. The core is written in any case, over the one that the
+    /// decision was made on: so of two decisions that are made at once, one is made again and sees the other, and a write
+    /// whose answer was lost comes to nothing once another was committed.
+    fn write(&mut self, basis: &Basis, after: &Session) -> Option<Write> {
         let (before, base) = (&basis.stored.session, &basis.stored.base);
-        // No client may control under a core that an unresolved write of this node can still change. A write that
-        // replaces the core rules that out.
-        let unresolved = self.room.known.unresolved_write == Some(base.write);
-        let core = (unresolved || before.core != after.core).then(|| (after.core.clone(), base.clone()));
-        let nodes: HashSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
+        let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
         let changed = nodes.into_iter().filter(|node| before.rosters.get(*node) != after.rosters.get(*node));
-        let mut rosters: Vec<(NodeId, Roster)> =
+        let rosters: Vec<(NodeId, Roster)> =
             changed.map(|node| (node.clone(), after.rosters.get(node).cloned().unwrap_or_default())).collect();
-        if core.is_none() && rosters.is_empty() {
+        // No client may control under a document that an unresolved write of this node can still change.
+        let unresolved = self.room.known.unresolved_write == Some(base.write);
+        if before.core == after.core && rosters.is_empty() && !unresolved {
             return None;
         }
-        rosters.sort_by(|(one, _), (other, _)| one.cmp(other));
-        // Another node's roster may only be written if nothing else has changed since it was read.
-        let others = rosters.iter().any(|(node, _)| node != self.env.here);
-        let core = core.or_else(|| (others || compared).then(|| (after.core.clone(), base.clone())));
         let id = WriteId::from_bits((self.env.draw)());
+        let core = Some((after.core.clone(), base.clone()));
         Some(Write { core, rosters, id, keep: keep(after, self.env.now.store) })
     }
 
