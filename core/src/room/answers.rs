@@ -2,7 +2,7 @@
 
 use super::recent::RecentStates;
 use crate::control::StateClaim;
-use crate::ids::Millis;
+use crate::ids::{Epoch, Millis};
 use crate::protocol::Frame;
 use crate::session::Place;
 
@@ -25,8 +25,8 @@ pub struct Answers {
     pub sent: Option<u64>,
     /// A new state has passed from or to the client since it last asked for the state.
     pub updated: bool,
-    /// The client may send one initial state as a follower.
-    pub initial_push: bool,
+    /// The client may send one initial state as a follower, in this epoch: a later controller has a state of its own.
+    pub initial_push: Option<Epoch>,
     /// The question that it has not answered yet.
     open: Option<OpenSync>,
 }
@@ -128,11 +128,18 @@ impl Answers {
         self.last.is_none() && self.open.as_ref().is_some_and(|open| open.known.is_empty())
     }
 
-    /// Classifies a state, as far as its sender's connection allows.
-    pub(super) fn claim(&mut self, frame: &Frame, modern: bool, passed: &RecentStates, now: Millis) -> StateClaim {
+    /// Classifies a state, as far as its sender's connection allows. `at`: the session's epoch, and the node's own time.
+    pub(super) fn claim(
+        &mut self,
+        frame: &Frame,
+        modern: bool,
+        passed: &RecentStates,
+        at: (Epoch, Millis),
+    ) -> StateClaim {
+        let (epoch, now) = at;
         if self.is_answer(frame, modern, passed, now) {
             StateClaim::Answer
-        } else if modern && std::mem::take(&mut self.initial_push) {
+        } else if modern && self.initial_push.take() == Some(epoch) {
             StateClaim::InitialPush
         } else {
             StateClaim::Drive

@@ -111,7 +111,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if !controls && answer {
             return self.followers_answer(connection, &frame);
         }
-        if !controls && modern && !member.states.initial_push {
+        if !controls && modern && member.states.initial_push != Some(self.room.epoch()) {
             let view = self.room.known.view.as_ref();
             let stale = frame.epoch.zip(view).is_some_and(|(epoch, view)| epoch < view.session.core.epoch);
             let code = if stale { ErrorCode::StaleEpoch } else { ErrorCode::NotActive };
@@ -204,7 +204,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     /// The frame's intent for the rules.
     fn intent(&mut self, connection: ConnectionId, frame: &Frame, alias: Option<&ClientId>) -> Option<Intent> {
-        let (now, passed) = (self.env.now.local, &self.room.stream.passed);
+        let at = (self.room.epoch(), self.env.now.local);
+        let passed = &self.room.stream.passed;
         let member = self.room.members.iter_mut().find(|member| member.connection == connection)?;
         Some(match frame.kind {
             FrameType::CoordinateSyncDirection => Intent::Coordinate(direction(frame)?),
@@ -215,7 +216,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             FrameType::ReleaseControl => Intent::Release,
             FrameType::StateUpdate => {
                 let modern = member.view.is_modern();
-                Intent::State(member.states.claim(frame, modern, passed, now))
+                Intent::State(member.states.claim(frame, modern, passed, at))
             }
             _ => Intent::Speak,
         })

@@ -59,8 +59,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let unasked = diff.followers && session.core.controller.is_some() && session.sending_controller().is_none();
         // A controller that comes back repeats its last state by itself, unless it had given control up by a frame that
         // was lost. It is asked with the next tick.
-        self.room.stream.needs_resync |= diff.returned;
-        if unasked || newly_reached && self.may_lack_a_state(session) {
+        if diff.returned || unasked || newly_reached && self.may_lack_a_state(session) {
             self.room.stream.resync();
         }
         if self.room.stream.needs_resync && !diff.returned {
@@ -252,7 +251,7 @@ impl Letter<'_> {
         // A store that has lost a write may know less of the client than this node.
         member.client = me.with_all_of(&member.client);
         let role = session.role(me);
-        member.states.initial_push &= role != Role::Active;
+        member.states.initial_push.take_if(|_| role == Role::Active);
         if drove && member.view.phase != Phase::Active {
             member.states.on_control_lost();
         }

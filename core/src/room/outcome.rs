@@ -26,7 +26,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let mut jobs = self.take_jobs(taken);
         let (before, session) = (&basis.stored.session, Arc::new(session));
         self.admit(&mut jobs, &effects, &session);
-        self.note_beliefs(before, &jobs);
+        self.note_beliefs(before, &session, &jobs);
         self.send_refusals(&jobs, &effects);
         self.send_causes(&session, &jobs, &effects);
         let unannounced = std::mem::take(&mut self.room.known.unannounced);
@@ -76,12 +76,14 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     }
 
     /// Records what the frames say about their senders' beliefs, before the senders are told the result.
-    fn note_beliefs(&mut self, before: &Session, jobs: &[Job<S, T>]) {
+    fn note_beliefs(&mut self, before: &Session, after: &Session, jobs: &[Job<S, T>]) {
         for job in jobs {
             let (Event::Frame { connection, intent, .. }, Cause::Frame(_)) = (&job.event, &job.cause) else { continue };
             let Some(member) = self.room.member_mut(*connection) else { continue };
             member.spoke = true;
-            member.states.initial_push |= *intent == Intent::Coordinate(Direction::Passive);
+            if *intent == Intent::Coordinate(Direction::Passive) {
+                member.states.initial_push = Some(after.core.epoch);
+            }
             if let Some(belief) = Belief::of(intent, before.controls(*connection)) {
                 member.view.believes(belief);
             }
