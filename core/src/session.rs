@@ -120,6 +120,15 @@ pub struct Core {
     pub doubtful_until: Millis,
 }
 
+impl Core {
+    /// Orders the cores of one session: of two cores the one with the later grant is later, and with the same grant the
+    /// one that changed later.
+    #[must_use]
+    pub const fn age(&self) -> (Epoch, Millis) {
+        (self.epoch, self.changed_at)
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_zero(time: &Millis) -> bool {
     *time == 0

@@ -238,7 +238,8 @@ impl World {
         let quiet = Quiet { controller, clients: session.live_clients(), standings };
         let verdicts = judge_quiet(0, &quiet);
         if !verdicts.is_empty() {
-            self.note(|| format!("not at rest: {verdicts:?}"));
+            let core = format!("{:?}", session.core);
+            self.note(|| format!("not at rest: {verdicts:?}; {core}"));
         }
         verdicts
     }

@@ -199,11 +199,10 @@ impl Step<'_> {
     /// A core that another node restored lacks a controller of this node, because a node restores only its own clients;
     /// this node adds it.
     pub(super) fn remember(&mut self, core: &Core) {
-        let age = |core: &Core| (core.epoch, core.changed_at);
         let known = &self.session.core;
         let ours = core.controller.as_ref().is_some_and(|controller| controller.place.node == *self.context.here);
-        let lacks_ours = ours && age(core) == age(known) && known.controller.is_none();
-        if (age(core) > age(known) || lacks_ours) && known.status == Status::Active {
+        let lacks_ours = ours && core.age() == known.age() && known.controller.is_none();
+        if (core.age() > known.age() || lacks_ours) && known.status == Status::Active {
             let doubtful_until = self.session.core.doubtful_until.max(core.doubtful_until);
             self.session.core = Core { status: Status::Active, doubtful_until, ..core.clone() };
         }

@@ -32,10 +32,18 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         lapsed: &BTreeSet<NodeId>,
     ) {
         let due_at = self.due_at(session, lapsed);
+        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
         let known = &mut self.room.known;
-        if known.view.as_ref().is_some_and(|view| view.version > version) {
+        // An older document comes from a store that lost data. It counts once the node has noticed the loss, and could have
+        // restored the core that it knows: without a lease it cannot.
+        let is_later =
+            |view: &View| view.version > version || recovering && view.session.core.age() > session.core.age();
+        if known.view.as_ref().is_some_and(is_later) {
+            known.stale = true;
             return;
         }
+        // This was written before the loss, and the store counts from one again.
+        let version = if known.unread_since_loss { 0 } else { version };
         let before = known.view.replace(View { session: session.clone(), version }).map(|view| view.session);
         // The document was read before the lease was renewed, when all rooms were marked as stale. This room is still
         // stale.
