@@ -146,9 +146,12 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
     }
 
-    /// Tells the other nodes that the document has changed.
+    /// Tells the other nodes that the document has changed, also those that only the last view names: a write of which
+    /// nobody was told may have removed them.
     fn announce(&mut self, before: &Session, after: &Session, version: u64) {
-        let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).collect();
+        let view = self.room.known.view.clone();
+        let viewed = view.iter().flat_map(|view| view.session.rosters.keys());
+        let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).chain(viewed).collect();
         for node in nodes.into_iter().filter(|node| *node != self.env.here) {
             self.out.put(Output::Publish(node, Body::Changed { version }));
         }

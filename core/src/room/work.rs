@@ -334,6 +334,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Writes the session again. Each node restores its own clients only. Whether its controller keeps control is
     /// decided when the document is read again.
     fn restore(&mut self) {
+        self.room.known.unread_since_loss = true;
         let Some(view) = &self.room.known.view else { return };
         let until = self.env.now.store + self.env.trust.patience;
         let session = view.session.restored(self.env.here, self.env.now.store, until);
