@@ -105,10 +105,8 @@ pub enum Mutation {
     SilentLoss,
     /// The outputs of a step are performed in the reverse order.
     Reversed,
-    /// Other nodes hear of a change before it is written.
-    EarlyAnnouncement,
-    /// A probe is answered before the client has read it.
-    HastyPong,
+    /// Other nodes do not hear that the document has changed.
+    Unannounced,
     /// A frame of a client is read although the one before is not decided.
     Overtaking,
     /// Nothing is held for clients without the handshake.
@@ -118,7 +116,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Careless,
         Self::AnyServer,
         Self::EternalLease,
@@ -131,8 +129,7 @@ impl Mutation {
         Self::LostIsConflict,
         Self::SilentLoss,
         Self::Reversed,
-        Self::EarlyAnnouncement,
-        Self::HastyPong,
+        Self::Unannounced,
         Self::Overtaking,
         Self::NoHold,
         Self::ForgottenRoom,

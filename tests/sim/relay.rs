@@ -125,7 +125,11 @@ impl World {
             outputs.reverse();
         }
         for output in outputs {
-            self.perform(node, output);
+            let unheard = self.mutation == Some(Mutation::Unannounced)
+                && matches!(output, Performed::Publish(_, Body::Changed { .. }));
+            if !unheard {
+                self.perform(node, output);
+            }
         }
         self.serve(node);
         self.close_room_if_idle(node);
@@ -164,8 +168,7 @@ impl World {
                 let Some(socket) = self.nodes[node].sockets.get_mut(&number) else { return };
                 socket.queue.probe(of);
                 let connection = socket.connection;
-                let hasty = self.mutation == Some(Mutation::HastyPong);
-                self.at_node(node, if hasty { 0 } else { FLUSH_TIMEOUT }, AtNode::Late(connection, of));
+                self.at_node(node, FLUSH_TIMEOUT, AtNode::Late(connection, of));
             }
             Performed::HoldAfterLeave(number) => {
                 if let Some(socket) = self.nodes[node].sockets.get_mut(&number) {
@@ -198,14 +201,6 @@ impl World {
                 return self.at_node(node, 0, AtNode::Answer(number, Box::new(answer)));
             }
             return self.call(node, Operation::Room(number, Request::LookAgain(dead)));
-        }
-        if let (Request::Commit(write), Some(Mutation::EarlyAnnouncement)) = (&request, self.mutation) {
-            // The others read the document before it is written.
-            let others: Vec<NodeId> = self.nodes.iter().map(|other| other.id.clone()).collect();
-            for other in others.into_iter().filter(|_| write.core.is_some()) {
-                self.network.lost.retain(|(from, _)| *from != node);
-                let _ = other;
-            }
         }
         self.call(node, Operation::Room(number, request));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gitorial_relay::control::Rules;
 use gitorial_relay::ids::{Millis, NodeId};
 use gitorial_relay::route::Body;
-use gitorial_relay::session::{Info, Place, Session, Strategy};
+use gitorial_relay::session::{Info, Place, Role, Session, Strategy};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -236,7 +236,10 @@ impl World {
         let controller = session.core.controller.as_ref().and_then(|controller| on(&controller.place));
         let controller = controller.map(|(_, client)| self.clients[*client].who);
         let quiet = Quiet { controller, clients: session.live_clients(), standings };
-        let verdicts = judge_quiet(0, &quiet);
+        let mut verdicts = judge_quiet(0, &quiet);
+        // A client that gave control up calls that PASSIVE, and has made no choice that somebody should control.
+        let followers = session.roles().values().filter(|role| **role == Role::Passive).count();
+        verdicts.retain(|verdict| followers > 1 || !matches!(verdict, Verdict::NobodyDrives { .. }));
         if !verdicts.is_empty() {
             let core = format!("{:?}", session.core);
             self.note(|| format!("not at rest: {verdicts:?}; {core}"));
