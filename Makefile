@@ -12,9 +12,11 @@ LINT_TOOLS = .ci/lint-tools
 RUNS ?= 1
 JOBS ?= 4
 REPORT ?=
+# How long the simulator runs new worlds.
+SECONDS ?= 60
 
 .PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
-	test-deploy faults model lint check-lint-tools install-lint-tools bench against
+	test-deploy faults model sim lint check-lint-tools install-lint-tools bench against
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +85,9 @@ faults: check-test-tools ## every fault on every store, real processes, a judge;
 
 model: ## every short history of who may drive, to its end
 	$(CARGO) test --locked --test model -- --nocapture
+
+sim: ## worlds of the simulator for a minute; SECONDS=600 for longer
+	$(CARGO) test --release --locked --test sim -- --seconds $(SECONDS)
 
 # Needs no network once the tools are there. The advisories of cargo-deny are left out: their database is a git repository,
 # which a machine that reaches only package registries cannot clone. Elsewhere: cargo deny check advisories

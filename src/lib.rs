@@ -28,12 +28,13 @@
 //! An arrow points from a part to the parts that it may name; tests/layering.rs checks them.
 //!
 //! ```text
-//! node, http -> connection, drain -> relay -> hub, presence, store, broker -> control, session, reconcile, protocol, ids
+//! node, http -> connection, drain -> relay -> hub, presence, store, broker -> room, trust -> control, session, protocol
 //! ```
 //!
-//! The right end is pure: no clock, no I/O, nothing async. [`control`] decides which client controls the session,
-//! [`reconcile`] decides which client is told what, and [`session`] is the document that both work on. ARCHITECTURE.md
-//! describes the rest.
+//! The right end is the crate `gitorial-relay-core`, which is pure: no clock, no I/O, nothing async. A [`room`] is one
+//! session on one node as a state machine. In it [`control`] decides which client controls the session, [`reconcile`]
+//! which client is told what, and [`session`] is the document that both work on. The [`relay`] drives the rooms.
+//! ARCHITECTURE.md describes the rest.
 
 pub mod broker;
 pub mod clock;

@@ -1,9 +1,9 @@
-//! The relay of one node: it drives the rooms, and keeps what is due.
+//! The relay of one node: it drives the rooms, and does what is due by the clock.
 //!
 //! What happens in a session is decided by its room ([`crate::room`]), which is pure. Around the rooms are:
 //!
-//! - `driver`: gives the rooms what happens, and performs their outputs.
-//! - `upkeep`: leases, dead nodes, what is due.
+//! - `driver`: gives the rooms what happens, and performs their outputs; the store is asked in a task per conversation.
+//! - `upkeep`: this node's lease, dead nodes, and a tick for every room.
 //! - `sessions`: sessions as the HTTP API sees them.
 //! - `measure`: snapshots for the metrics.
 
