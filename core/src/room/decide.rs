@@ -101,15 +101,21 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         events
     }
 
-    /// The clients of this node that are cut off, may come back, and are missing in the store.
+    /// The clients of this node without a socket that may come back and are missing in the store: those that were cut off,
+    /// and those whose end could not be written.
     fn forgotten_absentees(&self, view: &Session, stored: &Session) -> Vec<Client> {
         let of = |session: &Session| session.rosters.get(self.env.here).cloned().unwrap_or_default().clients;
         let known: HashSet<ConnectionId> = of(stored).iter().map(|client| client.connection).collect();
-        let absent = of(view)
-            .into_iter()
-            .filter(|client| client.cut_off_at.is_some() && view.client(client.connection).is_some());
-        let forgotten = absent.filter(|client| !known.contains(&client.connection));
-        forgotten.map(|client| Client { given: view.assignment(&client), ..client }).collect()
+        let absent = of(view).into_iter().filter(|client| {
+            let gone = self.room.member(client.connection).is_none() && client.may_return();
+            gone && view.client(client.connection).is_some() && !known.contains(&client.connection)
+        });
+        let as_cut_off = |client: Client| Client {
+            given: view.assignment(&client),
+            cut_off_at: client.cut_off_at.or(Some(self.env.now.store)),
+            ..client
+        };
+        absent.map(as_cut_off).collect()
     }
 
     /// Builds the write of a decision, if it changes anything. The core is written in any case, over the one that the
