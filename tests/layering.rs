@@ -77,6 +77,17 @@ fn axum_and_the_relay_use_the_same_tungstenite() {
 }
 
 #[test]
+fn no_rule_asks_for_the_generation_of_a_client() {
+    for (name, text) in sources_in("core/src", "control") {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let asks = line.contains("dialect") || line.contains("modern") && !line.contains("modern = ");
+            let noted = line.trim() == "modern: false,";
+            assert!(!asks || noted, "core/src/{}: {line}", name.display());
+        }
+    }
+}
+
+#[test]
 fn the_core_reads_no_clock_and_waits_for_nothing() {
     for (name, text) in sources_in("core/src", "") {
         for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {

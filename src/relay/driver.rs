@@ -20,7 +20,7 @@ use crate::hub::{Hub, Pushed, Room, Socket, Ticket};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
-use crate::protocol::{FrameType, outgoing};
+use crate::protocol::FrameType;
 use crate::random::bits;
 use crate::room::{Counted, Env, FLUSH_TIMEOUT, Output, Outputs, RelayEvent, Reply};
 use crate::session::{Activity, Session};
@@ -220,14 +220,6 @@ impl Driver {
             // An event without a receiver is no error.
             let _ = self.events.send(event);
         }
-    }
-
-    /// Refuses a text that is no frame, or a binary frame.
-    pub(super) fn refuse(self: &Arc<Self>, socket: &Socket, code: crate::protocol::ErrorCode) {
-        self.metrics.refusal(code);
-        let now = self.clock.now();
-        let text = outgoing::rejected(code, "", now.store);
-        self.push(socket, crate::hub::Item { text, kind: FrameType::Rejected, state_of: None }, now.local);
     }
 
     fn push(&self, socket: &Socket, item: crate::hub::Item, now: Millis) {

@@ -262,7 +262,7 @@ impl Relay {
             }
             Err(malformed) => {
                 self.driver.metrics.frame(FrameType::Unknown, Flow::In);
-                self.driver.refuse(socket, malformed.code());
+                self.refuse(socket, malformed.code());
             }
         }
     }
@@ -278,7 +278,11 @@ impl Relay {
 
     /// Refuses a binary frame, because other clients could not read it.
     pub fn on_binary(&self, socket: &Socket) {
-        self.driver.refuse(socket, ErrorCode::BinaryFrame);
+        self.refuse(socket, ErrorCode::BinaryFrame);
+    }
+
+    fn refuse(&self, socket: &Socket, code: ErrorCode) {
+        self.driver.step(&socket.room, Input::Malformed { connection: socket.connection, code });
     }
 
     /// The client has read everything before the probe with this number.

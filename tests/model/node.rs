@@ -66,7 +66,7 @@ impl Check {
             draw: &mut draw,
         };
         let late = here.unsuspended.filter(|controller| trust.term(now) == Some(controller.term));
-        let passes = late.or_else(|| here.room.driver(&env));
+        let passes = late.or_else(|| here.room.passing_controller(&env));
         passes.filter(|_| here.open().any(|member| member.connection == controller.connection))
     }
 }

@@ -127,7 +127,7 @@ impl World {
     pub fn driver(&self, node: usize) -> Option<LocalController> {
         let (here, now, rules) = (&self.nodes[node], self.clocks(), &self.rules);
         let (session, trust, draw) = (SessionId::from_bits(1), here.observer.trust(), &mut || 0);
-        here.room.as_ref()?.driver(&Env { session, here: &here.id, now, trust, rules, draw })
+        here.room.as_ref()?.passing_controller(&Env { session, here: &here.id, now, trust, rules, draw })
     }
 
     /// The room of a node takes a step, if the node has one.

@@ -45,7 +45,8 @@ impl World {
     pub fn send_call(&mut self, call: Call) {
         let latency = self.latency();
         let broken = self.store_away || self.nodes[call.node].cut;
-        if !broken && !(self.answers_lost && self.rng.random_bool(0.3)) {
+        let answered = !self.answers_lost || self.rng.random_bool(0.7);
+        if answered && !broken {
             return self.after(latency, Event::Store(call));
         }
         // It may still be carried out, while its node waits or later.

@@ -43,8 +43,7 @@ impl Flow {
 macro_rules! frame_types {
     ($($(#[$doc:meta])* $name:ident = $wire:literal,)*) => {
         /// All types of frames that the protocol names. Every `match` on it lists all types, so that the compiler finds
-        /// each
-/// place where a new type needs a decision.
+        /// each place where a new type needs a decision.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FrameType {
             $($(#[$doc])* $name,)*

@@ -4,6 +4,7 @@ use super::output::{Counted, Output, Outputs};
 use super::work::Cause;
 use super::{LocalController, Step};
 use crate::control::{Direction, Event, Intent};
+use crate::dialect::Legacy;
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
 use crate::route::Kind;
@@ -60,7 +61,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     fn confirmed(&mut self, connection: ConnectionId, frame: Frame, spoke: bool) {
         let now = self.env.now.local;
         if let Some(member) = self.room.member_mut(connection) {
-            let may_be_back = member.view.legacy_mut().is_some_and(super::super::dialect::Legacy::acknowledge);
+            let may_be_back = member.view.legacy_mut().is_some_and(Legacy::acknowledge);
             let pending = member.view.legacy().is_some_and(|legacy| legacy.acks.are_pending(now));
             // The client shows what it sent while it did not know of its loss.
             if may_be_back || (!pending && member.states.is_ahead()) {

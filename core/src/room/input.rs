@@ -64,7 +64,7 @@ pub enum Input<S, T> {
         /// Who gets the reply.
         ticket: T,
     },
-    /// A client sent a frame. If [`super::Room::frame`] says so, the driver reads no other frame of this client before
+    /// A client sent a frame. If [`super::Room::is_deciding`] says so, the driver reads no other frame of this client before
     /// [`super::Output::Decided`].
     Frame {
         /// Its socket.

@@ -222,7 +222,7 @@ impl<S, T> Room<S, T> {
 
     /// The local controller, if its states pass at this moment.
     #[must_use]
-    pub fn driver(&self, env: &Env<'_>) -> Option<LocalController> {
+    pub fn passing_controller(&self, env: &Env<'_>) -> Option<LocalController> {
         let term = env.trust.term(env.now)?;
         self.control.local.filter(|controller| !controller.suspended && controller.term == term)
     }
@@ -309,6 +309,6 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     /// Whether the states of this socket may pass now.
     fn drives(&self, connection: ConnectionId) -> bool {
-        self.room.driver(self.env).is_some_and(|controller| controller.connection == connection)
+        self.room.passing_controller(self.env).is_some_and(|controller| controller.connection == connection)
     }
 }
