@@ -21,7 +21,7 @@
 //! # The news
 //!
 //! Each node compares every document that it loads or commits with the one before ([`reconcile::diff`]). From the
-//! difference, and from what a connection was last told ([`reconcile::ClientView`]), [`reconcile::notices`] computes
+//! difference, and from what a connection was last told ([`dialect::ClientView`]), [`reconcile::notices`] computes
 //! the frames for that connection. Clients learn of roles and peers in no other way, so the result is the same
 //! whichever node made the change, and a lost message between nodes is repaired by the next load.
 //!
