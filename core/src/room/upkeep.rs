@@ -48,6 +48,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn distrust(&mut self, data_lost: bool) {
         self.room.known.stale = true;
         self.room.known.unread_since_loss |= data_lost;
+        if data_lost {
+            self.room.work.data_lost();
+        }
         if let Some(view) = self.room.known.view.as_mut().filter(|_| data_lost) {
             // A store that has lost its data counts its writes from one again.
             view.version = 0;

@@ -82,17 +82,32 @@ pub(super) struct Work<S, T> {
     unknown: Option<Box<(Basis, Decision)>>,
     /// A job to read the document waits, and the document has not been read since.
     reload_queued: bool,
+    /// The read that is under way began after the last loss of data was noticed.
+    reads_after_loss: bool,
 }
 
 impl<S, T> Default for Work<S, T> {
     fn default() -> Self {
-        Self { jobs: VecDeque::new(), batch: 0, phase: Phase::Job, attempt: 0, unknown: None, reload_queued: false }
+        Self {
+            jobs: VecDeque::new(),
+            batch: 0,
+            phase: Phase::Job,
+            attempt: 0,
+            unknown: None,
+            reload_queued: false,
+            reads_after_loss: false,
+        }
     }
 }
 
 impl<S, T> Work<S, T> {
     pub(super) fn is_idle(&self) -> bool {
         self.jobs.is_empty() && self.phase == Phase::Job
+    }
+
+    /// Notes that the store has lost data: a document that is being read may be from before.
+    pub(super) fn data_lost(&mut self) {
+        self.reads_after_loss = false;
     }
 
     /// Whether a frame of this client waits for its decision.
@@ -163,7 +178,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn load(&mut self) {
         let work = &mut self.room.work;
         // Announcements from now on may not be in the document that is read, so that it has to be read again.
-        work.reload_queued = false;
+        (work.reload_queued, work.reads_after_loss) = (false, true);
         // The decision counts under the lease that was held before the document was read.
         work.phase = Phase::Document(self.env.trust.term(self.env.now));
         self.out.put(Output::Load);
@@ -172,7 +187,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn loaded(&mut self, Loaded { found, .. }: Loaded) {
         let Phase::Document(term) = std::mem::take(&mut self.room.work.phase) else { return };
         let Some(mut stored) = found else { return self.missing() };
-        self.room.known.unread_since_loss = false;
+        self.room.known.unread_since_loss &= !self.room.work.reads_after_loss;
         if let Some(unknown) = self.room.work.unknown.take()
             && was_committed(&unknown.1, &stored, self.env.here)
         {
@@ -403,7 +418,7 @@ fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
 impl<S, T> Hash for Work<S, T> {
     /// Without the number of the attempt, except whether it is the first.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { jobs, batch, phase, attempt, unknown, reload_queued } = self;
-        (jobs, batch, phase, *attempt == 0, unknown, reload_queued).hash(state);
+        let Self { jobs, batch, phase, attempt, unknown, reload_queued, reads_after_loss } = self;
+        (jobs, batch, phase, *attempt == 0, unknown, reload_queued, reads_after_loss).hash(state);
     }
 }
