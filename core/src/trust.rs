@@ -243,7 +243,8 @@ impl Observer {
     pub fn trust(&self) -> Trust {
         Trust {
             lease: self.lease,
-            doubtful_until: self.doubtful_until,
+            // A loss that the rooms have not heard of stays in doubt, however long the renewal takes.
+            doubtful_until: if self.loss_unreported { Millis::MAX } else { self.doubtful_until },
             lineage_since: self.lineage.as_ref().map_or(0, |lineage| lineage.since),
             patience: self.timing.patience(),
         }
@@ -252,6 +253,9 @@ impl Observer {
     /// Notes that the renewal that began at `began` is in the store, and that the node's inbox works.
     pub fn renewed(&mut self, began: Millis, now: Millis) -> Renewed {
         let data_lost = std::mem::take(&mut self.loss_unreported);
+        if data_lost {
+            self.doubt(now);
+        }
         let new_term = self.lease.renew(began, now, data_lost, &self.timing);
         Renewed { new_term, data_lost }
     }
@@ -390,9 +394,10 @@ mod tests {
         let at = |local| Now { local, store: local };
         assert_eq!(observer.trust().assess(None, at(10)), Assessment::Certain);
         observer.read_lineage(lineage("second", 0), 1_000);
-        assert_eq!(observer.trust().assess(None, at(6_999)), Assessment::Recovering);
-        assert_eq!(observer.trust().assess(None, at(7_000)), Assessment::Certain);
-        assert!(observer.renewed(1_000, 1_001).data_lost && !observer.renewed(2_000, 2_001).data_lost);
+        assert_eq!(observer.trust().assess(None, at(60_000)), Assessment::Recovering, "no room has heard of it");
+        assert!(observer.renewed(60_000, 60_001).data_lost && !observer.renewed(60_002, 60_003).data_lost);
+        assert_eq!(observer.trust().assess(None, at(66_000)), Assessment::Recovering);
+        assert_eq!(observer.trust().assess(None, at(66_001)), Assessment::Certain);
     }
 
     #[test]
