@@ -71,9 +71,9 @@ impl Driver {
                 continue;
             }
             if let Some((make, ticket)) = make.take() {
-                let request = self.advance(&room, &mut state, make(&room, ticket), None);
+                let stepped = self.advance(&room, &mut state, make(&room, ticket), None);
                 drop(state);
-                self.converse(&room, request);
+                self.converse(&room, stepped.wake());
             }
             return Answer(answer);
         }
@@ -81,20 +81,20 @@ impl Driver {
 
     /// Gives an input to a room.
     pub(super) fn step(self: &Arc<Self>, room: &Arc<Room>, input: Input) {
-        let request = self.advance(room, &mut room.lock(), input, None);
-        self.converse(room, request);
+        let stepped = self.advance(room, &mut room.lock(), input, None);
+        self.converse(room, stepped.wake());
     }
 
     /// Gives a frame to the room of this socket.
     pub(super) fn frame(self: &Arc<Self>, socket: &Socket, frame: crate::protocol::Frame) {
         let (room, connection) = (&socket.room, socket.connection);
         let mut state = room.lock();
-        let request = self.advance(room, &mut state, Input::Frame { connection, frame }, None);
+        let stepped = self.advance(room, &mut state, Input::Frame { connection, frame }, None);
         if state.machine.is_deciding(connection) {
             socket.set_deciding(true);
         }
         drop(state);
-        self.converse(room, request);
+        self.converse(room, stepped.wake());
     }
 
     /// Lets the room take a step. Returns its request to the store, if it has one.
@@ -104,10 +104,10 @@ impl Driver {
         state: &mut crate::hub::RoomState,
         input: Input,
         error: Option<StoreError>,
-    ) -> Option<Request> {
+    ) -> Stepped {
         if state.closed {
             // It came too late. The session may have a new room, which knows better.
-            return None;
+            return Stepped::default();
         }
         let mut env = Env {
             session: room.id,
@@ -117,9 +117,9 @@ impl Driver {
             rules: &self.settings.rules,
             draw: &mut bits,
         };
-        let mut performer = Performer { driver: self, room, now: env.now.local, error, request: None };
+        let mut performer = Performer { driver: self, room, now: env.now.local, error, stepped: Stepped::default() };
         state.machine.step(&mut env, input, &mut performer);
-        performer.request
+        performer.stepped
     }
 
     /// Performs the requests of a room until it has none.
@@ -133,8 +133,8 @@ impl Driver {
                     span = driver.span_of(&room);
                 }
                 let (input, error) = driver.ask(&room, request).instrument(span.clone()).await;
-                let next = driver.advance(&room, &mut room.lock(), input, error);
-                let Some(next) = next else { break };
+                let stepped = driver.advance(&room, &mut room.lock(), input, error);
+                let Some(next) = stepped.wake() else { break };
                 request = next;
             }
             drop(span);
@@ -234,6 +234,22 @@ impl Driver {
     }
 }
 
+/// What is left of a step when its room is unlocked.
+#[derive(Debug, Default)]
+struct Stepped {
+    request: Option<Request>,
+    /// The sockets whose last frames are decided.
+    decided: Vec<Arc<Socket>>,
+}
+
+impl Stepped {
+    /// Lets the sockets read on. Their tasks would only wait for the room while it is locked. Returns the request.
+    fn wake(self) -> Option<Request> {
+        self.decided.iter().for_each(|socket| socket.set_deciding(false));
+        self.request
+    }
+}
+
 /// The reply to come.
 pub(super) struct Answer(oneshot::Receiver<Reply>);
 
@@ -252,7 +268,7 @@ struct Performer<'a> {
     now: Millis,
     /// Why the store did not answer.
     error: Option<StoreError>,
-    request: Option<Request>,
+    stepped: Stepped,
 }
 
 impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
@@ -261,12 +277,12 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
         match output {
             Output::Send(socket, item) => driver.push(socket, item, self.now),
             Output::Publish(node, body) => driver.broker.publish(node, Message { session: self.room.id, body }),
-            Output::Load => self.request = Some(Request::Load),
-            Output::LookAgain(nodes) => self.request = Some(Request::LookAgain(nodes)),
-            Output::Commit(write) => self.request = Some(Request::Commit(write)),
-            Output::ReadLineage => self.request = Some(Request::ReadLineage),
-            Output::Create(session, keep) => self.request = Some(Request::Create(session, keep)),
-            Output::Pause(attempt) => self.request = Some(Request::Pause(attempt)),
+            Output::Load => self.stepped.request = Some(Request::Load),
+            Output::LookAgain(nodes) => self.stepped.request = Some(Request::LookAgain(nodes)),
+            Output::Commit(write) => self.stepped.request = Some(Request::Commit(write)),
+            Output::ReadLineage => self.stepped.request = Some(Request::ReadLineage),
+            Output::Create(session, keep) => self.stepped.request = Some(Request::Create(session, keep)),
+            Output::Pause(attempt) => self.stepped.request = Some(Request::Pause(attempt)),
             Output::Touch(activity, keep) => {
                 driver.tasks.spawn(driver.clone().touch(self.room.clone(), activity, keep));
             }
@@ -274,7 +290,7 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
             Output::Probe(socket, number) => self.probe(socket, number),
             Output::HoldAfterLeave(socket) => socket.outbound.hold_after_leave(self.now),
             Output::HoldNothing(socket) => socket.outbound.hold_nothing(),
-            Output::Decided(socket) => socket.set_deciding(false),
+            Output::Decided(socket) => self.stepped.decided.push(socket.clone()),
             // The caller may be gone.
             Output::Reply(ticket, reply) => drop(ticket.reply.send(reply)),
             Output::Emit(event) => driver.emit(event),
