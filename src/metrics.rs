@@ -64,6 +64,8 @@ pub struct Snapshot {
     pub longest_queue_frames: usize,
     /// The messages that wait to be published to other nodes.
     pub broker_queue: usize,
+    /// The sessions with a socket on the node.
+    pub sessions: usize,
 }
 
 /// One node's metrics, in a registry of its own. Cheap to update from any task.
@@ -72,8 +74,6 @@ pub struct Metrics {
     registry: Registry,
     /// Open sockets.
     pub connections: IntGauge,
-    /// Sessions with a socket on this node.
-    pub sessions: IntGauge,
     /// Times the store did not answer.
     pub store_errors: IntCounter,
     /// Reconnects to Redis.
@@ -104,6 +104,7 @@ pub struct Metrics {
 /// The gauges of a [`Snapshot`].
 #[derive(Debug)]
 struct Views {
+    sessions: IntGauge,
     ready: IntGauge,
     draining: IntGauge,
     drain_sockets: IntGauge,
@@ -166,7 +167,6 @@ impl Metrics {
         };
         Self {
             connections: gauge("connections", "Open sockets."),
-            sessions: gauge("sessions", "Sessions with a socket on this node."),
             store_errors: counter("store_errors_total", "Operations that the store did not answer."),
             redis_reconnects: counter("redis_reconnects_total", "Reconnects to Redis."),
             link_gaps: counter("link_gaps_total", "Times that another node missed messages of this one."),
@@ -181,6 +181,7 @@ impl Metrics {
             connection_seconds: histogram("connection_seconds", "Duration of connections.", LIVES.to_vec()),
             joins: JoinKind::ALL.iter().map(|kind| joins.with_label_values(&[kind.label()])).collect(),
             views: Views {
+                sessions: gauge("sessions", "Sessions with a socket on this node."),
                 ready: gauge("ready", "1 while the node serves, as /readyz says."),
                 draining: gauge("draining", "1 while the node is shutting down."),
                 drain_sockets: gauge("drain_sockets", "Sockets still to be closed while the node is shutting down."),
@@ -233,6 +234,7 @@ impl Metrics {
     pub fn show(&self, snapshot: &Snapshot) {
         let count = |gauge: &IntGauge, number: usize| gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         let views = &self.views;
+        count(&views.sessions, snapshot.sessions);
         count(&views.ready, usize::from(snapshot.ready));
         count(&views.draining, usize::from(snapshot.draining));
         count(&views.drain_sockets, snapshot.drain_sockets);
@@ -308,6 +310,7 @@ mod tests {
     fn a_snapshot_is_shown_as_it_is() {
         let metrics = Metrics::new();
         let snapshot = Snapshot {
+            sessions: 4,
             ready: true,
             draining: true,
             drain_sockets: 2,
@@ -319,7 +322,7 @@ mod tests {
         metrics.show(&snapshot);
         let text = metrics.render();
         let shown = ["ready 1", "draining 1", "drain_sockets 2", "lease_seconds 2.5", "queued_frames 7"];
-        for name in shown.iter().chain(&["longest_queue_frames 5", "broker_queue_messages 3"]) {
+        for name in shown.iter().chain(&["longest_queue_frames 5", "broker_queue_messages 3", "sessions 4"]) {
             assert!(text.contains(&format!("gitorial_relay_{name}\n")), "{name}");
         }
         metrics.show(&Snapshot::default());

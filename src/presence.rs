@@ -177,8 +177,7 @@ impl Presence {
     ///
     /// [`StoreError`] if the store did not answer.
     pub async fn still_lapsed(&self, nodes: Vec<NodeId>) -> Result<BTreeSet<NodeId>, StoreError> {
-        let lapsed = self.lapsed();
-        let nodes: Vec<NodeId> = nodes.into_iter().filter(|node| lapsed.contains(node)).collect();
+        let nodes = self.observer.lock().suspects(nodes);
         if nodes.is_empty() {
             return Ok(BTreeSet::new());
         }

@@ -21,7 +21,7 @@
 //!
 //! The serialized form is the store's format. It is independent of the Rust names: see the `serde` attributes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -370,6 +370,12 @@ impl Session {
     #[must_use]
     pub fn client(&self, connection: ConnectionId) -> Option<(&NodeId, &Client)> {
         self.clients().find(|(_, client)| client.connection == connection)
+    }
+
+    /// The node that cleans up at once after the nodes of `lapsed`: the first one with clients that is alive.
+    #[must_use]
+    pub fn first_alive(&self, lapsed: &BTreeSet<NodeId>) -> Option<&NodeId> {
+        self.rosters.keys().find(|node| !lapsed.contains(*node))
     }
 
     /// The number of clients with a living socket (`clientCount` of the HTTP API).

@@ -45,6 +45,25 @@ pub struct Stored {
     pub base: Base,
 }
 
+impl Stored {
+    /// Carries a write out. The store has compared its base before.
+    pub fn apply(&mut self, write: Write) {
+        if let Some((core, _)) = write.core {
+            self.session.core = core;
+            self.base.write = write.id;
+        }
+        for (node, roster) in write.rosters {
+            if roster.clients.is_empty() {
+                self.session.rosters.remove(&node);
+                self.session.activity.remove(&node);
+            } else {
+                self.session.rosters.insert(node, roster);
+            }
+        }
+        self.version += 1;
+    }
+}
+
 /// The origin of a core that was read: a new core is written only on that server, and only over that core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Base {

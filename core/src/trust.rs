@@ -300,6 +300,13 @@ impl Observer {
         new
     }
 
+    /// Those of `nodes` whose lease this node has seen lapse. [`Observer::still_lapsed`] says which of them are dead, when
+    /// their heartbeats have been read again.
+    #[must_use]
+    pub fn suspects(&self, nodes: Vec<NodeId>) -> Vec<NodeId> {
+        nodes.into_iter().filter(|node| self.lapsed.contains(node)).collect()
+    }
+
     /// Those nodes among `beats` whose lease has lapsed and whose heartbeat has not changed since. The caller asks after
     /// it has read a document and before it decides, because a node that is back claims its places again only once its
     /// heartbeat changes.

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use futures_util::Sink;
 use futures_util::stream::SplitSink;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use super::{Ending, Traffic};
 use crate::hub::{Next, Outbound};
@@ -30,7 +30,8 @@ pub(super) struct Writer<'a> {
     ping: bool,
     /// The next frame may only be written after all input from the client is read.
     waits_for_reader: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Runs until a held frame is due, at this time.
+    timer: Option<(Millis, Pin<Box<Sleep>>)>,
     /// Runs while such a frame is due: when it ends the runtime has looked at all sockets since.
     turn: Option<Pin<Box<Sleep>>>,
     written: &'a mut Traffic,
@@ -133,10 +134,11 @@ impl<'a> Writer<'a> {
             self.timer = None;
             return Poll::Pending;
         };
-        let wait = Duration::from_millis(until.saturating_sub(self.relay.local_time()));
-        let until = Instant::now() + wait;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        timer.as_mut().reset(until);
+        if self.timer.as_ref().is_none_or(|(set, _)| *set != until) {
+            let wait = Duration::from_millis(until.saturating_sub(self.relay.local_time()));
+            self.timer = Some((until, Box::pin(sleep(wait))));
+        }
+        let Some((_, timer)) = &mut self.timer else { return Poll::Pending };
         timer.as_mut().poll(cx)
     }
 }

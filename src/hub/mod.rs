@@ -1,8 +1,8 @@
 //! This node's rooms, and the sockets in them. No rules and no I/O.
 //!
 //! A [`Room`] has the state machine of one session on this node, behind a lock. A [`Socket`] is the relay's end of one
-//! WebSocket: the queue of frames for it. Locks are short, never held across an await, and taken in the order room,
-//! queue.
+//! WebSocket: the queue of frames for it. Locks are short, never held across an await, and taken in the order map of
+//! rooms, room, queue.
 
 mod outbound;
 mod socket;
@@ -98,7 +98,11 @@ impl Hub {
     }
 
     /// Drops this room if it is `idle`. A room that is dropped counts as closed.
-    pub fn close_if(&self, room: &Arc<Room>, idle: impl FnOnce(&Machine) -> bool) -> bool {
+    pub fn close_if(&self, room: &Arc<Room>, idle: impl Fn(&Machine) -> bool) -> bool {
+        // Most rooms are busy, and the map of all rooms is locked only for the others.
+        if !idle(&room.lock().machine) {
+            return false;
+        }
         let mut rooms = self.rooms.write();
         let mut state = room.lock();
         if state.closed || !idle(&state.machine) {

@@ -17,14 +17,14 @@ use super::{RelaySettings, SPANS};
 use crate::broker::{Message, SharedBroker};
 use crate::clock::Clock;
 use crate::hub::{Hub, Pushed, Room, Socket, Ticket};
-use crate::ids::{Millis, NodeId, SessionId};
+use crate::ids::{Millis, SessionId};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::protocol::FrameType;
 use crate::random::bits;
-use crate::room::{Counted, Env, FLUSH_TIMEOUT, Output, Outputs, RelayEvent, Reply};
-use crate::session::{Activity, Session};
-use crate::store::{SharedStore, StoreError, Write};
+use crate::room::{Counted, Env, FLUSH_TIMEOUT, Output, Outputs, RelayEvent, Reply, Request};
+use crate::session::Activity;
+use crate::store::{Committed, SharedStore, StoreError};
 
 /// Something that happens to a room.
 pub(super) type Input = crate::room::Input<Arc<Socket>, Ticket>;
@@ -45,17 +45,6 @@ pub(super) struct Driver {
     pub(super) started: AtomicBool,
     pub(super) inbox_silent: AtomicBool,
     pub(super) tasks: TaskTracker,
-}
-
-/// A request to the store, for a room that waits for the answer.
-#[derive(Debug)]
-enum Request {
-    Load,
-    LookAgain(Vec<NodeId>),
-    Commit(Write),
-    ReadLineage,
-    Create(Session, Duration),
-    Pause(u32),
 }
 
 impl Driver {
@@ -170,7 +159,7 @@ impl Driver {
             Request::Commit(write) => {
                 let span = tracing::debug_span!(target: SPANS, "commit");
                 let committed = self.store.commit(room.id, write).instrument(span).await?;
-                if let crate::store::Committed::Done { now, .. } = committed {
+                if let Committed::Done { now, .. } = committed {
                     self.clock.set_store(now);
                 }
                 Input::Committed(committed)
@@ -200,7 +189,6 @@ impl Driver {
     /// Drops a room that has nothing to do any more.
     pub(super) fn close_if_idle(&self, room: &Arc<Room>) {
         self.hub.close_if(room, |machine| machine.is_idle(&self.presence.node));
-        self.metrics.sessions.set(i64::try_from(self.hub.len()).unwrap_or(i64::MAX));
     }
 
     async fn touch(self: Arc<Self>, room: Arc<Room>, activity: Activity, keep: Duration) {
@@ -212,7 +200,6 @@ impl Driver {
             }
         };
         self.step(&room, Input::Touched { activity, found });
-        self.close_if_idle(&room);
     }
 
     pub(super) fn emit(&self, event: RelayEvent) {
@@ -277,12 +264,7 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
         match output {
             Output::Send(socket, item) => driver.push(socket, item, self.now),
             Output::Publish(node, body) => driver.broker.publish(node, Message { session: self.room.id, body }),
-            Output::Load => self.stepped.request = Some(Request::Load),
-            Output::LookAgain(nodes) => self.stepped.request = Some(Request::LookAgain(nodes)),
-            Output::Commit(write) => self.stepped.request = Some(Request::Commit(write)),
-            Output::ReadLineage => self.stepped.request = Some(Request::ReadLineage),
-            Output::Create(session, keep) => self.stepped.request = Some(Request::Create(session, keep)),
-            Output::Pause(attempt) => self.stepped.request = Some(Request::Pause(attempt)),
+            Output::Ask(request) => self.stepped.request = Some(*request),
             Output::Touch(activity, keep) => {
                 driver.tasks.spawn(driver.clone().touch(self.room.clone(), activity, keep));
             }

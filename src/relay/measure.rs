@@ -16,6 +16,7 @@ impl Relay {
             drain_sockets: if draining { open } else { 0 },
             lease: self.driver.presence.left(),
             broker_queue: self.driver.broker.queued(),
+            sessions: self.driver.hub.len(),
             ..Snapshot::default()
         };
         for room in self.driver.hub.rooms() {

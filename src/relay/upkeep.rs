@@ -62,7 +62,6 @@ impl Upkeep {
         self.watch_others().await;
         for room in self.driver.hub.rooms() {
             self.driver.step(&room, Input::Tick);
-            self.driver.close_if_idle(&room);
         }
     }
 
@@ -139,8 +138,7 @@ impl Upkeep {
             if !session.rosters.contains_key(dead) {
                 continue;
             }
-            let first = session.rosters.keys().find(|node| !lapsed.contains(*node));
-            if first == Some(&self.driver.presence.node) {
+            if session.first_alive(&lapsed) == Some(&self.driver.presence.node) {
                 self.driver.step(room, Input::Reload);
             } else {
                 later.push(room.clone());

@@ -146,25 +146,12 @@ impl Store for MemoryStore {
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
         self.with(|state, now| {
             let Some(kept) = state.document(id, now) else { return Ok(Committed::Missing) };
-            let stored = &mut kept.value;
-            if let Some((core, base)) = write.core {
-                if stored.base != base {
-                    return Ok(Committed::Conflict);
-                }
-                stored.session.core = core;
-                stored.base.write = write.id;
+            if write.core.as_ref().is_some_and(|(_, base)| kept.value.base != *base) {
+                return Ok(Committed::Conflict);
             }
-            for (node, roster) in write.rosters {
-                if roster.clients.is_empty() {
-                    stored.session.rosters.remove(&node);
-                    stored.session.activity.remove(&node);
-                } else {
-                    stored.session.rosters.insert(node, roster);
-                }
-            }
-            stored.version += 1;
-            let version = stored.version;
             kept.extend(now + millis(write.keep));
+            kept.value.apply(write);
+            let version = kept.value.version;
             state.wrote(now);
             Ok(Committed::Done { version, now })
         })

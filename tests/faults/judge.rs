@@ -221,7 +221,7 @@ fn told(events: &[Event]) -> Vec<Verdict> {
             What::Got(StateFrame { author, epoch: Some(epoch), repeated: false, .. }) => {
                 // Clients without the handshake are told no epoch.
                 let known = roles.get(author).filter(|roles| !roles.active.is_empty());
-                if known.is_some_and(|roles| !roles.active.contains(epoch)) && !ever.contains(&(*author, *epoch)) {
+                if known.is_some() && !ever.contains(&(*author, *epoch)) {
                     verdicts.push(Verdict::DroveUntold { who: *author, epoch: *epoch });
                 }
                 let entry = newest.entry(who.session).or_insert((*epoch, *author));

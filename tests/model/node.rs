@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gitorial_relay::control::Rules;
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId, SessionId};
-use gitorial_relay::room::{Env, Input, LocalController};
+use gitorial_relay::room::{Env, Input, LocalController, Request};
 use gitorial_relay::route::{Body, RoutedFrame};
 use gitorial_relay::stored::{Committed, Loaded, Write};
 use gitorial_relay::trust::{Now, Observer, Renewed, StoreLineage, Trust};
@@ -87,7 +87,9 @@ impl Stage<'_> {
             let before = room.local_controller();
             for act in self.step(node, &mut room, input) {
                 dropped |= matches!(act, Act::Dropped);
-                if matches!(act, Act::Commit(_)) && self.scene.is(Broken::Suspension) {
+                if matches!(&act, Act::Ask(request) if matches!(**request, Request::Commit(_)))
+                    && self.scene.is(Broken::Suspension)
+                {
                     self.world.nodes[node].unsuspended = before.filter(|controller| !controller.suspended);
                 }
                 // The leave of a socket that the room has dropped already changes nothing.
@@ -124,24 +126,7 @@ impl Stage<'_> {
     fn perform(&mut self, node: usize, act: Act, then: &mut VecDeque<Input<ConnectionId, u8>>) {
         let here = &mut self.world.nodes[node];
         match act {
-            Act::Load => here.pending = Pending::Load,
-            Act::LookAgain(nodes) => {
-                let lapsed = here.observer.lapsed();
-                let seemed: Vec<NodeId> = nodes.into_iter().filter(|node| lapsed.contains(node)).collect();
-                if seemed.is_empty() {
-                    then.push_back(Input::StillLapsed(BTreeSet::new()));
-                } else {
-                    let epoch = self.world.store.found.as_ref().map(|stored| stored.session.core.epoch);
-                    here.pending = Pending::Look(seemed, epoch.unwrap_or_default());
-                }
-            }
-            Act::Commit(write) => self.commit(node, write, then),
-            Act::ReadLineage => {
-                self.read_lineage(node);
-                then.push_back(Input::LineageRead);
-            }
-            Act::Create(session) => here.pending = Pending::Create(Part::of(session)),
-            Act::Pause => then.push_back(Input::Resumed),
+            Act::Ask(request) => self.ask(node, *request, then),
             // Nothing in the model depends on the activity in the document.
             Act::Touch(activity) => {
                 let found = Some(self.world.store.found.is_some());
@@ -159,6 +144,30 @@ impl Stage<'_> {
             Act::Probe(connection, number) => here.probes.push((connection, number)),
             Act::Refused(client) if client != NOBODY => self.gone(client),
             Act::Accepted(_) | Act::Refused(_) | Act::Dropped => {}
+        }
+    }
+
+    /// A room asks its driver.
+    fn ask(&mut self, node: usize, request: Request, then: &mut VecDeque<Input<ConnectionId, u8>>) {
+        let here = &mut self.world.nodes[node];
+        match request {
+            Request::Load => here.pending = Pending::Load,
+            Request::LookAgain(nodes) => {
+                let seemed = here.observer.suspects(nodes);
+                if seemed.is_empty() {
+                    then.push_back(Input::StillLapsed(BTreeSet::new()));
+                } else {
+                    let epoch = self.world.store.found.as_ref().map(|stored| stored.session.core.epoch);
+                    here.pending = Pending::Look(seemed, epoch.unwrap_or_default());
+                }
+            }
+            Request::Commit(write) => self.commit(node, write, then),
+            Request::ReadLineage => {
+                self.read_lineage(node);
+                then.push_back(Input::LineageRead);
+            }
+            Request::Create(session, _) => here.pending = Pending::Create(Part::of(session)),
+            Request::Pause(_) => then.push_back(Input::Resumed),
         }
     }
 

@@ -2,19 +2,13 @@
 
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId};
 use gitorial_relay::protocol::FrameType;
-use gitorial_relay::room::{Counted, Output, Outputs, Reply};
+use gitorial_relay::room::{Counted, Output, Outputs, Reply, Request};
 use gitorial_relay::route::{Body, Kind, RoutedFrame};
-use gitorial_relay::session::{Activity, Session};
-use gitorial_relay::stored::Write;
+use gitorial_relay::session::Activity;
 
 /// An output, to be performed after the step.
 pub enum Act {
-    Load,
-    LookAgain(Vec<NodeId>),
-    Commit(Write),
-    ReadLineage,
-    Create(Session),
-    Pause,
+    Ask(Box<Request>),
     Touch(Activity),
     Publish(NodeId, RoutedFrame),
     /// A state of this epoch is shown to a client.
@@ -35,12 +29,7 @@ pub struct Acts(pub Vec<Act>);
 impl Outputs<ConnectionId, u8> for Acts {
     fn put(&mut self, output: Output<'_, ConnectionId, u8>) {
         self.0.push(match output {
-            Output::Load => Act::Load,
-            Output::LookAgain(nodes) => Act::LookAgain(nodes),
-            Output::Commit(write) => Act::Commit(write),
-            Output::ReadLineage => Act::ReadLineage,
-            Output::Create(session, _) => Act::Create(session),
-            Output::Pause(_) => Act::Pause,
+            Output::Ask(request) => Act::Ask(request),
             Output::Touch(activity, _) => Act::Touch(activity),
             // News of a change may come at any time or never: `Step::Hear`.
             Output::Publish(to, Body::Frame(frame)) if frame.route.kind == Kind::State => {

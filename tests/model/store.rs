@@ -69,13 +69,14 @@ impl Stage<'_> {
                 return Committed::Conflict;
             }
         }
-        let version = stored.version + 1;
-        let mut after = Stored { version, ..Stored::clone(&stored) };
-        replace(&mut after.session, write);
+        let mut after = Stored::clone(&stored);
+        after.apply(write.clone());
+        let version = after.version;
         if let Some((core, _)) = &write.core {
             self.note_move(&stored.session, &after.session);
-            let idle = *core == stored.session.core && self.scene.is(Broken::Forestalling);
-            after.base.write = if idle { stored.base.write } else { write.id };
+            if *core == stored.session.core && self.scene.is(Broken::Forestalling) {
+                after.base.write = stored.base.write;
+            }
         }
         let active = after.session.core.status == Status::Active;
         self.world.deleted |= !active;
@@ -91,11 +92,11 @@ impl Stage<'_> {
         if !self.scene.is(Broken::Tombstone) || write.core.is_none() {
             return Committed::Missing;
         }
-        let mut session = Check::empty_session(self.scene);
-        replace(&mut session, write);
         self.world.faults.came_back |= self.world.deleted;
         let base = Base { write: write.id, server: self.world.store.server_name() };
-        self.world.store.found = Some(Part::of(Stored { session, version: 1, base }));
+        let mut stored = Stored { session: Check::empty_session(self.scene), version: 0, base };
+        stored.apply(write.clone());
+        self.world.store.found = Some(Part::of(stored));
         Committed::Done { version: 1, now: millis(self.world.now) }
     }
 
@@ -157,20 +158,6 @@ impl Stage<'_> {
             _ => return,
         };
         self.marks.note(mark);
-    }
-}
-
-/// Writes the core and the rosters of a write.
-fn replace(session: &mut Session, write: &Write) {
-    if let Some((core, _)) = &write.core {
-        session.core = core.clone();
-    }
-    for (node, roster) in &write.rosters {
-        if roster.clients.is_empty() {
-            session.rosters.remove(node);
-        } else {
-            session.rosters.insert(node.clone(), roster.clone());
-        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use gitorial_relay::ids::{ConnectionId, Epoch, Millis, NodeId, SessionId};
 use gitorial_relay::protocol::{CloseReason, FrameType};
-use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, LocalController, Output, Outputs, Reply, Room};
+use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, LocalController, Output, Outputs, Reply, Request, Room};
 use gitorial_relay::route::{Body, Kind};
-use gitorial_relay::session::{Activity, Session};
+use gitorial_relay::session::Activity;
 use gitorial_relay::stored::Write;
 use gitorial_relay::trust::{Now, Observer, Timing};
 
@@ -17,16 +17,6 @@ use super::world::{Down, World};
 /// The room, whose sockets are numbers. A caller that waits for a reply is the number of a socket that joins.
 type Machine = Room<usize, Option<usize>>;
 type MachineInput = Input<usize, Option<usize>>;
-
-/// A request of a room to the store.
-#[derive(Debug)]
-pub enum Request {
-    Load,
-    LookAgain(Vec<NodeId>),
-    Commit(Write),
-    ReadLineage,
-    Create(Session),
-}
 
 /// The open request of a room.
 #[derive(Debug)]
@@ -40,7 +30,6 @@ pub enum Open {
 /// An output that is performed after the step.
 enum Performed {
     Request(Request),
-    Pause,
     Touch(Activity),
     Publish(NodeId, Body),
     Send(usize, Down, Option<(ConnectionId, Epoch)>),
@@ -55,12 +44,7 @@ struct Sink(Vec<Performed>);
 impl Outputs<usize, Option<usize>> for Sink {
     fn put(&mut self, output: Output<'_, usize, Option<usize>>) {
         self.0.push(match output {
-            Output::Load => Performed::Request(Request::Load),
-            Output::LookAgain(nodes) => Performed::Request(Request::LookAgain(nodes)),
-            Output::Commit(write) => Performed::Request(Request::Commit(write)),
-            Output::ReadLineage => Performed::Request(Request::ReadLineage),
-            Output::Create(session, _) => Performed::Request(Request::Create(session)),
-            Output::Pause(_) => Performed::Pause,
+            Output::Ask(request) => Performed::Request(*request),
             Output::Touch(activity, _) => Performed::Touch(activity),
             Output::Publish(node, body) => Performed::Publish(node.clone(), body),
             Output::Send(socket, item) => Performed::Send(*socket, Down::Text(item.text), item.state_of),
@@ -163,7 +147,6 @@ impl World {
     fn perform(&mut self, node: usize, output: Performed) -> Option<MachineInput> {
         match output {
             Performed::Request(request) => return self.ask(node, request),
-            Performed::Pause => self.nodes[node].open = Some(Open::Answered(Box::new(Input::Resumed))),
             Performed::Touch(activity) => {
                 let found = Some(self.store.touch(&self.nodes[node].id, activity));
                 return Some(Input::Touched { activity, found });
@@ -211,19 +194,15 @@ impl World {
     /// A room asks the store.
     fn ask(&mut self, node: usize, request: Request) -> Option<MachineInput> {
         let here = &mut self.nodes[node];
-        let request = match request {
+        here.open = Some(match request {
+            Request::Pause(_) => Open::Answered(Box::new(Input::Resumed)),
             // Only nodes that seem dead are looked at again.
-            Request::LookAgain(nodes) => {
-                let lapsed = here.observer.lapsed();
-                let dead: Vec<NodeId> = nodes.into_iter().filter(|other| lapsed.contains(other)).collect();
-                if dead.is_empty() {
-                    return Some(Input::StillLapsed(Default::default()));
-                }
-                Request::LookAgain(dead)
-            }
-            request => request,
-        };
-        here.open = Some(Open::Asked(request));
+            Request::LookAgain(nodes) => match here.observer.suspects(nodes) {
+                dead if dead.is_empty() => return Some(Input::StillLapsed(Default::default())),
+                dead => Open::Asked(Request::LookAgain(dead)),
+            },
+            request => Open::Asked(request),
+        });
         None
     }
 
@@ -254,7 +233,8 @@ impl World {
                 here.observer.read_lineage(self.store.lineage(), self.now);
                 Input::LineageRead
             }
-            Request::Create(session) => {
+            Request::Pause(_) => Input::Resumed,
+            Request::Create(session, _) => {
                 self.drawn += 1;
                 self.store.create(session, self.drawn);
                 Input::Created

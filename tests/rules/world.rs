@@ -8,13 +8,13 @@ use bytes::Bytes;
 use gitorial_relay::control::{Join, Rules};
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId, ResumeToken};
 use gitorial_relay::protocol::{CloseReason, Frame};
-use gitorial_relay::room::Input;
+use gitorial_relay::room::{Input, Request};
 use gitorial_relay::route::Body;
 use gitorial_relay::session::{Info, Session, Strategy};
 use serde_json::Value;
 
 use super::client::Client;
-use super::machine::{Node, Open, Request};
+use super::machine::{Node, Open};
 use super::old_script::{Generation, Phase};
 use super::store::Store;
 

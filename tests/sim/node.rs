@@ -7,10 +7,9 @@ use bytes::Bytes;
 use gitorial_relay::ids::{ConnectionId, Millis, NodeId};
 use gitorial_relay::protocol::{CloseReason, FrameType};
 use gitorial_relay::queue::Queue;
-use gitorial_relay::room::{Item, Output, Outputs, Reply, Room};
+use gitorial_relay::room::{Item, Output, Outputs, Reply, Request, Room};
 use gitorial_relay::route::Body;
-use gitorial_relay::session::{Activity, Session};
-use gitorial_relay::store::Write;
+use gitorial_relay::session::Activity;
 use gitorial_relay::trust::{Now, Observer, Timing};
 
 use super::relay::AtNode;
@@ -144,17 +143,6 @@ impl Node {
     }
 }
 
-/// A request of a room to the store.
-#[derive(Clone, Debug)]
-pub enum Request {
-    Load,
-    LookAgain(Vec<NodeId>),
-    Commit(Write),
-    ReadLineage,
-    Create(Session),
-    Pause(u32),
-}
-
 /// An output that is performed after the step.
 #[derive(Debug)]
 pub enum Performed {
@@ -178,12 +166,7 @@ pub struct Sink<'a> {
 impl Outputs<SocketNumber, Ticket> for Sink<'_> {
     fn put(&mut self, output: Output<'_, SocketNumber, Ticket>) {
         self.outputs.push(match output {
-            Output::Load => Performed::Request(Request::Load),
-            Output::LookAgain(nodes) => Performed::Request(Request::LookAgain(nodes)),
-            Output::Commit(write) => Performed::Request(Request::Commit(write)),
-            Output::ReadLineage => Performed::Request(Request::ReadLineage),
-            Output::Create(session, _) => Performed::Request(Request::Create(session)),
-            Output::Pause(attempt) => Performed::Request(Request::Pause(attempt)),
+            Output::Ask(request) => Performed::Request(*request),
             Output::Touch(activity, _) => Performed::Touch(activity),
             Output::Publish(node, body) => Performed::Publish(node.clone(), body),
             Output::Send(socket, item) => Performed::Send(*socket, item),

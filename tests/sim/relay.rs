@@ -4,7 +4,7 @@ use gitorial_relay::control::Join;
 use gitorial_relay::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
 use gitorial_relay::protocol::{CloseReason, Frame};
 use gitorial_relay::queue::{Next, Queue, QueueLimits};
-use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, Reply};
+use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, Reply, Request};
 use gitorial_relay::route::Body;
 use gitorial_relay::store::Beat;
 use gitorial_relay::trust::Trust;
@@ -13,7 +13,7 @@ use rand::Rng;
 
 use super::client::Down;
 use super::faults::Mutation;
-use super::node::{Machine, NodeSocket, Performed, Request, Sink, SocketNumber, Ticket, Up};
+use super::node::{Machine, NodeSocket, Performed, Sink, SocketNumber, Ticket, Up};
 use super::upkeep::{Call, Operation};
 use super::world::World;
 
@@ -193,8 +193,7 @@ impl World {
             return self.at_node(node, wait, AtNode::Answer(number, Box::new(Input::Resumed)));
         }
         if let Request::LookAgain(nodes) = &request {
-            let lapsed = self.nodes[node].observer.lapsed();
-            let dead: Vec<NodeId> = nodes.iter().filter(|other| lapsed.contains(*other)).cloned().collect();
+            let dead = self.nodes[node].observer.suspects(nodes.clone());
             let stale = self.mutation == Some(Mutation::StaleHeartbeats);
             if dead.is_empty() || stale {
                 let answer = Input::StillLapsed(dead.into_iter().collect());

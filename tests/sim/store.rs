@@ -69,19 +69,7 @@ impl Store {
         }
         self.remember();
         let Some(stored) = &mut self.data.found else { return Committed::Missing };
-        if let Some((core, _)) = write.core {
-            stored.session.core = core;
-            stored.base.write = write.id;
-        }
-        for (node, roster) in write.rosters {
-            if roster.clients.is_empty() {
-                stored.session.rosters.remove(&node);
-                stored.session.activity.remove(&node);
-            } else {
-                stored.session.rosters.insert(node, roster);
-            }
-        }
-        stored.version += 1;
+        stored.apply(write);
         Committed::Done { version: stored.version, now: Self::clock(now) }
     }
 

@@ -2,13 +2,13 @@
 
 use gitorial_relay::ids::{Millis, NodeId};
 use gitorial_relay::protocol::CloseReason;
-use gitorial_relay::room::Input;
+use gitorial_relay::room::{Input, Request};
 use gitorial_relay::session::Activity;
 use gitorial_relay::store::{Beat, Committed, StoreLineage};
 use rand::Rng;
 
 use super::faults::Mutation;
-use super::node::{Request, SocketNumber, timing};
+use super::node::{SocketNumber, timing};
 use super::relay::AtNode;
 use super::world::{Event, World};
 
@@ -122,7 +122,7 @@ impl World {
                 }
                 Input::LineageRead
             }
-            Request::Create(session) => {
+            Request::Create(session, _) => {
                 self.drawn += 1;
                 self.store.create(session, self.drawn);
                 Input::Created
@@ -202,7 +202,7 @@ impl World {
         let here = &self.nodes[node];
         let (lapsed, view) = (here.observer.lapsed(), here.room.as_ref().and_then(|room| room.view()));
         let Some(view) = view.filter(|view| view.session.rosters.contains_key(dead)) else { return };
-        let first = view.session.rosters.keys().find(|other| !lapsed.contains(*other)) == Some(&here.id);
+        let first = view.session.first_alive(&lapsed) == Some(&here.id);
         let after = if first { 0 } else { Millis::try_from(timing().heartbeat.as_millis()).unwrap_or(0) };
         self.at_node(node, after, AtNode::Reload);
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Step;
+use super::member::find;
 use super::output::Outputs;
 use crate::ids::Millis;
 use crate::protocol::{FrameType, RELAY_CLIENT_ID, outgoing};
@@ -23,17 +24,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if asked.is_some_and(|(connection, at)| connection == place.connection && now.saturating_sub(at) < ASK_AGAIN) {
             return;
         }
-        let question = self.question();
-        if self.room.member(place.connection).is_some() {
-            if !self.drives(place.connection) {
+        let (drives, question) = (self.drives(place.connection), self.question());
+        if let Some(member) = find(&mut self.room.members, place.connection) {
+            if !drives {
                 return;
             }
-            if let Some(member) = self.room.member_mut(place.connection) {
-                member.states.ask(None, now);
-            }
-            if let Some(member) = self.room.member(place.connection) {
-                member.send(question, FrameType::RequestSync, self.out);
-            }
+            member.states.ask(None, now);
+            member.send(question, FrameType::RequestSync, self.out);
         } else if let Some(member) = self.room.members.first_mut() {
             let (source, seq) = (member.connection, member.next_seq());
             let (epoch, target) = (session.core.epoch, Target::Only(vec![place.connection]));

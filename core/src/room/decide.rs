@@ -73,7 +73,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         // Without a lease no place is claimed. After a lapse all places are claimed, because other nodes may have given
         // them up since.
         let (Some(term), Some(view)) = (term, &self.room.known.view) else { return events };
-        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
+        let recovering = self.is_recovering(session);
         let lapsed = self.room.known.term.is_some_and(|claimed| claimed != *term);
         let known: HashMap<ConnectionId, &Client> = living().map(|client| (client.connection, client)).collect();
         let complete = |ours: &Client| known.get(&ours.connection).is_some_and(|stored| stored.knows_all_of(ours));
@@ -165,7 +165,6 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     pub(super) fn doubts_controller(&self, session: &Session, sure: Option<ConnectionId>) -> bool {
         let own = session.core.controller.as_ref().filter(|controller| controller.place.node == *self.env.here);
         let connection = own.map(|controller| controller.place.connection);
-        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
-        connection.is_some() && connection != sure && recovering
+        connection.is_some() && connection != sure && self.is_recovering(session)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::Step;
+use super::member::find;
 use super::output::{Counted, Output, Outputs};
 use super::parcel::Parcel;
 use crate::ids::{ConnectionId, NodeId, Seq};
@@ -55,7 +56,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Sends an answer to a client that asked, unless a state of the ACTIVE client has overtaken it. If the client that
     /// asked is the ACTIVE client, its followers must get the state that it continues from.
     pub(super) fn answer(&mut self, to: ConnectionId, mut parcel: Parcel, hash: u64) {
-        let Some(member) = self.room.members.iter_mut().find(|member| member.connection == to) else { return };
+        let Some(member) = find(&mut self.room.members, to) else { return };
         let another = member.states.last.is_some_and(|last| last != hash);
         if member.states.updated && another {
             return self.count(Counted::Dropped);

@@ -1,5 +1,6 @@
 //! A client's frames. The states of the controller pass at once; frames that need a decision become jobs.
 
+use super::member::find;
 use super::output::{Counted, Output, Outputs};
 use super::work::Cause;
 use super::{LocalController, Step};
@@ -102,7 +103,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     fn state(&mut self, connection: ConnectionId, frame: Frame) {
         let now = self.env.now.local;
         let passed = &self.room.stream.passed;
-        let Some(member) = self.room.members.iter().find(|member| member.connection == connection) else { return };
+        let Some(member) = self.room.member(connection) else { return };
         let modern = member.view.is_modern();
         let answer = member.states.is_answer(&frame, modern, passed, now);
         if let Some(controller) = self.room.local_controller_at(connection) {
@@ -183,7 +184,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             if direction(&frame).is_none() {
                 return self.reject(connection, ErrorCode::MalformedFrame, frame.kind.wire());
             }
-            if let Some(member) = self.room.members.iter_mut().find(|member| member.connection == connection)
+            if let Some(member) = find(&mut self.room.members, connection)
                 && let Some(legacy) = member.view.legacy_mut()
             {
                 let withdrawn = self.out.withdraw(&member.socket, FrameType::AcceptControl);
@@ -207,7 +208,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     fn intent(&mut self, connection: ConnectionId, frame: &Frame, alias: Option<&ClientId>) -> Option<Intent> {
         let at = (self.room.epoch(), self.env.now.local);
         let passed = &self.room.stream.passed;
-        let member = self.room.members.iter_mut().find(|member| member.connection == connection)?;
+        let member = find(&mut self.room.members, connection)?;
         Some(match frame.kind {
             FrameType::CoordinateSyncDirection => Intent::Coordinate(direction(frame)?),
             FrameType::RequestControl => Intent::Request,

@@ -107,15 +107,15 @@ pub enum Input<S, T> {
         /// The store has lost data, so it may have an older document now.
         data_lost: bool,
     },
-    /// The store answered [`super::Output::Load`]. The driver has set its clock and its observer by the answer.
+    /// The store answered [`super::Request::Load`]. The driver has set its clock and its observer by the answer.
     Loaded(Loaded),
-    /// The store answered [`super::Output::LookAgain`]: these nodes are dead.
+    /// The store answered [`super::Request::LookAgain`]: these nodes are dead.
     StillLapsed(BTreeSet<NodeId>),
-    /// The store answered [`super::Output::Commit`].
+    /// The store answered [`super::Request::Commit`].
     Committed(Committed),
-    /// The store answered [`super::Output::ReadLineage`]. The driver's observer knows the lineage.
+    /// The store answered [`super::Request::ReadLineage`]. The driver's observer knows the lineage.
     LineageRead,
-    /// The store answered [`super::Output::Create`].
+    /// The store answered [`super::Request::Create`].
     Created,
     /// The pause is over.
     Resumed,

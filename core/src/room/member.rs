@@ -33,6 +33,11 @@ pub struct Member<S> {
     pub accepted: Option<(ConnectionId, Bytes)>,
 }
 
+/// The member of this socket, while the rest of its room stays free to use.
+pub(super) fn find<S>(members: &mut [Member<S>], connection: ConnectionId) -> Option<&mut Member<S>> {
+    members.iter_mut().find(|member| member.connection == connection)
+}
+
 impl<S> Member<S> {
     pub(super) fn new(socket: S, client: Client) -> Self {
         Self {

@@ -10,11 +10,11 @@
 //!
 //! # How jobs are decided
 //!
-//! 1. [`Output::Load`]: the document is read. The lease that the node holds before that is the one that counts.
-//! 2. [`Output::LookAgain`]: the heartbeats of the nodes that seemed dead are read again.
+//! 1. [`Request::Load`]: the document is read. The lease that the node holds before that is the one that counts.
+//! 2. [`Request::LookAgain`]: the heartbeats of the nodes that seemed dead are read again.
 //! 3. The jobs are decided ([`crate::control`]), as many of them as fit into one write. If control may leave a client of
 //!    this node, its states stop passing now.
-//! 4. [`Output::Commit`]: the document is written. If another node was first, the room starts again at 1. If the answer
+//! 4. [`Request::Commit`]: the document is written. If another node was first, the room starts again at 1. If the answer
 //!    is lost, the room reads what became of the write.
 //! 5. The outcome: the other nodes hear that the document has changed, the clients of this node are told the news, the
 //!    frames pass, and the callers get their replies.
@@ -52,6 +52,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::control::Event;
 use crate::ids::{ConnectionId, Epoch, Millis, NodeId};
 use crate::protocol::{ErrorCode, FrameType, outgoing};
 use crate::session::{Role, Session};
@@ -61,13 +62,13 @@ pub use answers::Answers;
 pub use flush::FLUSH_TIMEOUT;
 pub use input::{Env, Input};
 pub use member::Member;
-pub use output::{Counted, Item, Output, Outputs, RelayEvent, Reply};
+pub use output::{Counted, Item, Output, Outputs, RelayEvent, Reply, Request};
 pub use recent::{Fence, RecentStates};
 pub use upkeep::keep;
 
 use flush::Flush;
 use upkeep::Reports;
-use work::Work;
+use work::{Cause, Work};
 
 /// The document that the clients of this node were last told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -245,7 +246,7 @@ impl<S, T> Room<S, T> {
     }
 
     fn member_mut(&mut self, connection: ConnectionId) -> Option<&mut Member<S>> {
-        self.members.iter_mut().find(|member| member.connection == connection)
+        member::find(&mut self.members, connection)
     }
 
     /// The local controller, if it is this socket.
@@ -279,9 +280,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             Input::Message { from, body } => self.message(&from, body),
             Input::Gap { to } => self.resync_after_gap(&to),
             Input::Pong { connection, number } => self.pong(connection, number),
-            Input::Join { join, socket, ticket } => self.submit_join(join, socket, ticket),
-            Input::Leave { connection, lost, ticket } => self.submit_leave(connection, lost, ticket),
-            Input::Delete { ticket } => self.submit_delete(ticket),
+            Input::Join { join, socket, ticket } => {
+                self.submit(Event::Join(join), Cause::Join(Some(socket)), Some(ticket));
+            }
+            Input::Leave { connection, lost, ticket } => {
+                self.submit(Event::Leave { connection, lost }, Cause::None, Some(ticket));
+            }
+            Input::Delete { ticket } => self.submit(Event::Delete, Cause::None, Some(ticket)),
             Input::Tick => self.tick(),
             Input::Reload => self.reload(),
             Input::Distrust { data_lost } => self.distrust(data_lost),
@@ -305,6 +310,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if let Some(member) = self.room.member(connection) {
             member.send(outgoing::rejected(code, of, self.env.now.store), FrameType::Rejected, self.out);
         }
+    }
+
+    /// Whether the store may lack something about this session ([`crate::trust::Trust::assess`]).
+    fn is_recovering(&self, session: &Session) -> bool {
+        self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering()
     }
 
     /// Whether the states of this socket may pass now.

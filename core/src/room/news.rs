@@ -31,8 +31,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         term: Option<u64>,
         lapsed: &BTreeSet<NodeId>,
     ) {
-        let due_at = self.due_at(session, lapsed);
-        let recovering = self.env.trust.assess(Some(session.info.created_at), self.env.now).is_recovering();
+        let recovering = self.is_recovering(session);
         let known = &mut self.room.known;
         // An older document comes from a store that lost data. It counts once the node has noticed the loss, and could have
         // restored the core that it knows: without a lease it cannot.
@@ -49,7 +48,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         // stale.
         let current = self.env.trust.term(self.env.now);
         known.stale = current.is_some() && current != term;
-        known.due_at = due_at;
+        self.room.known.due_at = self.due_at(session, lapsed);
         if let Some(reason) = ended(session.core.status) {
             return self.close_all(reason);
         }
@@ -85,8 +84,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     fn may_lack_a_state(&mut self, session: &Session) -> bool {
         let asked = std::mem::take(&mut self.room.stream.early_sync_request);
         let recently = self.env.now.store.saturating_sub(self.room.reports.latest.drove_at) < RECENT;
-        let created_at = Some(session.info.created_at);
-        asked || recently || self.env.trust.assess(created_at, self.env.now).is_recovering()
+        asked || recently || self.is_recovering(session)
     }
 
     fn close_all(&mut self, reason: CloseReason) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Step;
 use super::decide::Decision;
-use super::member::Member;
+use super::member::{Member, find};
 use super::output::{Counted, Output, Outputs, Reply};
 use super::parcel::Parcel;
 use super::work::{Basis, Cause, Job};
@@ -136,7 +136,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             let route = Route { source: from, epoch, seq, state_hash: 0, target, kind };
             return self.publish(&to.node, route, text.clone());
         }
-        let Some(member) = self.room.members.iter_mut().find(|member| member.connection == to.connection) else {
+        let Some(member) = find(&mut self.room.members, to.connection) else {
             return;
         };
         if kind == Kind::Accept {
@@ -149,8 +149,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Tells the other nodes that the document has changed, also those that only the last view names: a write of which
     /// nobody was told may have removed them.
     fn announce(&mut self, before: &Session, after: &Session, version: u64) {
-        let view = self.room.known.view.clone();
-        let viewed = view.iter().flat_map(|view| view.session.rosters.keys());
+        let viewed = self.room.known.view.iter().flat_map(|view| view.session.rosters.keys());
         let nodes: BTreeSet<&NodeId> = before.rosters.keys().chain(after.rosters.keys()).chain(viewed).collect();
         for node in nodes.into_iter().filter(|node| *node != self.env.here) {
             self.out.put(Output::Publish(node, Body::Changed { version }));
@@ -267,7 +266,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Answers a handshake that the document knows.
     fn acknowledge(&mut self, connection: ConnectionId, token: &ResumeToken) {
         let (role, epoch, now) = (self.room.role(connection), self.room.epoch(), self.env.now.store);
-        let Some(member) = self.room.members.iter_mut().find(|member| member.connection == connection) else { return };
+        let Some(member) = find(&mut self.room.members, connection) else { return };
         member.spoke = true;
         let resumed = member.view.handshake();
         self.out.put(Output::HoldNothing(&member.socket));

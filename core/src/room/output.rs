@@ -20,24 +20,29 @@ pub trait Outputs<S, T> {
     fn withdraw(&mut self, socket: &S, kind: FrameType) -> usize;
 }
 
-/// One thing to do. The comment names the input that answers an output, if there is one.
-///
-/// At most one of the outputs from [`Output::Load`] to [`Output::Pause`] is open at a time.
-#[derive(Debug)]
-pub enum Output<'a, S, T> {
-    /// Read the document: [`super::Input::Loaded`] or [`super::Input::Failed`].
+/// What a room waits for before it goes on. At most one request of a room is open at a time. The comment names the
+/// input that answers it; a store that does not answer is [`super::Input::Failed`].
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Read the document: [`super::Input::Loaded`].
     Load,
-    /// Look which of these nodes are dead, now that the document is read: [`super::Input::StillLapsed`] or
-    /// [`super::Input::Failed`].
+    /// Look which of these nodes are dead, now that the document is read: [`super::Input::StillLapsed`].
     LookAgain(Vec<NodeId>),
-    /// Write the document: [`super::Input::Committed`] or [`super::Input::Failed`].
+    /// Write the document: [`super::Input::Committed`].
     Commit(Write),
-    /// Ask the store for its lineage: [`super::Input::LineageRead`] or [`super::Input::Failed`].
+    /// Ask the store for its lineage: [`super::Input::LineageRead`].
     ReadLineage,
-    /// Create the document, and keep it for so long: [`super::Input::Created`] or [`super::Input::Failed`].
+    /// Create the document, and keep it for so long: [`super::Input::Created`].
     Create(Session, Duration),
     /// Wait a moment before the next attempt, longer for a higher number of it: [`super::Input::Resumed`].
     Pause(u32),
+}
+
+/// One thing to do. The comment names the input that answers an output, if there is one.
+#[derive(Debug)]
+pub enum Output<'a, S, T> {
+    /// Do this, and answer. It is boxed because it is rare and large, and most outputs are small and many.
+    Ask(Box<Request>),
     /// Report the activity of this node's clients, and keep the document for so long: [`super::Input::Touched`].
     Touch(Activity, Duration),
     /// Send this to a node's inbox.

@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use super::decide::Decision;
-use super::output::{Output, Outputs, Reply};
+use super::output::{Output, Outputs, Reply, Request};
 use super::{Room, Step};
-use crate::control::{Event, Join};
+use crate::control::Event;
 use crate::dialect::Belief;
 use crate::ids::{ConnectionId, NodeId, ResumeToken};
 use crate::protocol::{CloseReason, ErrorCode, Frame};
@@ -147,18 +147,6 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         self.room.work.jobs.push_back(Job { event, cause, ticket });
     }
 
-    pub(super) fn submit_join(&mut self, join: Join, socket: S, ticket: T) {
-        self.submit(Event::Join(join), Cause::Join(Some(socket)), Some(ticket));
-    }
-
-    pub(super) fn submit_leave(&mut self, connection: ConnectionId, lost: bool, ticket: T) {
-        self.submit(Event::Leave { connection, lost }, Cause::None, Some(ticket));
-    }
-
-    pub(super) fn submit_delete(&mut self, ticket: T) {
-        self.submit(Event::Delete, Cause::None, Some(ticket));
-    }
-
     /// Makes sure that the document is read once more, from now on.
     pub(super) fn reload(&mut self) {
         if !std::mem::replace(&mut self.room.work.reload_queued, true) {
@@ -175,13 +163,17 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
     }
 
+    fn ask(&mut self, request: Request) {
+        self.out.put(Output::Ask(Box::new(request)));
+    }
+
     pub(super) fn load(&mut self) {
         let work = &mut self.room.work;
         // Announcements from now on may not be in the document that is read, so that it has to be read again.
         (work.reload_queued, work.reads_after_loss) = (false, true);
         // The decision counts under the lease that was held before the document was read.
         work.phase = Phase::Document(self.env.trust.term(self.env.now));
-        self.out.put(Output::Load);
+        self.ask(Request::Load);
     }
 
     pub(super) fn loaded(&mut self, Loaded { found, .. }: Loaded) {
@@ -194,7 +186,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             let (basis, decision) = *unknown;
             return self.finish(Basis { term, ..basis }, decision, stored.version, true);
         }
-        let recovering = self.env.trust.assess(Some(stored.session.info.created_at), self.env.now).is_recovering();
+        let recovering = self.is_recovering(&stored.session);
         if recovering {
             // The requests and the offer may belong to an epoch that the store has forgotten.
             (stored.session.core.requests, stored.session.core.offer) = (Vec::new(), None);
@@ -204,7 +196,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
         let nodes: Vec<NodeId> = stored.session.rosters.keys().filter(|node| *node != self.env.here).cloned().collect();
         self.room.work.phase = Phase::Heartbeats(Box::new(Basis { stored, term, lapsed: BTreeSet::new() }));
-        self.out.put(Output::LookAgain(nodes));
+        self.ask(Request::LookAgain(nodes));
     }
 
     pub(super) fn looked_again(&mut self, lapsed: BTreeSet<NodeId>) {
@@ -217,7 +209,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         };
         self.suspend_controller(&decision.session, &write);
         self.room.work.phase = Phase::Write(Box::new((basis, decision)));
-        self.out.put(Output::Commit(write));
+        self.ask(Request::Commit(write));
     }
 
     pub(super) fn committed(&mut self, committed: Committed) {
@@ -241,7 +233,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.give_up();
         }
         work.phase = Phase::Retry;
-        self.out.put(Output::Pause(attempt));
+        self.ask(Request::Pause(attempt));
     }
 
     /// The store did not answer. A first write whose outcome is unknown is looked for once.
@@ -334,7 +326,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
         // The heartbeat may not have noticed the loss yet: a server that was flushed by hand keeps its name.
         self.room.work.phase = Phase::Lineage;
-        self.out.put(Output::ReadLineage);
+        self.ask(Request::ReadLineage);
     }
 
     pub(super) fn lineage_read(&mut self) {
@@ -355,7 +347,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let session = view.session.restored(self.env.here, self.env.now.store, until);
         let keep = super::keep(&session, self.env.now.store);
         self.room.work.phase = Phase::Retry;
-        self.out.put(Output::Create(session, keep));
+        self.ask(Request::Create(session, keep));
     }
 
     /// There is no such session, or none any more.
