@@ -9,7 +9,8 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -98,23 +99,35 @@ fn fan_out(c: &mut Criterion) {
     group.finish();
 }
 
+/// As a socket's own task takes control: in a task of the runtime.
 fn control(c: &mut Criterion) {
     let (runtime, node) = start();
     let members = runtime.block_on(session(node.relay(), 1));
-    let names = ["client_0", "client_1"];
-    let mut controller = 0;
+    // Which of the two has control.
+    let controller = Arc::new(AtomicUsize::new(0));
     c.bench_function("control/take_over", |bench| {
-        bench.iter(|| {
-            runtime.block_on(async {
-                let (old, new) = (controller, 1 - controller);
-                let take = serde_json::json!({ "fromClientId": names[old], "timestamp": 1 });
-                send(node.relay(), &members[new], frame(names[new], "accept_control", &take)).await;
-                send(node.relay(), &members[old], frame(names[old], "confirm_transfer", &serde_json::json!({}))).await;
-                controller = new;
+        bench.iter_custom(|turns| {
+            let (relay, members, controller) = (node.relay().clone(), members.clone(), controller.clone());
+            let task = runtime.spawn(async move {
+                let began = Instant::now();
+                for _ in 0..turns {
+                    let old = controller.fetch_xor(1, Ordering::Relaxed);
+                    take_over(&relay, &members, old).await;
+                }
+                began.elapsed()
             });
-            assert!(drain(&members[0]) > 0 && drain(&members[1]) > 0);
+            runtime.block_on(task).expect("the task ends")
         });
     });
+}
+
+/// The other of the two clients takes control from the client `old`, which confirms its loss.
+async fn take_over(relay: &Relay, members: &[Arc<Socket>], old: usize) {
+    let (names, new) = (["client_0", "client_1"], 1 - old);
+    let take = serde_json::json!({ "fromClientId": names[old], "timestamp": 1 });
+    send(relay, &members[new], frame(names[new], "accept_control", &take)).await;
+    send(relay, &members[old], frame(names[old], "confirm_transfer", &serde_json::json!({}))).await;
+    assert!(drain(&members[0]) > 0 && drain(&members[1]) > 0);
 }
 
 criterion_group! {

@@ -21,9 +21,9 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Appends a frame.
-    pub fn push(&self, item: Item, limits: &QueueLimits, now: Millis) -> Pushed {
-        self.change(|queue| queue.push(item, limits, now))
+    /// Appends a frame. The caller wakes the task that drains the queue.
+    pub fn append(&self, item: Item, limits: &QueueLimits, now: Millis) -> Pushed {
+        self.queue.lock().push(item, limits, now)
     }
 
     /// Removes the unwritten frames of this type. Returns how many there were.

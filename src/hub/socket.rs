@@ -35,12 +35,9 @@ impl Socket {
         self.deciding.load(Ordering::Acquire)
     }
 
-    /// Notes whether the client's last frame is still to be decided.
+    /// Notes whether the client's last frame is still to be decided. The caller wakes the socket's task.
     pub(crate) fn set_deciding(&self, deciding: bool) {
         self.deciding.store(deciding, Ordering::Release);
-        if !deciding {
-            self.outbound.wake();
-        }
     }
 
     /// Counts a refused frame of the client.

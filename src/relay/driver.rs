@@ -122,17 +122,26 @@ impl Driver {
                     span = driver.span_of(&room);
                 }
                 let (input, error) = driver.ask(&room, request).instrument(span.clone()).await;
-                let stepped = driver.advance(&room, &mut room.lock(), input, error);
-                let Some(next) = stepped.wake() else { break };
+                let mut state = room.lock();
+                let stepped = driver.advance(&room, &mut state, input, error);
+                let idle = state.machine.is_idle(&driver.presence.node);
+                drop(state);
+                let Some(next) = stepped.wake() else {
+                    if idle {
+                        driver.close_if_idle(&room);
+                    }
+                    return;
+                };
                 request = next;
             }
-            drop(span);
-            driver.close_if_idle(&room);
         });
     }
 
     /// The span of a decision, a child of the span of the first caller that waits for it.
     fn span_of(&self, room: &Room) -> Span {
+        if !tracing::enabled!(target: SPANS, tracing::Level::DEBUG) {
+            return Span::none();
+        }
         let state = room.lock();
         let parent = state.machine.first_ticket().and_then(|ticket| ticket.span.id());
         let jobs = state.machine.batch();
@@ -213,7 +222,7 @@ impl Driver {
         if item.kind == FrameType::Rejected {
             socket.note_refusal();
         }
-        if let Pushed::Queued(superseded) = socket.outbound.push(item, &self.settings.queue, now)
+        if let Pushed::Queued(superseded) = socket.outbound.append(item, &self.settings.queue, now)
             && superseded > 0
         {
             self.metrics.conflated.inc_by(superseded as u64);
@@ -225,14 +234,45 @@ impl Driver {
 #[derive(Debug, Default)]
 struct Stepped {
     request: Option<Request>,
-    /// The sockets whose last frames are decided.
-    decided: Vec<Arc<Socket>>,
+    /// The sockets that wait for a decision, and have something to write or have it now.
+    waiting: Vec<Waiting>,
+}
+
+/// A socket whose last frame is or was to be decided.
+#[derive(Debug)]
+struct Waiting {
+    socket: Arc<Socket>,
+    decided: bool,
 }
 
 impl Stepped {
-    /// Lets the sockets read on. Their tasks would only wait for the room while it is locked. Returns the request.
+    /// Wakes a socket that has something to write. The task of one that waits for a decision would soon wait for the
+    /// room, so it is woken when the room is unlocked.
+    fn wrote(&mut self, socket: &Arc<Socket>) {
+        if socket.is_deciding() {
+            self.waiting(socket);
+        } else {
+            socket.outbound.wake();
+        }
+    }
+
+    fn waiting(&mut self, socket: &Arc<Socket>) -> &mut Waiting {
+        let found = self.waiting.iter().position(|waiting| Arc::ptr_eq(&waiting.socket, socket));
+        let index = found.unwrap_or_else(|| {
+            self.waiting.push(Waiting { socket: socket.clone(), decided: false });
+            self.waiting.len() - 1
+        });
+        &mut self.waiting[index]
+    }
+
+    /// Wakes the sockets that wait for a decision. Returns the request.
     fn wake(self) -> Option<Request> {
-        self.decided.iter().for_each(|socket| socket.set_deciding(false));
+        for Waiting { socket, decided } in self.waiting {
+            if decided {
+                socket.set_deciding(false);
+            }
+            socket.outbound.wake();
+        }
         self.request
     }
 }
@@ -262,7 +302,10 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
     fn put(&mut self, output: Output<'_, Arc<Socket>, Ticket>) {
         let driver = self.driver;
         match output {
-            Output::Send(socket, item) => driver.push(socket, item, self.now),
+            Output::Send(socket, item) => {
+                driver.push(socket, item, self.now);
+                self.stepped.wrote(socket);
+            }
             Output::Publish(node, body) => driver.broker.publish(node, Message { session: self.room.id, body }),
             Output::Ask(request) => self.stepped.request = Some(*request),
             Output::Touch(activity, keep) => {
@@ -272,7 +315,7 @@ impl Outputs<Arc<Socket>, Ticket> for Performer<'_> {
             Output::Probe(socket, number) => self.probe(socket, number),
             Output::HoldAfterLeave(socket) => socket.outbound.hold_after_leave(self.now),
             Output::HoldNothing(socket) => socket.outbound.hold_nothing(),
-            Output::Decided(socket) => self.stepped.decided.push(socket.clone()),
+            Output::Decided(socket) => self.stepped.waiting(socket).decided = true,
             // The caller may be gone.
             Output::Reply(ticket, reply) => drop(ticket.reply.send(reply)),
             Output::Emit(event) => driver.emit(event),

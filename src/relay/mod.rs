@@ -270,7 +270,11 @@ impl Relay {
     /// Waits until the socket's last frame is decided. Only the task that drains the socket's queue may wait.
     pub async fn decided(&self, socket: &Socket) {
         poll_fn(|cx| {
+            if !socket.is_deciding() {
+                return Poll::Ready(());
+            }
             socket.outbound.register(cx);
+            // It may have been decided in between.
             if socket.is_deciding() { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
