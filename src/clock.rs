@@ -1,5 +1,6 @@
 //! The two clocks of a node: its own, and the store's.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::ids::Millis;
-use crate::trust::Now;
+use crate::trust::{MachineId, Now};
 
 /// What a node measures time by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,20 @@ impl Clock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         clock.set_store(millis(wall));
         clock
+    }
+
+    /// The machine whose clock this is, if other processes can read the same one.
+    #[must_use]
+    pub fn machine(&self) -> Option<MachineId> {
+        if self.origin.is_some() {
+            return None;
+        }
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        // A container may have a clock of its own.
+        let clock = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+        let mut digest = DefaultHasher::new();
+        (boot.trim(), clock).hash(&mut digest);
+        Some(MachineId(digest.finish()))
     }
 
     /// The node's own time: milliseconds since an origin that has no meaning.

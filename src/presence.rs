@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use crate::broker::{BrokerError, SharedBroker};
 use crate::clock::Clock;
 use crate::ids::{Millis, NodeId};
-use crate::store::{SharedStore, StoreError};
-use crate::trust::{Lease, Observer, Trust};
+use crate::store::{Renewal, SharedStore, StoreError};
+use crate::trust::{Lease, MachineId, Observer, Trust};
 
 pub use crate::trust::{HeartbeatMonitor, Renewed, Timing};
 
@@ -38,6 +38,7 @@ pub struct Presence {
     store: SharedStore,
     broker: SharedBroker,
     clock: Arc<Clock>,
+    machine: Option<MachineId>,
     timing: Timing,
     count: AtomicU64,
     observer: Mutex<Observer>,
@@ -81,9 +82,10 @@ impl Presence {
     /// Creates the leases. No lease is held and no node is known before the first [`Presence::renew`].
     #[must_use]
     pub fn new(node: NodeId, store: SharedStore, broker: SharedBroker, clock: Arc<Clock>, timing: Timing) -> Self {
-        let observer = Mutex::new(Observer::new(timing));
+        let machine = clock.machine();
+        let observer = Mutex::new(Observer::new(timing, machine));
         let published = Published::default();
-        Self { node, store, broker, clock, timing, count: AtomicU64::new(0), observer, published }
+        Self { node, store, broker, clock, machine, timing, count: AtomicU64::new(0), observer, published }
     }
 
     /// What the node believes at this moment. Cheap: no lock.
@@ -128,16 +130,17 @@ impl Presence {
     ///
     /// [`RenewError`] if the store did not answer or the inbox is silent. The lease then runs on to its deadline.
     pub async fn renew(&self) -> Result<Renewed, RenewError> {
-        let began = self.clock.local();
+        let began = self.clock.now();
+        let renewal = Renewal { machine: self.machine, began: began.local, at: began.store };
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         // A key that outlives the lease a little tells a slow node from one that has ended.
         let keep = self.timing.lease + 2 * self.timing.margin;
-        let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, keep), self.broker.probe());
+        let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, renewal, keep), self.broker.probe());
         let beat = beat?;
         self.clock.set_store(beat.now);
         self.observe(|observer, now| observer.read_lineage(beat.lineage, now));
         heard?;
-        Ok(self.observe(|observer, now| observer.renewed(began, now)))
+        Ok(self.observe(|observer, now| observer.renewed(began.local, now)))
     }
 
     /// Asks the store for its lineage, without a renewal.
@@ -177,12 +180,30 @@ impl Presence {
     ///
     /// [`StoreError`] if the store did not answer.
     pub async fn still_lapsed(&self, nodes: Vec<NodeId>) -> Result<BTreeSet<NodeId>, StoreError> {
+        let strangers = self.observer.lock().strangers(&nodes);
+        self.meet(strangers).await?;
         let nodes = self.observer.lock().suspects(nodes);
         if nodes.is_empty() {
             return Ok(BTreeSet::new());
         }
         let counts = self.store.beats(&nodes).await?;
         Ok(self.observer.lock().still_lapsed(nodes.into_iter().zip(counts).collect()))
+    }
+
+    /// Starts to watch these nodes.
+    async fn meet(&self, strangers: Vec<NodeId>) -> Result<(), StoreError> {
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        // In this order: a node that renews its lease in between is not taken for one that has not.
+        let counts = self.store.beats(&strangers).await?;
+        let renewals = self.store.renewals(&strangers).await?;
+        let now = self.clock.now();
+        let mut observer = self.observer.lock();
+        for ((node, renewal), count) in strangers.into_iter().zip(renewals).zip(counts) {
+            observer.meet(node, count, renewal, now);
+        }
+        Ok(())
     }
 
     /// The nodes whose lease this node has seen lapse.

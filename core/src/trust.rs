@@ -2,7 +2,8 @@
 //!
 //! A lease is a deadline on the node's own clock. A renewal counts from the time before the heartbeat was written.
 //! Another node is taken for dead only by a node that has watched its heartbeat stand still for longer than a lease,
-//! over an unbroken connection to an unchanged store: a missing heartbeat alone does not mean a lapsed lease.
+//! over an unbroken connection to an unchanged store: a missing heartbeat alone does not mean a lapsed lease. Of a node
+//! on the same machine the time of the last renewal says the same ([`Observer::meet`]).
 //!
 //! A store may lose data that it had confirmed: it comes back empty, or a replica takes its place. Its
 //! [`StoreLineage`] then changes. From that moment on, for as long as a lease lasts, another node may have a controller
@@ -13,6 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, NodeId};
 
@@ -185,7 +188,11 @@ impl HeartbeatMonitor {
         if beats {
             *self = Self { count, since: now };
         }
-        !beats && now.saturating_sub(self.since) >= patience
+        !beats && self.has_lapsed(now, patience)
+    }
+
+    fn has_lapsed(&self, now: Millis, patience: Millis) -> bool {
+        now.saturating_sub(self.since) >= patience
     }
 
     /// Whether a heartbeat that had lapsed at the last observation has still not changed.
@@ -193,6 +200,21 @@ impl HeartbeatMonitor {
     pub fn is_still(&self, count: Option<u64>) -> bool {
         count.is_none() || self.count == count
     }
+}
+
+/// The machine that a node runs on, since it last booted. The nodes of one machine share a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MachineId(pub u64);
+
+/// A node's last renewal, as the store has it for a while after the node is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The machine of the node; `None` if nobody else reads its clock.
+    pub machine: Option<MachineId>,
+    /// When the renewal began, on the clock of that machine.
+    pub began: Millis,
+    /// The same moment in the store's time.
+    pub at: Millis,
 }
 
 /// The result of a renewal.
@@ -208,6 +230,7 @@ pub struct Renewed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Observer {
     timing: Timing,
+    machine: Option<MachineId>,
     lease: Lease,
     lineage: Option<StoreLineage>,
     /// The store has lost its data, and no renewal has reported it yet.
@@ -218,11 +241,12 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer without a lease, that knows no store and no other node.
+    /// An observer without a lease, that knows no store and no other node. `machine`: whose clock it reads.
     #[must_use]
-    pub fn new(timing: Timing) -> Self {
+    pub fn new(timing: Timing, machine: Option<MachineId>) -> Self {
         Self {
             timing,
+            machine,
             lease: Lease::default(),
             lineage: None,
             loss_unreported: false,
@@ -298,6 +322,31 @@ impl Observer {
         let new = lapsed.difference(&self.lapsed).cloned().collect();
         self.lapsed = Arc::new(lapsed);
         new
+    }
+
+    /// Those of `nodes` that this node does not watch yet.
+    #[must_use]
+    pub fn strangers(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        nodes.iter().filter(|node| !self.watched.contains_key(*node)).cloned().collect()
+    }
+
+    /// Starts to watch a node, whose heartbeat now is `count`. The lease of one that ran on this machine has not been
+    /// renewed since its last renewal: a node that is started again need not wait for what lapsed while it was down.
+    pub fn meet(&mut self, node: NodeId, count: Option<u64>, renewal: Option<Renewal>, now: Now) {
+        let known = renewal.filter(|renewal| {
+            // A store that has lost data may lack later renewals.
+            self.machine.is_some()
+                && renewal.machine == self.machine
+                && !self.trust().assess(Some(0), now).is_recovering()
+        });
+        // The two clocks have to agree: a copy of a machine takes its id along, but not the time.
+        let age = |renewal: Renewal| now.local.saturating_sub(renewal.began).min(now.store.saturating_sub(renewal.at));
+        let since = now.local - known.map_or(0, age).min(now.local);
+        let monitor = HeartbeatMonitor { count, since };
+        if monitor.has_lapsed(now.local, self.timing.patience()) {
+            Arc::make_mut(&mut self.lapsed).insert(node.clone());
+        }
+        self.watched.insert(node, monitor);
     }
 
     /// Those of `nodes` whose lease this node has seen lapse. [`Observer::still_lapsed`] says which of them are dead, when
@@ -396,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_changed_lineage_is_in_doubt_for_lease_and_margin() {
-        let mut observer = Observer::new(Timing::default());
+        let mut observer = Observer::new(Timing::default(), None);
         observer.read_lineage(lineage("first", 0), 10);
         let at = |local| Now { local, store: local };
         assert_eq!(observer.trust().assess(None, at(10)), Assessment::Certain);
@@ -408,8 +457,40 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_lapsed_before_this_node_started_is_not_waited_for() {
+        let (here, node) = (MachineId(7), NodeId::from_text("a@1"));
+        let renewal = |machine| Renewal { machine: Some(machine), began: 1_000, at: 501_000 };
+        let met = |renewal, now: Now, lineage_since| {
+            let mut observer = Observer::new(Timing::default(), Some(here));
+            observer.read_lineage(lineage("first", lineage_since), 10);
+            assert_eq!(observer.strangers(std::slice::from_ref(&node)).len(), 1);
+            observer.meet(node.clone(), None, Some(renewal), now);
+            !observer.suspects(vec![node.clone()]).is_empty()
+        };
+        let later = Now { local: 7_000, store: 507_000 };
+        assert!(met(renewal(here), later, 0), "six seconds after the last renewal");
+        assert!(!met(renewal(here), Now { local: 6_999, store: 506_999 }, 0), "the margin is not over");
+        assert!(!met(renewal(MachineId(8)), later, 0), "the clock of another machine");
+        assert!(!met(renewal(here), Now { local: 7_000, store: 503_000 }, 0), "the store's clock says otherwise");
+        assert!(!met(renewal(here), Now { local: 90_000, store: 503_000 }, 0), "a copy of the machine");
+        assert!(!met(renewal(here), later, 503_000), "the store may lack the last renewals");
+    }
+
+    #[test]
+    fn a_node_met_again_is_watched_as_before() {
+        let (here, node) = (MachineId(7), NodeId::from_text("a@1"));
+        let mut observer = Observer::new(Timing::default(), Some(here));
+        observer.read_lineage(lineage("first", 0), 10);
+        let renewal = Renewal { machine: Some(here), began: 1_000, at: 501_000 };
+        observer.meet(node.clone(), Some(5), Some(renewal), Now { local: 5_000, store: 505_000 });
+        assert!(observer.watched(vec![(node.clone(), Some(6))], 7_500).is_empty(), "it beats");
+        assert!(observer.watched(vec![(node.clone(), Some(6))], 13_499).is_empty());
+        assert_eq!(observer.watched(vec![(node.clone(), Some(6))], 13_500), [node]);
+    }
+
+    #[test]
     fn an_unknown_server_is_in_doubt() {
-        let mut observer = Observer::new(Timing::default());
+        let mut observer = Observer::new(Timing::default(), None);
         observer.read_lineage(lineage("first", 0), 10);
         observer.heard_from("one", 20);
         assert_eq!(observer.trust().doubtful_until, 0);
@@ -419,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_node_that_just_started_doubts_sessions_older_than_the_lineage() {
-        let mut observer = Observer::new(Timing::default());
+        let mut observer = Observer::new(Timing::default(), None);
         observer.read_lineage(lineage("first", 100_000), 10);
         let (trust, now) = (observer.trust(), Now { local: 10, store: 100_010 });
         assert_eq!(trust.assess(Some(99_999), now), Assessment::Recovering);

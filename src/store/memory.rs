@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId};
+use super::{
+    Base, Beat, Committed, Loaded, RENEWAL_KEPT, Renewal, Store, StoreError, StoreLineage, Stored, Write, WriteId,
+};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::random::Random;
 use crate::session::{Activity, Session};
@@ -36,6 +38,7 @@ struct Inner {
 struct State {
     documents: HashMap<SessionId, Kept<Stored>>,
     beats: HashMap<NodeId, Kept<u64>>,
+    renewals: HashMap<NodeId, Kept<Renewal>>,
     writes_since_purge: usize,
 }
 
@@ -99,6 +102,7 @@ impl State {
         self.writes_since_purge = 0;
         self.documents.retain(|_, kept| now < kept.until);
         self.beats.retain(|_, kept| now < kept.until);
+        self.renewals.retain(|_, kept| now < kept.until);
     }
 }
 
@@ -179,8 +183,9 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
+    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
         self.with(|state, now| {
+            state.renewals.insert(node.clone(), Kept { value: renewal, until: now + millis(RENEWAL_KEPT) });
             state.beats.insert(node.clone(), Kept { value: count, until: now + millis(keep) });
             state.wrote(now);
             Ok(Beat { now, lineage: self.remembers() })
@@ -195,6 +200,13 @@ impl Store for MemoryStore {
         self.with(|state, now| {
             let beat = |node| state.beats.get(node).filter(|kept| now < kept.until).map(|kept| kept.value);
             Ok(nodes.iter().map(beat).collect())
+        })
+    }
+
+    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        self.with(|state, now| {
+            let last = |node| state.renewals.get(node).filter(|kept| now < kept.until).map(|kept| kept.value);
+            Ok(nodes.iter().map(last).collect())
         })
     }
 
@@ -228,8 +240,9 @@ mod tests {
             store.create(SessionId::random(), &session, Duration::from_secs(1)).await.expect("memory answers");
         }
         tokio::time::advance(Duration::from_secs(2)).await;
+        let renewal = Renewal { machine: None, began: 0, at: 0 };
         for _ in 0..PURGE_EVERY {
-            store.beat(&NodeId::from_text("a@1"), 1, Duration::from_secs(1)).await.expect("memory answers");
+            store.beat(&NodeId::from_text("a@1"), 1, renewal, Duration::from_secs(1)).await.expect("memory answers");
         }
         assert_eq!(store.inner.state.lock().documents.len(), 0);
     }

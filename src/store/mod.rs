@@ -16,9 +16,13 @@ use crate::ids::{Millis, NodeId, SessionId};
 use crate::session::{Activity, Core, Info, Session};
 
 pub use gitorial_relay_core::stored::{Base, Committed, Loaded, Stored, Write, WriteId};
-pub use gitorial_relay_core::trust::StoreLineage;
+pub use gitorial_relay_core::trust::{Renewal, StoreLineage};
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
+
+/// How long a store keeps a node's last renewal: a node that starts on the same machine may ask when its predecessor
+/// ended.
+pub const RENEWAL_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// An answer to [`Store::beat`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,14 +69,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
 
     /// Writes a node's heartbeat and keeps it for `keep`. The heartbeat is a number that the node raises each time.
-    /// Returns only when the configured replicas have it.
-    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError>;
+    /// `renewal`, which it is for, is kept for [`RENEWAL_KEPT`]. Returns only when the configured replicas have both.
+    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError>;
 
     /// The lineage of the store.
     async fn lineage(&self) -> Result<StoreLineage, StoreError>;
 
     /// The last heartbeat of each node; `None` for a node without one.
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError>;
+
+    /// The last renewal of each node.
+    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError>;
 
     /// Removes the heartbeat of a node that has ended in order.
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError>;

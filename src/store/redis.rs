@@ -17,7 +17,10 @@ use fred::types::{CustomCommand, Expiration, FromValue, Value};
 use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Base, Beat, Committed, Loaded, Store, StoreError, StoreLineage, Stored, Write, WriteId, whole};
+use super::{
+    Base, Beat, Committed, Loaded, RENEWAL_KEPT, Renewal, Store, StoreError, StoreLineage, Stored, Write, WriteId,
+    whole,
+};
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -197,9 +200,10 @@ impl Store for RedisStore {
         self.ask(&self.connection, "scan", pages).await
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
+    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
         let key = beat_key(node);
         let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let renewal = serde_json::to_string(&renewal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let replicas = self.replicas;
         // Redis waits for at most half the time that the relay waits for Redis.
         let patience = px(self.timeout / 2);
@@ -207,6 +211,8 @@ impl Store for RedisStore {
         let all = async {
             let pipeline = self.beats.client().pipeline();
             let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
+            let kept = Some(Expiration::PX(px(RENEWAL_KEPT)));
+            let () = pipeline.set(renewal_key(node), renewal.as_str(), kept, None, false).await?;
             let () = pipeline.custom(beside("EVAL", GENERATION), memory_script(&primaries)).await?;
             if replicas > 0 {
                 let wait = beside("WAIT", &key);
@@ -214,7 +220,7 @@ impl Store for RedisStore {
             }
             pipeline.all::<Vec<Value>>().await
         };
-        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(1);
+        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(2);
         let mut next = || answers.next().unwrap_or(Value::Null);
         let (now, lineage) = understand(next(), primaries)?;
         if replicas > 0 {
@@ -246,6 +252,19 @@ impl Store for RedisStore {
             pipeline.all::<Vec<Option<u64>>>().await
         };
         self.ask(&self.connection, "get", all).await
+    }
+
+    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        let all = async {
+            let pipeline = self.connection.client().pipeline();
+            for node in nodes {
+                let () = pipeline.get(renewal_key(node)).await?;
+            }
+            pipeline.all::<Vec<Option<String>>>().await
+        };
+        let found = if nodes.is_empty() { Vec::new() } else { self.ask(&self.connection, "get", all).await? };
+        // Without a renewal that this version understands, the node is watched for as long as a lease lasts.
+        Ok(found.into_iter().map(|text| text.and_then(|text| serde_json::from_str(&text).ok())).collect())
     }
 
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -337,6 +356,10 @@ fn session_of(key: &str) -> Option<SessionId> {
 
 fn beat_key(node: &NodeId) -> String {
     format!("gitorial:node:{{{node}}}")
+}
+
+fn renewal_key(node: &NodeId) -> String {
+    format!("{}:renewal", beat_key(node))
 }
 
 fn px(keep: Duration) -> i64 {

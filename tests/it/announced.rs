@@ -12,7 +12,7 @@ use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::boot;
 use gitorial_relay::relay::{JoinRequest, NewSession, Relay, RelayEvent, RelaySettings};
 use gitorial_relay::session::{Activity, Role, Session};
-use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, StoreLineage, Write};
+use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Renewal, Store, StoreError, StoreLineage, Write};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -54,8 +54,8 @@ impl Store for SlowReads {
         self.store.list(limit).await
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
-        self.store.beat(node, count, keep).await
+    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
+        self.store.beat(node, count, renewal, keep).await
     }
 
     async fn lineage(&self) -> Result<StoreLineage, StoreError> {
@@ -64,6 +64,10 @@ impl Store for SlowReads {
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
         self.store.beats(nodes).await
+    }
+
+    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        self.store.renewals(nodes).await
     }
 
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {

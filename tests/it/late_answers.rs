@@ -13,7 +13,7 @@ use gitorial_relay::protocol::CloseReason;
 use gitorial_relay::random::boot;
 use gitorial_relay::relay::{JoinRequest, NewSession, Readiness, Relay, RelaySettings};
 use gitorial_relay::session::{Activity, Session};
-use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Store, StoreError, StoreLineage, Write};
+use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Renewal, Store, StoreError, StoreLineage, Write};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +70,8 @@ impl Store for Line {
         self.passes(self.store.list(limit).await)
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, keep: Duration) -> Result<Beat, StoreError> {
-        self.passes(self.store.beat(node, count, keep).await)
+    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
+        self.passes(self.store.beat(node, count, renewal, keep).await)
     }
 
     async fn lineage(&self) -> Result<StoreLineage, StoreError> {
@@ -80,6 +80,10 @@ impl Store for Line {
 
     async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
         self.passes(self.store.beats(nodes).await)
+    }
+
+    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        self.passes(self.store.renewals(nodes).await)
     }
 
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::support::client::RawClient;
 use super::support::cluster::{Cluster, Kind, Node, Options, PATIENCE};
@@ -113,6 +113,22 @@ async fn a_controller_regains_control_after_its_node_is_killed() {
     back.say("state_update", json!({ "step": 8 })).await;
     assert_eq!(follower.expect("state_update").await["data"]["step"], 8);
     assert!(follower.frames_of("client_disconnected").is_empty(), "{}", follower.transcript());
+}
+
+#[tokio::test]
+async fn a_lease_that_lapsed_while_the_node_was_down_is_not_waited_for() {
+    let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
+    let (driver, token, _) = modern_driver(&stage).await;
+    driver.say("state_update", json!({ "step": 1 })).await;
+    stage.cluster.near().kill9();
+    // The lease and the margin, and the time until the heartbeat before.
+    sleep(Duration::from_millis(2_000 + 300 + 300)).await;
+    let next = stage.cluster.add_node().await;
+    let began = Instant::now();
+    let back = come_back(stage.cluster.node(next), &stage, &token).await;
+    let told = back.expect("assign_sync_direction").await;
+    assert_eq!(told["data"]["assignedDirection"], "ACTIVE");
+    assert!(began.elapsed() < Duration::from_millis(250), "sooner than a heartbeat: {:?}", began.elapsed());
 }
 
 #[tokio::test]

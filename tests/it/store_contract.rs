@@ -9,12 +9,16 @@ use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::{Random, boot};
 use gitorial_relay::session::{Activity, Assignment, Client, Core, Info, Roster, Session, Strategy};
-use gitorial_relay::store::{Base, Committed, MemoryStore, RedisStore, Store, StoreError, Stored, Write, WriteId};
+use gitorial_relay::store::{
+    Base, Committed, MemoryStore, RedisStore, Renewal, Store, StoreError, Stored, Write, WriteId,
+};
+use gitorial_relay::trust::MachineId;
 
 use super::support::eventually;
 use super::support::redis::RedisFixture;
 
 const KEEP: Duration = Duration::from_secs(60);
+const RENEWAL: Renewal = Renewal { machine: Some(MachineId(7)), began: 5, at: 6 };
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn redis(fixture: &RedisFixture) -> RedisStore {
@@ -222,7 +226,7 @@ async fn a_list_names_each_document_once_and_no_more_than_asked(store: impl Stor
     for _ in 0..30 {
         ids.push(created(&store, KEEP).await);
     }
-    store.beat(&node("a"), 1, KEEP).await.expect("answer");
+    store.beat(&node("a"), 1, RENEWAL, KEEP).await.expect("answer");
     let listed = store.list(100_000).await.expect("answer");
     assert!(ids.iter().all(|id| listed.iter().filter(|other| *other == id).count() == 1));
     assert_eq!(store.list(7).await.expect("answer").len(), 7);
@@ -230,16 +234,29 @@ async fn a_list_names_each_document_once_and_no_more_than_asked(store: impl Stor
 
 async fn heartbeats_are_seen_until_they_lapse_or_are_retired(store: impl Store) {
     let (a, b, c) = (node("a"), node("b"), node("c"));
-    let first = store.beat(&a, 1, KEEP).await.expect("answer");
-    let second = store.beat(&a, 2, KEEP).await.expect("answer");
+    let first = store.beat(&a, 1, RENEWAL, KEEP).await.expect("answer");
+    let second = store.beat(&a, 2, RENEWAL, KEEP).await.expect("answer");
     assert!(second.now >= first.now && first.lineage == second.lineage && !first.lineage.servers.is_empty());
-    store.beat(&b, 7, Duration::from_millis(30)).await.expect("answer");
+    store.beat(&b, 7, RENEWAL, Duration::from_millis(30)).await.expect("answer");
     let all = [c.clone(), a.clone(), b.clone()];
     eventually(PATIENCE, async || (store.beats(&all).await.expect("answer") == [None, Some(2), None]).then_some(()))
         .await;
     store.retire(&a).await.expect("answer");
     assert_eq!(store.beats(&all).await.expect("answer"), [None, None, None]);
     assert_eq!(store.beats(&[]).await.expect("answer"), []);
+}
+
+async fn a_renewal_is_known_when_its_heartbeat_is_gone(store: impl Store) {
+    let (a, b) = (node("a"), node("b"));
+    store.beat(&a, 1, RENEWAL, Duration::from_millis(30)).await.expect("answer");
+    let gone = async || (store.beats(std::slice::from_ref(&a)).await.expect("answer") == [None]).then_some(());
+    eventually(PATIENCE, gone).await;
+    let later = Renewal { began: 9, ..RENEWAL };
+    assert_eq!(store.renewals(&[b, a.clone()]).await.expect("answer"), [None, Some(RENEWAL)]);
+    store.beat(&a, 2, later, KEEP).await.expect("answer");
+    store.retire(&a).await.expect("answer");
+    assert_eq!(store.renewals(&[a]).await.expect("answer"), [Some(later)]);
+    assert_eq!(store.renewals(&[]).await.expect("answer"), []);
 }
 
 macro_rules! contract {
@@ -273,6 +290,7 @@ contract!(
     a_touch_prolongs_a_documents_life,
     a_list_names_each_document_once_and_no_more_than_asked,
     heartbeats_are_seen_until_they_lapse_or_are_retired,
+    a_renewal_is_known_when_its_heartbeat_is_gone,
 );
 
 #[tokio::test]
@@ -328,7 +346,7 @@ async fn the_generation_outlives_a_connection_but_not_redis_data() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let a = node("a");
-    let beat = async || store.beat(&a, 1, KEEP).await.ok();
+    let beat = async || store.beat(&a, 1, RENEWAL, KEEP).await.ok();
     let first = eventually(PATIENCE, beat).await.lineage;
     fixture.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(eventually(PATIENCE, beat).await.lineage, first);
@@ -352,7 +370,7 @@ async fn a_heartbeat_missing_on_the_replicas_does_not_count() {
     settings.replicas = 1;
     let store = RedisStore::connect(&settings, Arc::new(Metrics::new())).await.expect("url");
     assert!(store.wait_until_connected(PATIENCE).await);
-    let beat = store.beat(&node("a"), 1, KEEP).await;
+    let beat = store.beat(&node("a"), 1, RENEWAL, KEEP).await;
     assert!(matches!(beat, Err(StoreError::Unavailable(_))), "{beat:?}");
 }
 

@@ -47,7 +47,7 @@ impl Check {
         store.found = Some(Part::of(Stored { session: Self::empty_session(scene), version: 1, base }));
         store.beats.fill(Some(1));
         let node = |_| {
-            let mut observer = Observer::new(scene.timing());
+            let mut observer = Observer::new(scene.timing(), None);
             observer.read_lineage(StoreLineage::clone(&store.lineage), local(0));
             observer.renewed(local(0), local(0));
             Node::new(observer)
@@ -85,7 +85,7 @@ impl Node {
 
     /// The node is gone, with all that it knew.
     pub fn end(&mut self) {
-        *self = Self { alive: false, ..Self::new(Observer::new(self.observer.timing())) };
+        *self = Self { alive: false, ..Self::new(Observer::new(self.observer.timing(), None)) };
     }
 }
 

@@ -90,7 +90,7 @@ impl Node {
             room: None,
             open: None,
             stray: None,
-            observer: Observer::new(Timing::default()),
+            observer: Observer::new(Timing::default(), None),
             beats: 0,
             probes: Vec::new(),
         }

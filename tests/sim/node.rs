@@ -104,7 +104,7 @@ impl Node {
             offset,
             drift,
             store_at_origin: 0,
-            observer: Observer::new(timing()),
+            observer: Observer::new(timing(), None),
             beats: 0,
             room: None,
             room_number: 0,
