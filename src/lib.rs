@@ -25,16 +25,10 @@
 //!
 //! # Layout
 //!
-//! An arrow points from a part to the parts that it may name; tests/layering.rs checks them.
-//!
-//! ```text
-//! node, http -> connection, drain -> relay -> hub, presence, store, broker -> room, trust -> control, session, protocol
-//! ```
-//!
-//! The right end is the crate `gitorial-relay-core`, which is pure: no clock, no I/O, nothing async. A [`room`] is one
-//! session on one node as a state machine. In it [`control`] decides which client controls the session, [`reconcile`]
-//! which client is told what, and [`session`] is the document that both work on. The [`relay`] drives the rooms.
-//! ARCHITECTURE.md describes the rest.
+//! A [`room`] is one session on one node as a state machine. In it [`control`] decides which client controls the session,
+//! [`reconcile`] which client is told what, and [`session`] is the document that both work on. These are parts of the crate
+//! `gitorial-relay-core`, which is pure: no clock, no I/O, nothing async. The [`relay`] drives the rooms. ARCHITECTURE.md
+//! describes the rest, and says which part may name which.
 
 pub mod broker;
 pub mod clock;

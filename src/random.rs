@@ -5,7 +5,7 @@ use rand::{RngCore, TryRngCore};
 use uuid::Builder;
 
 use crate::ids::{ClientId, ConnectionId, NodeId, SessionId};
-use crate::store::WriteId;
+use crate::stored::WriteId;
 
 /// An id that is unique and that nobody can guess.
 pub trait Random {

@@ -29,6 +29,11 @@ fn files(under: &str, kind: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The sources of the relay.
+fn product() -> Vec<PathBuf> {
+    ["src", "core/src"].iter().flat_map(|folder| files(folder, "rs")).collect()
+}
+
 #[test]
 fn the_protocol_has_every_close_code_error_code_and_frame_type() {
     let protocol = read("docs/protocol.md");
@@ -48,14 +53,41 @@ fn the_protocol_has_every_close_code_error_code_and_frame_type() {
 fn every_section_that_the_code_refers_to_exists() {
     let protocol = read("docs/protocol.md");
     let headings: Vec<&str> = protocol.lines().filter_map(|line| line.strip_prefix('#')).collect();
-    for file in files("src", "rs") {
-        let text = fs::read_to_string(&file).unwrap().replace("\n/// ", " ").replace("\n//! ", " ");
+    for file in product() {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', ' '])).collect();
+        let text = lines.join(" ");
         for reference in text.split("docs/protocol.md, \"").skip(1) {
             let section = reference.split('"').next().unwrap();
             let exists = headings.iter().any(|heading| heading.trim_start_matches(['#', ' ']) == section);
             assert!(exists, "{} refers to \"{section}\"", file.display());
         }
     }
+}
+
+/// A walk through the code is worth nothing if it names what is gone.
+#[test]
+fn every_function_that_the_architecture_names_exists() {
+    let sources: Vec<String> = product().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let architecture = read("ARCHITECTURE.md");
+    let names: Vec<&str> = architecture.split('`').skip(1).step_by(2).collect();
+    let functions = names.iter().filter_map(|name| name.split_once("::")).filter(|(owner, function)| {
+        let lower = |text: &str| text.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
+        lower(function) && owner.chars().all(char::is_alphanumeric)
+    });
+    let mut found = 0;
+    for (owner, function) in functions {
+        let defines = |text: &String| {
+            let named = |line: &str| line.starts_with("impl") || line.contains("trait ") || line.contains("struct ");
+            let of_owner = text.lines().any(|line| named(line) && line.contains(owner));
+            let here = [format!("fn {function}("), format!("fn {function}<"), format!(" {function}: ")];
+            (of_owner || owner.starts_with(char::is_lowercase))
+                && here.iter().any(|definition| text.contains(definition))
+        };
+        assert!(sources.iter().any(defines), "ARCHITECTURE.md names {owner}::{function}, which does not exist");
+        found += 1;
+    }
+    assert!(found > 20, "only {found} functions are named");
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Outgoing {
     }
 
     /// Notes that all losses up to this number have been reported.
-    pub(super) fn resync_after_gap(&mut self, missed: &RangeInclusive<u64>) {
+    pub(super) fn note_reported(&mut self, missed: &RangeInclusive<u64>) {
         self.mended = self.mended.max((*missed.end()).min(self.last));
     }
 }
@@ -187,7 +187,7 @@ mod tests {
                 into.last_is(out.last());
                 let Some(gap) = into.gap().cloned() else { continue };
                 reported.extend(out.lost(&gap).flatten().unwrap_or_default());
-                out.resync_after_gap(&gap);
+                out.note_reported(&gap);
                 if answer {
                     into.noted(&gap);
                 }

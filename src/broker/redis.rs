@@ -361,8 +361,7 @@ impl Post {
             // Without room the note is not sent, and the other node asks again.
             let Ok(place) = self.deliveries.try_reserve() else { return };
             place.send(Delivery::Lost { to: head.from.clone(), sessions });
-            outgoing.resync_after_gap(&missed);
-            self.metrics.link_gaps.inc();
+            outgoing.note_reported(&missed);
         }
         exchange.send(&head.from, Entry::Noted { link, from, to }, now);
         self.wake.notify_one();

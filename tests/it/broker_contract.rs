@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The network between nodes, of either kind.
 #[allow(clippy::large_enum_variant, reason = "one for each test")]
 enum Net {
-    StoreLineage(MemoryBus),
+    Memory(MemoryBus),
     Redis(RedisFixture),
 }
 
@@ -41,7 +41,7 @@ impl Net {
 
     async fn join_as(&self, node: NodeId) -> Peer {
         let (broker, inbox) = match self {
-            Self::StoreLineage(bus) => bus.join(node.clone()),
+            Self::Memory(bus) => bus.join(node.clone()),
             Self::Redis(fixture) => {
                 let mut settings = RedisSettings::new(fixture.url());
                 settings.command_timeout = Duration::from_millis(500);
@@ -58,7 +58,7 @@ impl Net {
     /// From now on every message is lost.
     async fn cut(&mut self, peer: &Peer) {
         match self {
-            Self::StoreLineage(bus) => bus.drop_next(usize::MAX),
+            Self::Memory(bus) => bus.drop_next(usize::MAX),
             Self::Redis(fixture) => {
                 fixture.stop().await;
                 eventually(PATIENCE, async || peer.broker.probe().await.err()).await;
@@ -67,9 +67,9 @@ impl Net {
     }
 
     /// From now on every message arrives again.
-    async fn resync_after_gap(&mut self, peers: [&Peer; 2]) {
+    async fn mend(&mut self, peers: [&Peer; 2]) {
         match self {
-            Self::StoreLineage(bus) => bus.drop_next(0),
+            Self::Memory(bus) => bus.drop_next(0),
             Self::Redis(fixture) => fixture.restart().await,
         }
         for peer in peers {
@@ -187,7 +187,7 @@ async fn a_loss_in_the_middle_is_reported_with_its_sessions(mut net: Net) {
     assert!(matches!(b.next().await, Delivery::Message { message, .. } if message.session == before));
     net.cut(&a).await;
     let sessions: BTreeSet<_> = (0..5).map(|_| a.tell(&b)).collect();
-    net.resync_after_gap([&a, &b]).await;
+    net.mend([&a, &b]).await;
     let after = a.tell(&b);
     let all = sessions.iter().copied().chain([after]).collect();
     let lost = settled(&all, &mut a, &mut b).await;
@@ -204,7 +204,7 @@ async fn a_loss_at_the_tail_is_reported_with_its_sessions(mut net: Net) {
     if let Net::Redis(_) = net {
         eventually(PATIENCE, async || a.broker.probe().await.err()).await;
     }
-    net.resync_after_gap([&a, &b]).await;
+    net.mend([&a, &b]).await;
     settled(&sessions, &mut a, &mut b).await;
 }
 
@@ -229,7 +229,7 @@ macro_rules! contract {
         mod in_memory {
             $(#[tokio::test]
             async fn $rule() {
-                super::$rule(super::Net::StoreLineage(super::MemoryBus::new())).await;
+                super::$rule(super::Net::Memory(super::MemoryBus::new())).await;
             })*
         }
         mod in_redis {
@@ -254,7 +254,7 @@ contract!(
 #[tokio::test]
 async fn only_the_dropped_messages_are_reported_in_memory() {
     let bus = MemoryBus::new();
-    let net = Net::StoreLineage(bus.clone());
+    let net = Net::Memory(bus.clone());
     let (mut a, mut b) = (net.join("a").await, net.join("b").await);
     bus.drop_next(2);
     let sent: Vec<_> = (0..4).map(|_| a.tell(&b)).collect();

@@ -76,7 +76,8 @@ impl Default for Rules {
 /// Where and when an event is applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The node that applies the event. It has already stopped its own controller if the outcome may move control.
+    /// The node that applies the event. If the outcome may move control, the node stops its
+    /// own controller before it writes.
     pub here: &'a NodeId,
     /// The store's time.
     pub now: Millis,

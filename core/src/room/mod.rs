@@ -70,7 +70,7 @@ use flush::Flush;
 use upkeep::Reports;
 use work::{Cause, Work};
 
-/// The document that the clients of this node were last told.
+/// The document as this node last read it. Its clients have been told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The document.
@@ -86,7 +86,7 @@ pub struct LocalController {
     pub connection: ConnectionId,
     /// The epoch of its grant.
     pub epoch: Epoch,
-    /// The node's lease at the time of the grant. A lease that lapsed in between makes the grant void.
+    /// The node's lease when it last read the document. If that has lapsed, the states of the controller do not pass.
     pub term: u64,
     /// The controller has not sent a state of its own yet.
     pub provisional: bool,
