@@ -1,4 +1,8 @@
 //! All links of one node: the outgoing queues and the incoming numbers. No I/O, no clock.
+//!
+//! A publication may be forged by whoever can reach Redis. What it can do is bounded, and undone within two heartbeats:
+//! a link that nobody sends on gives way to the one that is heard, and a receiver that believes in numbers that were
+//! never used gets a new link.
 
 use std::collections::HashMap;
 
@@ -15,12 +19,14 @@ const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
 const IDLE_OUT: u32 = 3_600;
 /// A link from a node is dropped after this many heartbeats without a message from it.
 const IDLE_IN: u32 = 600;
+/// The largest number of nodes that this node hears.
+const MAX_PEERS: usize = 4_096;
 
 /// Both ends of this node's links.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     lanes: HashMap<NodeId, Lane>,
-    incoming: HashMap<NodeId, (Incoming, u32)>,
+    incoming: HashMap<NodeId, Heard>,
     queued: usize,
     queued_bytes: usize,
     links: u64,
@@ -34,6 +40,22 @@ struct Lane {
     /// When the first message of the queue was published, in microseconds.
     since: u64,
     idle: u32,
+}
+
+/// The incoming link from one node.
+#[derive(Debug)]
+struct Heard {
+    link: Incoming,
+    /// How many heartbeats the link has been silent for.
+    idle: u32,
+    /// A publication came on an older link since the last heartbeat.
+    older: bool,
+}
+
+impl Heard {
+    fn new(link: u64) -> Self {
+        Self { link: Incoming::new(link), idle: 0, older: false }
+    }
 }
 
 /// The items for one node, taken from its queue.
@@ -92,9 +114,11 @@ impl Exchange {
             lane.idle += 1;
             lane.idle <= IDLE_OUT
         });
-        self.incoming.retain(|_, (_, idle)| {
-            *idle += 1;
-            *idle <= IDLE_IN
+        self.incoming.retain(|_, heard| {
+            heard.idle += 1;
+            // The sender repeats its last number in every heartbeat interval on the link that it uses.
+            let given_up = std::mem::take(&mut heard.older) && heard.idle > 1;
+            heard.idle <= IDLE_IN && !given_up
         });
         for lane in self.lanes.values_mut().filter(|lane| lane.link.last() > 0) {
             lane.put(Entry::Last { number: lane.link.last() }.into(), now);
@@ -104,20 +128,28 @@ impl Exchange {
         open.iter().for_each(|from| self.ask(from, now));
     }
 
-    /// Notes that a publication arrived on this link. Returns `false` if the link is an old one; the caller then
-    /// ignores the publication.
+    /// Notes that a publication arrived on this link. Returns `false` if the link is an old one, or if this node hears
+    /// too many others; the caller then ignores the publication.
     pub(super) fn heard(&mut self, head: &Head) -> bool {
-        let (link, idle) = self.incoming.entry(head.from.clone()).or_insert_with(|| (Incoming::new(head.link), 0));
-        *idle = 0;
-        if link.id < head.link {
-            *link = Incoming::new(head.link);
+        if self.incoming.len() >= MAX_PEERS && !self.incoming.contains_key(&head.from) {
+            return false;
         }
-        link.id == head.link
+        let heard = self.incoming.entry(head.from.clone()).or_insert_with(|| Heard::new(head.link));
+        if heard.link.id < head.link {
+            *heard = Heard::new(head.link);
+        }
+        let current = heard.link.id == head.link;
+        if current {
+            heard.idle = 0;
+        } else {
+            heard.older = true;
+        }
+        current
     }
 
     /// The receiver's end of the link that [`Exchange::heard`] was just called with.
     pub(super) fn incoming(&mut self, from: &NodeId) -> Option<&mut Incoming> {
-        self.incoming.get_mut(from).map(|(link, _)| link)
+        self.incoming.get_mut(from).map(|heard| &mut heard.link)
     }
 
     /// The sender's end of the link to a node, if its id is `link`.
@@ -135,12 +167,17 @@ impl Exchange {
 
     /// Drops both directions.
     pub(super) fn forget(&mut self, node: &NodeId) {
+        self.restart(node);
+        self.incoming.remove(node);
+    }
+
+    /// Drops the outgoing link and what waits on it. The next message begins another link.
+    pub(super) fn restart(&mut self, node: &NodeId) {
         if let Some(lane) = self.lanes.remove(node) {
             self.queued = self.queued.saturating_sub(lane.queue.len());
             let bytes: usize = lane.queue.iter().map(|item| item.text.len()).sum();
             self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         }
-        self.incoming.remove(node);
     }
 
     fn lane(&mut self, to: &NodeId) -> &mut Lane {
@@ -210,6 +247,25 @@ mod tests {
         assert!(exchange.drain()[0].link > first);
         let head = |link| Head { from: node.clone(), link, sent_at: 0 };
         assert!(exchange.heard(&head(2)) && !exchange.heard(&head(1)));
+    }
+
+    #[test]
+    fn a_link_that_nobody_uses_gives_way_to_the_one_that_is_heard() {
+        let (mut exchange, from) = (Exchange::default(), NodeId::from_text("b@1"));
+        let head = |link| Head { from: from.clone(), link, sent_at: 0 };
+        assert!(exchange.heard(&head(u64::MAX)) && !exchange.heard(&head(3)));
+        exchange.tick(0);
+        assert!(!exchange.heard(&head(3)), "the link was used since the heartbeat before");
+        exchange.tick(0);
+        assert!(exchange.heard(&head(3)));
+    }
+
+    #[test]
+    fn a_node_that_hears_too_many_ignores_the_others() {
+        let mut exchange = Exchange::default();
+        let head = |name: usize| Head { from: NodeId::from_text(&format!("n{name}@1")), link: 1, sent_at: 0 };
+        assert!((0..MAX_PEERS).all(|name| exchange.heard(&head(name))));
+        assert!(!exchange.heard(&head(MAX_PEERS)) && exchange.heard(&head(0)));
     }
 
     #[test]

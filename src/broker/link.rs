@@ -45,6 +45,11 @@ impl Outgoing {
         self.last
     }
 
+    /// Whether this number was never used on the link.
+    pub(super) fn is_unused(&self, number: u64) -> bool {
+        number > self.last
+    }
+
     /// The sessions to resync after the receiver reported these numbers missing; `Some(None)` if they are not known any
     /// more. `None`: all of these losses were reported before.
     pub(super) fn lost(&self, missed: &RangeInclusive<u64>) -> Option<Option<Vec<SessionId>>> {
@@ -111,7 +116,7 @@ impl Incoming {
     /// Notes that the sender knows that these numbers are missing.
     pub(super) fn noted(&mut self, noted: &RangeInclusive<u64>) {
         if let Some(gap) = &self.gap {
-            let from = if noted.contains(gap.start()) { noted.end() + 1 } else { *gap.start() };
+            let from = if noted.contains(gap.start()) { noted.end().saturating_add(1) } else { *gap.start() };
             let to = *gap.end();
             self.gap = (from <= to).then_some(from..=to);
         }

@@ -355,7 +355,13 @@ impl Post {
     /// other node. A link that was dropped since then needs no resync, but the other node has to stop asking.
     fn lost(&self, exchange: &mut Exchange, head: &Head, (link, from, to): (u64, u64, u64), now: u64) {
         let missed = from..=to;
-        if let Some(outgoing) = exchange.outgoing(&head.from, link)
+        if exchange.outgoing(&head.from, link).is_some_and(|outgoing| outgoing.is_unused(to)) {
+            // The receiver would take all numbers from now on for repeated ones. What waits for it is lost with the link.
+            let Ok(place) = self.deliveries.try_reserve() else { return };
+            place.send(Delivery::Lost { to: head.from.clone(), sessions: None });
+            tracing::warn!(node = %head.from, "another node reports numbers that were never sent; its link begins anew");
+            exchange.restart(&head.from);
+        } else if let Some(outgoing) = exchange.outgoing(&head.from, link)
             && let Some(sessions) = outgoing.lost(&missed)
         {
             // Without room the note is not sent, and the other node asks again.

@@ -12,8 +12,10 @@ use gitorial_relay::broker::{
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId, Seq, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::{Random, boot};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::support::eventually;
 use super::support::redis::RedisFixture;
@@ -250,6 +252,44 @@ contract!(
     a_node_that_hears_itself_passes_the_probe,
     a_forgotten_node_that_comes_back_is_heard_again,
 );
+
+/// Publishes what any program with access to Redis can: the last number of a link from `from` to `to`.
+async fn forge(fixture: &RedisFixture, from: &NodeId, to: &NodeId, link: u64, last: u64) {
+    let mut publication = vec![0xFF, 1];
+    publication.extend(postcard::to_allocvec(&(from, link, 0_u64, 3_u8, last)).expect("plain data"));
+    let inbox = format!("gitorial:inbox:{{{to}}}");
+    let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{inbox}\r\n${}\r\n", inbox.len(), publication.len());
+    let address = fixture.url().strip_prefix("redis://").expect("a plain url");
+    let mut socket = TcpStream::connect(address).await.expect("redis listens");
+    let all = [head.as_bytes(), &publication, b"\r\n"].concat();
+    socket.write_all(&all).await.expect("redis reads");
+    let mut answer = [0; 4];
+    socket.read_exact(&mut answer).await.expect("redis answers");
+    assert_eq!(&answer, b":1\r\n", "the node listens");
+}
+
+#[tokio::test]
+async fn a_forged_publication_makes_no_node_deaf() {
+    let fixture = RedisFixture::local().await;
+    let net = Net::Redis(fixture);
+    let (a, mut b) = (net.join("a").await, net.join("b").await);
+    let Net::Redis(fixture) = &net else { unreachable!() };
+    // Of a link that does not exist yet, and of the one that does: in the name of a peer, and in its own.
+    let (peer, own) = (a.node.clone(), b.node.clone());
+    for (from, link, last) in [(&peer, u64::MAX, 1), (&peer, 1, u64::MAX), (&own, u64::MAX, 1), (&own, 1, u64::MAX)] {
+        let before = a.tell(&b);
+        while !matches!(b.next().await, Delivery::Message { message, .. } if message.session == before) {}
+        forge(fixture, from, &own, link, last).await;
+        eventually(PATIENCE, async || b.broker.probe().await.ok()).await;
+        eventually(PATIENCE, async || {
+            let after = a.tell(&b);
+            let heard = |delivery| matches!(delivery, Delivery::Message { message, .. } if message.session == after);
+            sleep(Duration::from_millis(10)).await;
+            std::iter::from_fn(|| b.inbox.try_recv().ok()).any(heard).then_some(())
+        })
+        .await;
+    }
+}
 
 #[tokio::test]
 async fn only_the_dropped_messages_are_reported_in_memory() {
