@@ -39,19 +39,16 @@ impl WriteId {
 pub struct Stored {
     /// The document.
     pub session: Session,
-    /// The number of writes of core and rosters; a higher one is newer. A report of activity does not change it.
+    /// The number of writes; a higher one is newer. A report of activity does not change it.
     pub version: u64,
-    /// The base that a change of the core has to name.
+    /// The base that a write has to name.
     pub base: Base,
 }
 
 impl Stored {
     /// Carries a write out. The store has compared its base before.
     pub fn apply(&mut self, write: Write) {
-        if let Some((core, _)) = write.core {
-            self.session.core = core;
-            self.base.write = write.id;
-        }
+        (self.session.core, self.base.write) = (write.core, write.id);
         for (node, roster) in write.rosters {
             if roster.clients.is_empty() {
                 self.session.rosters.remove(&node);
@@ -64,10 +61,10 @@ impl Stored {
     }
 }
 
-/// The origin of a core that was read: a new core is written only on that server, and only over that core.
+/// The origin of a document that was read: it is written only on that server, and only over that write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Base {
-    /// The write that created the core.
+    /// The write that the document stems from.
     pub write: WriteId,
     /// The lineage of the server that had it. A server that takes its place may have forgotten a later write.
     pub server: String,
@@ -88,12 +85,14 @@ pub struct Loaded {
 /// A change of a document, written completely or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
-    /// The new core, and the [`Stored::base`] that it is derived from. The write is refused if another core was written
-    /// since, or if another server answers. `None` leaves the core alone and is never refused.
-    pub core: Option<(Core, Base)>,
+    /// The new core.
+    pub core: Core,
+    /// The [`Stored::base`] that it is derived from. The write is refused if another one was committed since, or if
+    /// another server answers.
+    pub base: Base,
     /// The rosters to write; an empty one is removed, with its node's [`crate::session::Activity`].
     pub rosters: Vec<(NodeId, Roster)>,
-    /// The id of this write. It becomes that of [`Stored::base`] if the write has a core.
+    /// The id of this write. It becomes that of [`Stored::base`].
     pub id: WriteId,
     /// How long the store keeps the document without another write.
     pub keep: Duration,

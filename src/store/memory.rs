@@ -150,7 +150,7 @@ impl Store for MemoryStore {
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
         self.with(|state, now| {
             let Some(kept) = state.document(id, now) else { return Ok(Committed::Missing) };
-            if write.core.as_ref().is_some_and(|(_, base)| kept.value.base != *base) {
+            if kept.value.base != write.base {
                 return Ok(Committed::Conflict);
             }
             kept.extend(now + millis(write.keep));

@@ -157,12 +157,9 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, id: SessionId, write: Write) -> Result<Committed, StoreError> {
-        let (base, server, core) = match write.core {
-            Some((core, base)) => (base.write.to_text(), base.server, json(&core)?),
-            None => Default::default(),
-        };
+        let (base, core) = (write.base.write.to_text(), json(&write.core)?);
         let mut args: Vec<Value> =
-            vec![px(write.keep).into(), base.into(), server.into(), write.id.to_text().into(), core.into()];
+            vec![px(write.keep).into(), base.into(), write.base.server.into(), write.id.to_text().into(), core.into()];
         for (node, roster) in &write.rosters {
             let gone = roster.clients.is_empty();
             let value = if gone { String::new() } else { json(roster)? };

@@ -61,22 +61,18 @@ impl Stage<'_> {
     /// A write reaches the store.
     pub fn land(&mut self, write: &Write) -> Committed {
         let Some(stored) = self.world.store.found.clone() else { return self.land_on_nothing(write) };
-        if let Some((_, base)) = &write.core {
-            let changed = stored.base.write != base.write && !self.scene.is(Broken::VersionCheck);
-            let replaced = self.world.store.server_name() != base.server && !self.scene.is(Broken::ServerCheck);
-            if changed || replaced {
-                self.marks.note(Mark::Conflict);
-                return Committed::Conflict;
-            }
+        let changed = stored.base.write != write.base.write && !self.scene.is(Broken::VersionCheck);
+        let replaced = self.world.store.server_name() != write.base.server && !self.scene.is(Broken::ServerCheck);
+        if changed || replaced {
+            self.marks.note(Mark::Conflict);
+            return Committed::Conflict;
         }
         let mut after = Stored::clone(&stored);
         after.apply(write.clone());
         let version = after.version;
-        if let Some((core, _)) = &write.core {
-            self.note_move(&stored.session, &after.session);
-            if *core == stored.session.core && self.scene.is(Broken::Forestalling) {
-                after.base.write = stored.base.write;
-            }
+        self.note_move(&stored.session, &after.session);
+        if write.core == stored.session.core && self.scene.is(Broken::Forestalling) {
+            after.base.write = stored.base.write;
         }
         let active = after.session.core.status == Status::Active;
         self.world.deleted |= !active;
@@ -89,7 +85,7 @@ impl Stage<'_> {
 
     /// A write of a document that the store does not have. Only a broken store makes one of it.
     fn land_on_nothing(&mut self, write: &Write) -> Committed {
-        if !self.scene.is(Broken::Tombstone) || write.core.is_none() {
+        if !self.scene.is(Broken::Tombstone) {
             return Committed::Missing;
         }
         self.world.faults.came_back |= self.world.deleted;
@@ -164,17 +160,16 @@ impl Stage<'_> {
 impl World {
     /// An epoch below that of every document there is cannot be reached again: the next is always above the last.
     pub fn forget_old_grants(&mut self) {
-        let written = |write: &Write| write.core.as_ref().map(|(core, _)| core.epoch);
         let pending = self.nodes.iter().filter_map(|node| match &node.pending {
             Pending::Look(_, epoch) => Some(*epoch),
-            Pending::Commit(write) => written(write),
+            Pending::Commit(write) => Some(write.core.epoch),
             Pending::Create(session) => Some(session.core.epoch),
             Pending::Nothing | Pending::Load | Pending::Answer(_) => None,
         });
         let stored = [&self.store.found, &self.store.replica].into_iter().flatten();
         let stored = stored.map(|stored| stored.session.core.epoch);
         let views = self.nodes.iter().filter_map(|node| node.room.view()).map(|view| view.session.core.epoch);
-        let late = self.late.iter().filter_map(|write| written(write));
+        let late = self.late.iter().map(|write| write.core.epoch);
         if let Some(least) = stored.chain(views).chain(pending).chain(late).min() {
             self.granted.retain(|(epoch, _)| *epoch >= least);
         }

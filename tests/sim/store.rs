@@ -61,10 +61,9 @@ impl Store {
 
     pub fn commit(&mut self, write: Write, now: Millis) -> Committed {
         let Some(stored) = &self.data.found else { return Committed::Missing };
-        if let Some((_, base)) = &write.core
-            && !self.careless
-            && (stored.base.write != base.write || (base.server != server(self.server) && !self.any_server))
-        {
+        let stale = stored.base.write != write.base.write;
+        let elsewhere = write.base.server != server(self.server) && !self.any_server;
+        if (stale || elsewhere) && !self.careless {
             return Committed::Conflict;
         }
         self.remember();

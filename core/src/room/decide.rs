@@ -133,15 +133,14 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return None;
         }
         let id = WriteId::from_bits((self.env.draw)());
-        let core = Some((after.core.clone(), base.clone()));
-        Some(Write { core, rosters, id, keep: keep(after, self.env.now.store) })
+        let (core, base) = (after.core.clone(), base.clone());
+        Some(Write { core, base, rosters, id, keep: keep(after, self.env.now.store) })
     }
 
     /// Before control can leave a client of this node, its states stop passing until a document is read after that
     /// write.
     pub(super) fn suspend_controller(&mut self, after: &Session, write: &Write) {
-        let replaces = write.core.as_ref().map(|(_, base)| base.write);
-        self.room.known.unresolved_write = replaces.or(self.room.known.unresolved_write);
+        self.room.known.unresolved_write = Some(write.base.write);
         let Some(controller) = self.room.control.local else { return };
         let stays = after.controls(controller.connection) && after.core.epoch == controller.epoch;
         // A client that is flushed goes on until its frames are read. It then loses control by another write.

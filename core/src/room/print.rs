@@ -57,7 +57,7 @@ impl<S, T> Hash for Job<S, T> {
 impl Hash for Decision {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { session, effects: _, taken, write } = self;
-        let write = write.as_ref().map(|write| (write.id, write.core.as_ref().map(|(_, base)| base)));
+        let write = write.as_ref().map(|write| (write.id, &write.base));
         (session, taken, write).hash(state);
     }
 }

@@ -13,7 +13,7 @@ use crate::control::Event;
 use crate::dialect::Belief;
 use crate::ids::{ConnectionId, NodeId, ResumeToken};
 use crate::protocol::{CloseReason, ErrorCode, Frame};
-use crate::session::{Session, Status};
+use crate::session::Status;
 use crate::stored::{Committed, Loaded, Stored};
 
 /// How often a room decides again before it gives up. Each conflict means that another node's write was committed.
@@ -181,7 +181,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let Some(mut stored) = found else { return self.missing() };
         self.room.known.unread_since_loss &= !self.room.work.reads_after_loss;
         if let Some(unknown) = self.room.work.unknown.take()
-            && was_committed(&unknown.1, &stored, self.env.here)
+            && was_committed(&unknown.1, &stored)
         {
             let (basis, decision) = *unknown;
             return self.finish(Basis { term, ..basis }, decision, stored.version, true);
@@ -224,8 +224,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         match committed {
             Committed::Done { version, .. } => {
                 let (basis, decision) = *written;
-                let partial = version != basis.stored.version + 1;
-                self.finish(basis, decision, version, partial);
+                self.finish(basis, decision, version, false);
             }
             Committed::Conflict => self.retry(),
             Committed::Missing => self.load(),
@@ -405,13 +404,8 @@ impl<S, T> Job<S, T> {
 }
 
 /// Whether a write whose answer was lost is in the store.
-fn was_committed(decision: &Decision, stored: &Stored, here: &NodeId) -> bool {
-    let Some(write) = &decision.write else { return false };
-    let roster = |session: &Session| session.rosters.get(here).cloned();
-    match &write.core {
-        Some(_) => stored.base.write == write.id,
-        None => roster(&stored.session) == roster(&decision.session),
-    }
+fn was_committed(decision: &Decision, stored: &Stored) -> bool {
+    decision.write.as_ref().is_some_and(|write| stored.base.write == write.id)
 }
 
 impl<S, T> Hash for Work<S, T> {

@@ -1,23 +1,21 @@
--- Changes a document, if its core is still the one that the change is based on.
+-- Changes a document, if no other change was written since the one that it is based on.
 -- KEYS[1]: the document.
 -- ARGV[1]: how long to keep the document, in ms.
--- ARGV[2]: the id of the write that the new core is based on, or '' to leave the core alone.
--- ARGV[3]: the replication id of the server that the new core is based on.
+-- ARGV[2]: the id of the write that the change is based on.
+-- ARGV[3]: the replication id of the server that it is based on.
 -- ARGV[4], ARGV[5]: the id of this write, and the new core.
 -- ARGV[6], ...: pairs of field and value; an empty value removes the field.
--- Returns {0} if there is no such document, {1} if another core was written since or another server answers, and
+-- Returns {0} if there is no such document, {1} if another write came first or another server answers, and
 -- {2, version, time in ms} if the change is written.
 local key = KEYS[1]
 if redis.call('EXISTS', key) == 0 then
   return {0}
 end
-if ARGV[2] ~= '' then
-  local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-  if memory ~= ARGV[3] or redis.call('HGET', key, 'write') ~= ARGV[2] then
-    return {1}
-  end
-  redis.call('HSET', key, 'write', ARGV[4], 'core', ARGV[5])
+local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+if memory ~= ARGV[3] or redis.call('HGET', key, 'write') ~= ARGV[2] then
+  return {1}
 end
+redis.call('HSET', key, 'write', ARGV[4], 'core', ARGV[5])
 for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', key, ARGV[i])
