@@ -30,6 +30,7 @@ def settings_reach_the_relay_unchanged():
     env = environment(render("everything-on"))
     same(env["RELAY_SESSION_TTL"], "1h 30m")
     same(env["RELAY_WS_PATHS"], "/,/ws,/live")
+    same(env["RELAY_PATH_PREFIX"], "/relay")
     same(env["RELAY_DEMO_PAGE"], "false")
     same(env["RELAY_REDIS_FAIL_FAST"], "true")
     same(env["RELAY_MAX_CONNECTIONS"], "50000")
@@ -196,6 +197,20 @@ def the_bundled_redis_restarts_only_for_its_own_settings():
     )
     fuller = merged(base, {"redis": {"bundled": {"maxmemory": "1gb"}}})
     assert only(render(fuller), "StatefulSet")["spec"]["template"] != redis
+
+
+@rule
+def the_path_of_an_ingress_is_the_relay_s_path_prefix():
+    ingress = {"ingress": {"enabled": True, "hosts": ["relay.example.org"], "path": "/relay/"}}
+    same(environment(render(ingress))["RELAY_PATH_PREFIX"], "/relay/")
+    assert "https://relay.example.org/relay/" in chart.notes(merged(ingress, {"ingress": {"tls": [{"secretName": "a"}]}}))
+    own = merged(ingress, {"config": {"path-prefix": "/other"}})
+    same(environment(render(own))["RELAY_PATH_PREFIX"], "/other")
+    for values in ({}, merged(ingress, {"ingress": {"path": "/"}}), {"ingress": {"path": "/relay"}}):
+        assert "RELAY_PATH_PREFIX" not in environment(render(values)), values
+    # A pattern of a controller that rewrites paths is no prefix.
+    pattern = merged(ingress, {"ingress": {"path": "/relay(/|$)(.*)"}})
+    assert "RELAY_PATH_PREFIX" not in environment(render(pattern))
 
 
 @rule

@@ -10,13 +10,16 @@ export interface Invitation {
   node: string;
 }
 
+/** The node that this page is from, with the path prefix that a proxy keeps. */
+export const here = `${location.origin}${location.pathname.replace(/\/+$/, '')}`;
+
 /** Reads the fragment of a URL. */
 export function read(fragment: string): Invitation | undefined {
   const given = new URLSearchParams(fragment.replace(/^#/, ''));
   const session = given.get('session');
   if (session === null || session === '') return undefined;
   const side = given.get('side') === 'website' ? 'website' : 'editor';
-  return { session, side, node: given.get('node') ?? location.origin };
+  return { session, side, node: given.get('node') ?? here };
 }
 
 /** The link for an invitation. */

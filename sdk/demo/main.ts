@@ -1,5 +1,5 @@
 /** The page: two sides, or one side if a link opened it. */
-import { isLocal, read, type SideName, write } from './link';
+import { here, isLocal, read, type SideName, write } from './link';
 import { stateAt } from './tutorial';
 import { View } from './view';
 
@@ -7,7 +7,7 @@ const invitation = read(location.hash);
 let session = invitation?.session;
 
 const names: SideName[] = invitation ? [invitation.side] : ['website', 'editor'];
-const views = names.map((name) => new View(name, invitation?.node ?? location.origin, { connect: () => void join(name) }));
+const views = names.map((name) => new View(name, invitation?.node ?? here, { connect: () => void join(name) }));
 const [first] = views as [View, ...View[]];
 
 function id<T extends HTMLElement>(name: string): T {
@@ -70,7 +70,7 @@ id('theme').addEventListener('click', () => {
   dataset['theme'] = (dataset['theme'] ?? (dark ? 'dark' : 'light')) === 'dark' ? 'light' : 'dark';
 });
 for (const host of document.querySelectorAll<HTMLElement>('[data-host]')) {
-  host.textContent = location.origin.replace(/^http/, host.dataset['host']!);
+  host.textContent = here.replace(/^http/, host.dataset['host']!);
 }
 
 id('sides').append(...views.map(({ root }) => root));

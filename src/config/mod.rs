@@ -18,11 +18,13 @@ pub(crate) use effective::Effective;
 pub(crate) use error::ConfigError;
 pub(crate) use gitorial_relay::http::Secret;
 pub(crate) use load::{Invocation, command, read};
-pub(crate) use values::{LogFilter, LogFormat, NodeName, OtlpEndpoint, RedisUrl, SessionListing, WsPaths};
+pub(crate) use values::{
+    LogFilter, LogFormat, NodeName, OtlpEndpoint, PathPrefix, RedisUrl, SessionListing, WsPaths, duration,
+};
 
 use gitorial_relay::http::{HttpSettings, Listing, Origins};
 use gitorial_relay::session::Strategy;
-use values::{duration, number, strategy, switch};
+use values::{number, strategy, switch};
 
 /// The checked settings of one node. The `Debug` form shows no secret.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
@@ -44,6 +46,11 @@ pub(crate) struct Config {
     /// Paths that accept WebSockets, separated by commas; `/` and `/ws` always do.
     #[arg(long, default_value = "/,/ws", value_name = "PATHS", help_heading = "Network")]
     pub(crate) ws_paths: WsPaths,
+
+    /// The path prefix that a proxy in front of the node keeps, as in /relay: the API and the paths that accept
+    /// WebSockets answer under it, too.
+    #[arg(long, default_value = "/", value_name = "PATH", help_heading = "Network")]
+    pub(crate) path_prefix: PathPrefix,
 
     /// Whether a browser that opens `/` sees the demo page: on or off.
     #[arg(long, default_value = "on", value_parser = switch, value_name = "ON|OFF", help_heading = "Network")]
@@ -190,6 +197,7 @@ impl Config {
             listing,
             origins: self.allowed_origins.clone(),
             ws_paths: self.ws_paths.as_slice().to_vec(),
+            path_prefix: self.path_prefix.as_str().to_owned(),
             max_frame_bytes: self.max_frame_bytes,
             max_metadata_bytes: self.max_metadata_bytes,
             session_max_lifetime: self.session_max_lifetime,

@@ -22,6 +22,7 @@ impl Config {
         self.sessions_end()?;
         self.listing_is_guarded()?;
         self.spans_can_be_sent()?;
+        self.paths_are_free()?;
         self.redis_is_meant()
     }
 
@@ -109,6 +110,20 @@ impl Config {
             return Err(ConfigError::setting("otlp-endpoint", problem));
         }
         Ok(())
+    }
+
+    /// The API has the same place under the prefix, so no WebSockets can be there.
+    fn paths_are_free(&self) -> Result<(), ConfigError> {
+        let api = format!("{}/api", self.path_prefix.as_str());
+        let under = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let taken = |path: &&String| path.strip_prefix(&api).is_some_and(under);
+        match self.ws_paths.as_slice().iter().find(taken) {
+            Some(path) => {
+                let problem = format!("has {path:?}, but with {} the API is at {api}", other("path-prefix"));
+                Err(ConfigError::setting("ws-paths", problem))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A setting that only has an effect with Redis shows that Redis was intended, so the node must not run alone.

@@ -181,12 +181,10 @@ impl FromStr for WsPaths {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut paths = vec!["/".to_owned(), "/ws".to_owned()];
         for path in text.split(',').map(str::trim) {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'~' | b'-');
-            if !path.starts_with('/') || path.contains("//") || !path.bytes().all(plain) {
+            if !is_path(path) {
                 return Err(format!("has {path:?}, which is not a path like /ws"));
             }
-            let under = |rest: &str| rest.is_empty() || rest.starts_with('/');
-            if let Some(reserved) = RESERVED_PATHS.iter().find(|own| path.strip_prefix(**own).is_some_and(under)) {
+            if let Some(reserved) = reserved(path) {
                 return Err(format!("has {path:?}, but {reserved} is the relay's own; choose another"));
             }
             if !paths.iter().any(|known| known == path) {
@@ -195,6 +193,45 @@ impl FromStr for WsPaths {
         }
         Ok(Self(paths))
     }
+}
+
+/// The path prefix that a proxy keeps; empty for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PathPrefix(String);
+
+impl PathPrefix {
+    /// The prefix without a slash at its end: `/relay`, or nothing.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PathPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !is_path(text) {
+            return Err("is not a path like /relay".to_owned());
+        }
+        let prefix = text.trim_end_matches('/');
+        match reserved(prefix) {
+            Some(reserved) => Err(format!("is under {reserved}, which is the relay's own; choose another")),
+            None => Ok(Self(prefix.to_owned())),
+        }
+    }
+}
+
+/// Whether a text is a path of plain characters, from the slash on.
+fn is_path(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'~' | b'-');
+    text.starts_with('/') && !text.contains("//") && text.bytes().all(plain)
+}
+
+/// The reserved path that a path is, or is under.
+fn reserved(path: &str) -> Option<&'static str> {
+    let under = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    RESERVED_PATHS.into_iter().find(|own| path.strip_prefix(own).is_some_and(under))
 }
 
 /// A log filter that is known to be valid.
@@ -227,7 +264,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is not an address like 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "is not a duration like 500ms, 30s, 5m or 1h 30m".to_owned())
 }
 

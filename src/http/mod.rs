@@ -7,6 +7,7 @@ mod sessions;
 mod settings;
 mod upgrade;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,9 +42,19 @@ pub fn router(relay: Relay, settings: HttpSettings) -> Router {
     let app = App { relay: relay.clone(), settings: Arc::new(settings) };
     // The inner fallback lets browsers read the errors of unknown API paths, too.
     let api = sessions::routes().fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(cors);
-    let mut router = Router::new().nest("/api", api);
-    for path in &app.settings.ws_paths {
-        router = router.route(path, get(upgrade::open));
+    let mut router = Router::new();
+    let mut paths = BTreeSet::new();
+    // Operators and proxies that strip the prefix ask without it.
+    for prefix in BTreeSet::from(["", app.settings.prefix()]) {
+        router = router.nest(&format!("{prefix}/api"), api.clone());
+        paths.extend(app.settings.ws_paths.iter().map(|path| format!("{prefix}{path}")));
+        if !prefix.is_empty() {
+            // People leave out the slash at its end.
+            paths.insert(prefix.to_owned());
+        }
+    }
+    for path in paths {
+        router = router.route(&path, get(upgrade::open));
     }
     let mut router = router.with_state(app.clone());
     if app.settings.serve_ops {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -43,7 +43,11 @@ pub(super) fn routes() -> Router<App> {
         .layer(DefaultBodyLimit::disable())
 }
 
-async fn create(State(app): State<App>, mut request: Request) -> Result<Response, ApiError> {
+async fn create(
+    State(app): State<App>,
+    OriginalUri(uri): OriginalUri,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let limit = app.settings.max_metadata_bytes + BODY_SLACK_BYTES;
     DefaultBodyLimit::max(limit).apply(&mut request);
     let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
@@ -55,7 +59,8 @@ async fn create(State(app): State<App>, mut request: Request) -> Result<Response
         })?;
     let new = read_new(&body, app.settings.max_metadata_bytes, app.settings.session_max_lifetime)?;
     let data = app.relay.create_session(new).await?;
-    let location = format!("/api/sessions/{}", data.id().reveal());
+    // With the prefix that the request had.
+    let location = format!("{}/{}", uri.path(), data.id().reveal());
     Ok((StatusCode::CREATED, NO_STORE, [(LOCATION, location)], Json(data)).into_response())
 }
 

@@ -28,6 +28,9 @@ pub struct HttpSettings {
     pub origins: Origins,
     /// The paths that accept WebSockets, without duplicates.
     pub ws_paths: Vec<String>,
+    /// The path prefix under which the API and these paths answer too, as in `/relay`, because a proxy keeps it; empty
+    /// for none.
+    pub path_prefix: String,
     /// The largest frame that a client may send, in bytes.
     pub max_frame_bytes: usize,
     /// The largest metadata of a session, in bytes.
@@ -40,6 +43,13 @@ pub struct HttpSettings {
     pub serve_ops: bool,
 }
 
+impl HttpSettings {
+    /// The path prefix without a slash at its end.
+    pub(super) fn prefix(&self) -> &str {
+        self.path_prefix.trim_end_matches('/')
+    }
+}
+
 impl Default for HttpSettings {
     /// The defaults of the program.
     fn default() -> Self {
@@ -47,6 +57,7 @@ impl Default for HttpSettings {
             listing: Listing::Off,
             origins: Origins::Any,
             ws_paths: vec!["/".to_owned(), "/ws".to_owned()],
+            path_prefix: String::new(),
             max_frame_bytes: 256 * 1024,
             max_metadata_bytes: 16 * 1024,
             session_max_lifetime: Duration::from_secs(12 * 60 * 60),

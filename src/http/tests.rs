@@ -179,3 +179,32 @@ async fn ops_endpoints_can_have_their_own_port() {
     let response = ops_router(relay()).oneshot(request("GET", "/metrics", &[], "")).await.unwrap();
     assert_eq!(response.status(), 200);
 }
+
+/// A proxy that keeps the prefix, one that strips it, and an operator who asks the node itself.
+#[tokio::test]
+async fn the_api_and_sockets_are_under_the_path_prefix_too() {
+    let under = |ws_paths: &[&str]| HttpSettings {
+        path_prefix: "/relay".to_owned(),
+        ws_paths: ws_paths.iter().map(|path| (*path).to_owned()).collect(),
+        ..HttpSettings::default()
+    };
+    // A path that names the prefix itself was the way to get sockets there before.
+    let settings = || under(&["/", "/ws", "/relay/ws", "/live"]);
+    for (prefix, other) in [("/relay", "/relay/relay"), ("", "/else")] {
+        let answer = ask_with(settings(), request("POST", &format!("{prefix}/api/sessions"), &[], "")).await;
+        let data: Value = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(answer.status, 201);
+        assert_eq!(answer.header("location"), format!("{prefix}/api/sessions/{}", data["id"].as_str().unwrap()));
+        for path in ["/ws", "/live"] {
+            let answer = ask_with(settings(), request("GET", &format!("{prefix}{path}"), &[], "")).await;
+            assert_eq!(answer.code(), "upgrade_required", "{prefix}{path}");
+        }
+        let page = ask_with(settings(), request("GET", &format!("{prefix}/"), &[], "")).await;
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8", "{prefix}/");
+        let nowhere = ask_with(settings(), request("GET", &format!("{other}/api/sessions"), &[], "")).await;
+        assert_eq!(nowhere.code(), "not_found");
+    }
+    assert_eq!(ask_with(settings(), request("GET", "/relay", &[], "")).await.status, 200);
+    let hidden = ask_with(settings(), request("GET", "/relay/metrics", &[], "")).await;
+    assert_eq!(hidden.code(), "not_found", "the ops endpoints are not for clients");
+}

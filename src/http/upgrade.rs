@@ -53,7 +53,8 @@ fn plain(app: &App, uri: &Uri, headers: &HeaderMap) -> Response {
     if asks {
         return ApiError::BadUpgrade.into_response();
     }
-    if uri.path() != "/" || !app.settings.demo_page {
+    let root = uri.path().strip_prefix(app.settings.prefix()).unwrap_or(uri.path());
+    if !matches!(root, "" | "/") || !app.settings.demo_page {
         return ApiError::UpgradeRequired.into_response();
     }
     let headers = [

@@ -72,6 +72,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
+{{/* The path prefix of the relay: the setting, else the path of the Ingress, whose controller may keep it. The nodes answer
+without the prefix, too, so a controller may also strip it. */}}
+{{- define "gitorial-relay.pathPrefix" -}}
+{{- $path := ternary .Values.ingress.path "/" .Values.ingress.enabled -}}
+{{- if index .Values.config "path-prefix" -}}
+{{- index .Values.config "path-prefix" -}}
+{{- else if and (ne $path "/") (regexMatch "^(/[A-Za-z0-9._~-]+)+/?$" $path) -}}
+{{- $path -}}
+{{- end -}}
+{{- end }}
+
 {{/* The environment variable of a setting and its value. Takes the name and the value. Helm reads numbers as floats, so
 1000000 would print as 1e+06; YAML reads an unquoted off as false. */}}
 {{- define "gitorial-relay.envName" -}}
@@ -91,7 +102,10 @@ RELAY_{{ . | upper | replace "-" "_" }}
 {{- $ip := ternary "[::]" "0.0.0.0" (eq .Values.bindAddress "::") -}}
 RELAY_LISTEN: {{ printf "%s:8080" $ip | quote }}
 RELAY_OPS_LISTEN: {{ printf "%s:9090" $ip | quote }}
-{{- range $name, $value := .Values.config }}
+{{- with include "gitorial-relay.pathPrefix" . }}
+RELAY_PATH_PREFIX: {{ . | quote }}
+{{- end }}
+{{- range $name, $value := omit .Values.config "path-prefix" }}
 {{ include "gitorial-relay.envName" $name }}: {{ include "gitorial-relay.envValue" (list $name $value) | quote }}
 {{- end }}
 {{- end }}

@@ -101,6 +101,8 @@ fn a_wrong_value_is_one_sentence_with_name_and_reason() {
         (&["--allowed-origins", "*,https://a.example"], "is not an origin like https://example.org"),
         (&["--ws-paths", "ws"], "is not a path like /ws"),
         (&["--ws-paths", "/api/x"], "/api is the relay's own"),
+        (&["--path-prefix", "relay"], "is not a path like /relay"),
+        (&["--path-prefix", "/api/"], "is under /api, which is the relay's own"),
         (&["--conflict-resolution", "coin"], "is not one of first_come_first_served"),
         (&["--log-level", "inof"], "is not a log filter"),
         (&["--demo-page", "maybe"], "must be on or off"),
@@ -130,6 +132,7 @@ fn conflicting_settings_are_one_sentence() {
         (&["--session-max-lifetime", "10years"], "must be at most 366 days"),
         (&["--session-listing", "admin"], "needs a token; set --admin-token (RELAY_ADMIN_TOKEN)"),
         (&["--session-listing", "public", "--admin-token", "0123456789abcdef"], "lets any caller list"),
+        (&["--path-prefix=/relay", "--ws-paths=/relay/api/x"], "with --path-prefix (RELAY_PATH_PREFIX) the API is at"),
         (&["--redis-fail-fast"], "set --redis-url (RELAY_REDIS_URL) too"),
         (&["--redis-wait-replicas", "1"], "set --redis-url (RELAY_REDIS_URL) too"),
     ];
@@ -282,6 +285,13 @@ fn a_node_is_named_after_its_host_unless_told_otherwise() {
 fn the_two_paths_of_old_clients_are_always_open() {
     let paths = config(&["--ws-paths", "/relay,/ws"], &NO_ENV).http().ws_paths;
     assert_eq!(paths, ["/", "/ws", "/relay"]);
+}
+
+#[test]
+fn a_slash_at_the_end_of_the_path_prefix_does_not_count() {
+    for (given, prefix) in [("/", ""), ("/relay", "/relay"), ("/a/relay/", "/a/relay")] {
+        assert_eq!(config(&["--path-prefix", given], &NO_ENV).http().path_prefix, prefix);
+    }
 }
 
 #[test]
