@@ -145,4 +145,13 @@ def helm_test_sends_a_frame_between_two_nodes():
         pods = only(render(name), "Service", "-pods")
         same(pods["spec"]["clusterIP"], "None")
         url = f"http://{pods['metadata']['name']}:{pods['spec']['ports'][0]['port']}"
-        same(pod["spec"]["containers"][0]["args"], ["selftest", "--url", url, "--nodes", nodes])
+        wait = ["--retry-for", "45s"]
+        same(pod["spec"]["containers"][0]["args"], ["selftest", "--url", url, "--nodes", nodes, *wait])
+        # The last try may begin at the end of this time, and the image may have to be pulled.
+        assert pod["spec"]["activeDeadlineSeconds"] >= 45 + 40
+
+
+@rule
+def the_logs_of_helm_test_can_be_read_after_it():
+    policy = only(render("defaults"), "Pod")["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    same(policy, "before-hook-creation", "Helm 3 prints logs after it has removed the pods of a policy for the end")

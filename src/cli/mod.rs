@@ -96,7 +96,7 @@ fn perform(tool: Tool, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolE
         asks => asks,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match asks {
             Tool::Healthcheck(healthcheck) => healthcheck.run(env).await,
             Tool::Session(session) => session.run(env).await,
@@ -104,7 +104,10 @@ fn perform(tool: Tool, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ToolE
             Tool::Selftest(selftest) => selftest.run().await,
             Tool::Completions { .. } => Ok(()),
         }
-    })
+    });
+    // The look-up of a name cannot be cancelled, and its thread must not delay the end.
+    runtime.shutdown_background();
+    done
 }
 
 fn completions(shell: Shell) -> Result<(), ToolError> {

@@ -1,6 +1,11 @@
 //! `selftest`: checks that a frame goes from one node to another.
+//!
+//! A test that runs right after an installation meets names that no resolver knows yet, and network rules that do not know
+//! its own address yet. Both pass by themselves, so a failed try is repeated.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io::Write;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -10,16 +15,23 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::lookup_host;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::address::Address;
 use super::call::{Question, Stream, ask, connect};
 use super::{ToolError, print};
+use crate::config::duration;
 
-/// How long the whole test may take.
+/// How long the frame of one try may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the look-up of a name may take.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// How long the test waits before it tries again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The arguments of `selftest`.
 #[derive(clap::Args)]
@@ -31,6 +43,11 @@ pub(super) struct Selftest {
     /// The smallest number of nodes that the test expects to find.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     nodes: usize,
+
+    /// How long the test tries again after a failure, as in 45s; 0s tries once. A name that is not known yet, a node that
+    /// is not ready, and network rules that do not know this machine yet need some time.
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    retry_for: Duration,
 }
 
 /// The part of a new session that the test needs.
@@ -43,6 +60,36 @@ type Socket = WebSocketStream<Box<dyn Stream>>;
 
 impl Selftest {
     pub(super) async fn run(self) -> Result<(), ToolError> {
+        let (started, mut known) = (Instant::now(), String::new());
+        loop {
+            let error = match self.attempt().await {
+                Ok(()) => return Ok(()),
+                // A wrong command line does not become right.
+                Err(error @ (ToolError::Use(_) | ToolError::Setting(_) | ToolError::Machine(_))) => return Err(error),
+                Err(error) => error,
+            };
+            if self.retry_for.is_zero() {
+                return Err(error);
+            }
+            let (cause, left) = (error.to_string(), self.retry_for.saturating_sub(started.elapsed()));
+            if left.is_zero() {
+                let tried = started.elapsed().as_secs();
+                return Err(ToolError::Refused(format!("gave up after {tried} s: {cause}")));
+            }
+            if cause != known {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "gitorial-relay: waiting up to {} s: {cause}",
+                    left.as_secs_f64().ceil()
+                );
+                known = cause;
+            }
+            sleep(PAUSE.min(left)).await;
+        }
+    }
+
+    /// One try.
+    async fn attempt(&self) -> Result<(), ToolError> {
         let nodes = self.addresses().await?;
         if nodes.len() < self.nodes {
             let (found, wanted) = (nodes.len(), self.nodes);
@@ -68,9 +115,10 @@ impl Selftest {
             if url.tls {
                 return Err(ToolError::Use(format!("{url} uses TLS; pass the addresses of the nodes themselves")));
             }
-            let resolved = lookup_host((url.host.as_str(), url.port)).await;
-            let addresses =
-                resolved.map_err(|error| ToolError::Refused(format!("{url} cannot be resolved: {error}")))?;
+            let resolved = timeout(LOOKUP, lookup_host((url.host.as_str(), url.port))).await;
+            let unknown = |why: &dyn Display| ToolError::Refused(format!("{url} cannot be resolved: {why}"));
+            let resolved = resolved.map_err(|_| unknown(&"the name server does not answer"))?;
+            let addresses = resolved.map_err(|error| unknown(&error))?;
             found.extend(addresses);
         }
         found.into_iter().map(|address| format!("http://{address}").parse().map_err(ToolError::Use)).collect()

@@ -27,6 +27,11 @@ async fn output(mut command: Command) -> Output {
     timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it starts")
 }
 
+/// The program, running.
+fn piped(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
 /// Its output, if it succeeds.
 async fn done(args: &[&str]) -> String {
     good(&output(program(args)).await)
@@ -470,11 +475,46 @@ async fn selftest_says_what_is_missing() {
     let cluster = Cluster::embedded().await;
     let near = cluster.near().http();
     assert!(done(&["selftest", "--url", &near]).await.contains("a frame went"));
-    let few = complaint(1, &["selftest", "--url", &near, "--nodes", "2"]).await;
+    let once = ["--retry-for", "0s"];
+    let few = complaint(1, &[&["selftest", "--url", &near, "--nodes", "2"], &once[..]].concat()).await;
     assert!(few.contains("1 of 2 nodes"), "{few}");
     let other = Cluster::embedded().await;
-    let apart = complaint(1, &["selftest", "--url", &near, "--url", &other.near().http()]).await;
+    let other = other.near().http();
+    let apart = complaint(1, &[&["selftest", "--url", &near, "--url", &other], &once[..]].concat()).await;
     assert!(apart.contains("closed the connection"), "two embedded stores do not share sessions: {apart}");
-    let away = complaint(1, &["selftest", "--url", "http://127.0.0.1:9"]).await;
+    let away = complaint(1, &[&["selftest", "--url", "http://127.0.0.1:9"], &once[..]].concat()).await;
     assert!(away.contains("cannot be reached"), "{away}");
 }
+
+/// Right after an installation a cluster's network does not know the test's pod yet, and names are not known yet.
+#[tokio::test]
+async fn selftest_waits_for_a_node_that_cannot_be_reached_yet() {
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap().to_string();
+    drop(place);
+    let url = format!("http://{address}");
+    let mut child = piped(program(&["selftest", "--url", &url]));
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waits = timeout(PATIENCE, said.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(waits.starts_with("gitorial-relay: waiting up to 4") && waits.contains("cannot be reached"), "{waits}");
+    let _node = piped(program(&["serve", "--listen", &address]));
+    let output = timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("a frame went from"));
+}
+
+#[tokio::test]
+async fn selftest_gives_up_with_the_last_cause() {
+    let output = output(program(&["selftest", "--url", "http://127.0.0.1:9", "--retry-for", "1500ms"])).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((output.status.code(), lines.len(), output.stdout.len()), (Some(1), 2, 0), "{said}");
+    assert!(lines[1].starts_with("gitorial-relay: gave up after ") && lines[1].contains("cannot be reached"), "{said}");
+}
+
+#[tokio::test]
+async fn selftest_does_not_repeat_a_wrong_command() {
+    let wrong = complaint(2, &["selftest", "--url", "https://127.0.0.1:9"]).await;
+    assert!(wrong.contains("uses TLS"), "{wrong}");
+}
+
