@@ -1,6 +1,7 @@
 //! The life of a relay process. Exit codes: 0 after an orderly end, 1 if the relay cannot run, 2 if a setting is wrong.
 //! A second signal ends the process at once with 128 plus the signal's number (130 for SIGINT, 143 for SIGTERM).
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -14,15 +15,18 @@ mod run;
 mod telemetry;
 
 use cli::{FAILED, WRONG_USE, fail, print};
-use config::{Config, Invocation};
+use config::{Config, Invocation, LogFormat};
 use listen::{Listeners, Shutdown};
 
 fn main() -> ExitCode {
     match config::read(std::env::args_os(), variable, cli::add_to) {
-        Ok(Invocation::Serve(config)) => match serve(*config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(FAILED, &format!("{error:#}")),
-        },
+        Ok(Invocation::Serve(config)) => {
+            let format = config.log_format;
+            match serve(*config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail_as(format, FAILED, &format!("{error:#}")),
+            }
+        }
         Ok(Invocation::Own(matches)) => cli::run(&matches, variable),
         Ok(Invocation::Check(settings)) => {
             print(&format!("{}\nthe settings are fine", cli::table(&settings)));
@@ -32,8 +36,31 @@ fn main() -> ExitCode {
             print(text.trim_end());
             ExitCode::SUCCESS
         }
-        Err(error) => fail(WRONG_USE, &error),
+        Err(error) => fail_as(format_of_a_refusal(), WRONG_USE, &error.to_string()),
     }
+}
+
+/// Prints the reason why a node ends, in the form of its log.
+fn fail_as(format: LogFormat, code: u8, reason: &str) -> ExitCode {
+    match format {
+        LogFormat::Text => fail(code, &reason),
+        LogFormat::Json => {
+            let _ = writeln!(std::io::stderr(), "{}", telemetry::json_line("ERROR", reason));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The form of the sentence about a wrong setting, as far as it can be known without the settings. A command of an
+/// operator always gets text.
+fn format_of_a_refusal() -> LogFormat {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let serves = arguments.first().is_none_or(|first| first == "serve" || first.starts_with('-'));
+    let after = arguments.iter().skip_while(|argument| *argument != "--log-format").nth(1).cloned();
+    let joined = arguments.iter().find_map(|argument| argument.strip_prefix("--log-format=")).map(str::to_owned);
+    let format = after.or(joined).or_else(|| variable("RELAY_LOG_FORMAT"));
+    if serves && format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// Reads a variable. Bytes that are not Unicode are replaced, so that the check of the setting reports the bad value.
@@ -47,7 +74,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     // The telemetry is dropped before the runtime, because the runtime sends the last spans.
     let _telemetry = telemetry::init(&config.telemetry(), runtime.handle())?;
     runtime.block_on(async {
-        let listeners = Listeners::bind(&config, announce)?;
+        let format = config.log_format;
+        let listeners = Listeners::bind(&config, move |address| announce(format, address))?;
         let shutdown = on_signals().context("cannot listen for signals")?;
         run::run(config, listeners, shutdown).await?;
         Ok(())
@@ -55,8 +83,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Prints the only line on standard output, for the process that started the relay and waits for it.
-fn announce(address: SocketAddr) {
-    print(&format!("listening on http://{address}"));
+fn announce(format: LogFormat, address: SocketAddr) {
+    let text = format!("listening on http://{address}");
+    print(&match format {
+        LogFormat::Text => text,
+        LogFormat::Json => telemetry::json_line("INFO", &text),
+    });
 }
 
 /// The first signal asks the node to drain. The second one ends the process without waiting.

@@ -40,7 +40,7 @@ pub(crate) enum RunError {
 /// [`RunError`] if the node cannot start or a listener fails.
 pub(crate) async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), RunError> {
     let node = Node::start(config.node()).await?;
-    tracing::info!(node = %node.relay().node(), store = config.store_kind(), "starting");
+    tracing::info!(node = %node.relay().node(), store = config.store_kind(), version = env!("CARGO_PKG_VERSION"), "starting");
     let serving = CancellationToken::new();
     let address = listeners.main.local_addr()?;
     let app = http::router(node.relay().clone(), config.http());

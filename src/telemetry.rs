@@ -1,11 +1,14 @@
-//! Log lines on standard error, because standard output is only for the line with the node's address. Builds with the
+//! Log lines on standard error, because standard output is only for the line with the node's address. With JSON logs the
+//! few lines that do not go through the log have its form, so that a collector can read every line. Builds with the
 //! feature `otlp` also send spans of decisions to an OpenTelemetry collector.
 
 #[cfg(feature = "otlp")]
 mod otlp;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
+use std::time::SystemTime;
 
+use serde_json::json;
 use tokio::runtime::Handle;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -54,6 +57,12 @@ pub(crate) struct Telemetry {
     _spans: Option<otlp::Spans>,
 }
 
+/// A line beside the log, in the form of its JSON lines. No log filter can hide it.
+pub(crate) fn json_line(level: &str, message: &str) -> String {
+    let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    json!({ "timestamp": timestamp, "level": level, "message": message, "target": "gitorial_relay" }).to_string()
+}
+
 /// Sends the process's log lines to standard error, and spans of decisions to a collector if one is set. Only `main`
 /// calls this, because a process has one log. `runtime` sends the spans.
 ///
@@ -70,6 +79,11 @@ pub(crate) fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Tel
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    if settings.format == LogFormat::Json {
+        std::panic::set_hook(Box::new(|panic| {
+            let _ = writeln!(stderr(), "{}", json_line("ERROR", &panic.to_string()));
+        }));
+    }
     let log = tracing_subscriber::registry().with(lines.with_filter(filter));
     #[cfg(feature = "otlp")]
     if let Some(collector) = &settings.collector {

@@ -88,6 +88,8 @@ def node(env):
             line = program.lines.get(timeout=PATIENCE)
         except queue.Empty:
             raise AssertionError(f"the relay does not start: {program.said}") from None
+        if env.get("RELAY_LOG_FORMAT") == "json":
+            line = json.loads(line)["message"]
         assert line.startswith("listening on http://"), line
         yield program, line.removeprefix("listening on "), f"http://127.0.0.1:{ops}"
 

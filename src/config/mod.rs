@@ -163,7 +163,7 @@ pub(crate) struct Config {
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION", help_heading = "Node")]
     pub(crate) lease_margin: Duration,
 
-    /// The format of log lines on standard error.
+    /// The format of log lines on standard error. With `json` all other lines of the node are JSON, too.
     #[arg(long, default_value = "text", value_enum, value_name = "FORMAT", help_heading = "Node")]
     pub(crate) log_format: LogFormat,
 

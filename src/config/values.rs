@@ -34,7 +34,7 @@ pub(crate) enum SessionListing {
     Public,
 }
 
-/// The format of log lines.
+/// The format of all lines of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.

@@ -518,3 +518,30 @@ async fn selftest_does_not_repeat_a_wrong_command() {
     assert!(wrong.contains("uses TLS"), "{wrong}");
 }
 
+#[tokio::test]
+async fn every_line_of_a_node_with_json_logs_is_json() {
+    let read = |text: &str| text.lines().map(|line| serde_json::from_str(line).expect(line)).collect::<Vec<Value>>();
+    let mut child = piped(program(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let first = read(&first).remove(0);
+    let address = first["message"].as_str().unwrap().strip_prefix("listening on http://").expect("the address");
+    assert_eq!((&first["level"], first["timestamp"].is_string()), (&json!("INFO"), true));
+    let taken = output(program(&["--listen", address, "--log-format=json"])).await;
+    assert_eq!((taken.status.code(), taken.stdout.len()), (Some(1), 0));
+    let said = read(&String::from_utf8(taken.stderr).unwrap());
+    assert!(said.iter().any(|line| line["message"].as_str().unwrap().contains("cannot listen on")), "{said:?}");
+    child.start_kill().unwrap();
+    let log = read(&String::from_utf8(child.wait_with_output().await.unwrap().stderr).unwrap());
+    let starting = log.iter().find(|line| line["message"] == "starting").expect("the first line of the log");
+    assert_eq!(starting["version"], env!("CARGO_PKG_VERSION"));
+    // A setting that cannot be read, and the settings of the image.
+    let mut wrong = program(&["serve", "--session-ttl", "soon"]);
+    wrong.env("RELAY_LOG_FORMAT", "json");
+    let said = bad(2, &output(wrong).await);
+    assert!(read(&said)[0]["message"].as_str().unwrap().contains("is not a duration"), "{said}");
+    // What an operator asks for is always text.
+    let mut shown = program(&["selftest"]);
+    shown.env("RELAY_LOG_FORMAT", "json");
+    assert!(bad(2, &output(shown).await).starts_with("gitorial-relay: "));
+}

@@ -164,7 +164,10 @@ impl Node {
         });
         let (found, mut addresses) = mpsc::unbounded_channel();
         drain(stdout, move |line| {
-            if let Some(address) = line.strip_prefix("listening on http://") {
+            // With JSON logs it is the message of an object.
+            let object: Option<Value> = serde_json::from_str(&line).ok();
+            let message = object.as_ref().and_then(|line| line["message"].as_str()).unwrap_or(&line);
+            if let Some(address) = message.strip_prefix("listening on http://") {
                 // A second address is never read.
                 let _ = found.send(address.trim().to_owned());
             }
