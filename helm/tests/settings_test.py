@@ -200,6 +200,22 @@ def the_bundled_redis_restarts_only_for_its_own_settings():
 
 
 @rule
+def a_cluster_can_choose_the_user_of_every_pod():
+    nobody = {"runAsUser": None, "runAsGroup": None}
+    values = merged(
+        chart.read_values("bundled"),
+        {
+            "podSecurityContext": nobody,
+            "redis": {"bundled": {"podSecurityContext": {**nobody, "fsGroup": None}}},
+        },
+    )
+    for one in render(values):
+        if pod_of(one):
+            context = pod_of(one)["securityContext"]
+            same(context, {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, one["kind"])
+
+
+@rule
 def the_path_of_an_ingress_is_the_relay_s_path_prefix():
     ingress = {"ingress": {"enabled": True, "hosts": ["relay.example.org"], "path": "/relay/"}}
     same(environment(render(ingress))["RELAY_PATH_PREFIX"], "/relay/")
