@@ -104,7 +104,7 @@ def the_number_of_nodes_depends_on_cpu_and_sockets():
         ],
     )
     same(spec["behavior"]["scaleDown"]["policies"], [{"type": "Pods", "value": 1, "periodSeconds": 120}])
-    assert "replicas" not in relay(documents)["spec"], "an upgrade would override the autoscaler"
+    assert "replicas" not in relay(documents)["spec"], "nothing runs, so the autoscaler decides"
 
 
 @rule

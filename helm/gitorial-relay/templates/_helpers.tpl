@@ -72,6 +72,19 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
+{{/* The Deployment's number of nodes. With autoscaling it is the number that runs now, within the limits: a Deployment that
+lost its number would fall to one node. Without a Deployment, or without a cluster (`helm template`), it is empty. */}}
+{{- define "gitorial-relay.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- .Values.replicaCount -}}
+{{- else -}}
+{{- $running := lookup "apps/v1" "Deployment" .Release.Namespace (include "gitorial-relay.fullname" .) -}}
+{{- if hasKey (default dict $running.spec) "replicas" -}}
+{{- min .Values.autoscaling.maxReplicas (max .Values.autoscaling.minReplicas $running.spec.replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The path prefix of the relay: the setting, else the path of the Ingress, whose controller may keep it. The nodes answer
 without the prefix, too, so a controller may also strip it. */}}
 {{- define "gitorial-relay.pathPrefix" -}}

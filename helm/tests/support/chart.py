@@ -23,7 +23,7 @@ class Refused(Exception):
     """Helm refused to render; the message is its output."""
 
 
-def helm(*arguments, major=4, cwd=None):
+def helm(*arguments, major=4, cwd=None, kubeconfig="/dev/null"):
     """Runs Helm and returns its output."""
     with tempfile.TemporaryDirectory() as home:
         places = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
@@ -35,7 +35,7 @@ def helm(*arguments, major=4, cwd=None):
             cwd=cwd,
             check=False,
             timeout=60,
-            env={**os.environ, **places, "KUBECONFIG": "/dev/null"},
+            env={**os.environ, **places, "KUBECONFIG": str(kubeconfig)},
         )
     if done.returncode:
         raise Refused(done.stdout + done.stderr)
