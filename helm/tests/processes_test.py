@@ -296,3 +296,40 @@ def two_nodes_share_sessions_over_the_bundled_redis():
                     end(program)
                 for program, _, _ in (left, right):
                     end(program)
+
+
+@rule
+def sessions_with_clients_outlive_a_change_of_the_bundled_redis_s_password():
+    base = chart.read_values("bundled")
+    old = base["redis"]["bundled"]["password"]
+    # Without a volume: the changed Redis is empty.
+    base = chart.merged(base, {"redis": {"bundled": {"persistence": {"enabled": False}}}})
+    new = chart.merged(base, {"redis": {"bundled": {"password": "another-password-of-nobody", "previousPassword": old}}})
+    port = free_port()
+
+    def parts(values, folder):
+        documents = chart.render(values)
+        env = chart.environment(documents)
+        host = chart.only(documents, "StatefulSet")["metadata"]["name"] + ":6379"
+        env["RELAY_REDIS_URL"] = env["RELAY_REDIS_URL"].replace(host, f"127.0.0.1:{port}")
+        conf = chart.only(documents, "Secret", "-redis")["stringData"]["redis.conf"]
+        return env, conf.replace("dir /data", f"dir {folder}") + f"bind 127.0.0.1\nport {port}\n"
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        (before, conf), (after, changed) = parts(base, folder), parts(new, folder)
+        server = stack.enter_context(redis(folder, conf))
+        _, clients, ops = stack.enter_context(node({**before, "RELAY_NODE_ID": "old"}))
+        until(lambda: True if get(f"{ops}/readyz")[0] == 200 else None, "the old node is ready")
+        session = json.loads(get(f"{clients}/api/sessions", "POST", b"{}")[1])["id"]
+        stack.enter_context(process([RELAY, "watch", "--url", clients, session], {}))
+
+        def watched():
+            return True if json.loads(get(f"{clients}/api/sessions/{session}")[1]).get("clientCount") == 1 else None
+
+        until(watched, "the session has a client")
+        server.kill()
+        server.wait()
+        stack.enter_context(redis(folder, changed))
+        _, other, ops = stack.enter_context(node({**after, "RELAY_NODE_ID": "new"}))
+        until(lambda: True if get(f"{ops}/readyz")[0] == 200 else None, "the new node is ready")
+        until(lambda: True if get(f"{other}/api/sessions/{session}")[0] == 200 else None, "the session is back")

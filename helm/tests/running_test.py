@@ -35,3 +35,24 @@ def an_installation_with_autoscaling_leaves_the_number_to_the_autoscaler():
         assert "replicas" not in relay(render_in(kubeconfig, SCALED))["spec"]
 
 
+@for_each([3, 4])
+def a_change_of_the_bundled_redis_s_password_is_refused_while_nodes_use_the_old_one(major):
+    old = read_values("bundled")
+    new = merged(old, {"redis": {"bundled": {"password": "another-password-of-nobody"}}})
+    both = merged(new, {"redis": {"bundled": {"previousPassword": old["redis"]["bundled"]["password"]}}})
+    with cluster(secret(f"{NAME}-redis", password=old["redis"]["bundled"]["password"])) as kubeconfig:
+        render_in(kubeconfig, old, major)
+        render_in(kubeconfig, both, major)
+        try:
+            render_in(kubeconfig, new, major)
+        except chart.Refused as refused:
+            said = " ".join(str(refused).split())
+        else:
+            raise AssertionError("Helm accepted the new password")
+        assert "set redis.bundled.previousPassword to it until they are replaced" in said, said
+        assert f"kubectl --namespace default get secret {NAME}-redis" in said, said
+        assert "not-a-secret-of-anybody" not in said and "another-password" not in said, said
+    # After the change, and on a first installation.
+    for objects in ([secret(f"{NAME}-redis", password="another-password-of-nobody")], []):
+        with cluster(*objects) as kubeconfig:
+            render_in(kubeconfig, new, major)

@@ -200,6 +200,19 @@ def the_bundled_redis_restarts_only_for_its_own_settings():
 
 
 @rule
+def the_bundled_redis_can_have_two_passwords():
+    base = chart.read_values("bundled")
+    old = base["redis"]["bundled"]["password"]
+    both = merged(base, {"redis": {"bundled": {"password": "another-password-of-nobody", "previousPassword": old}}})
+    conf = only(render(both), "Secret", "-redis")["stringData"]["redis.conf"].splitlines()
+    assert f"user default on >another-password-of-nobody >{old} ~* &* +@all" in conf, conf
+    assert not any(line.startswith("requirepass") for line in conf), conf
+    assert ":another-password-of-nobody@" in environment(render(both))["RELAY_REDIS_URL"]
+    assert "two passwords of the bundled Redis are valid" in chart.notes(both)
+    assert old not in chart.notes(both)
+
+
+@rule
 def a_cluster_can_choose_the_user_of_every_pod():
     nobody = {"runAsUser": None, "runAsGroup": None}
     values = merged(

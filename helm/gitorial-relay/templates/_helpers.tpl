@@ -204,7 +204,11 @@ secret
 {{/* The bundled Redis's settings. "noeviction", because an evicted session would be lost. */}}
 {{- define "gitorial-relay.redisConf" -}}
 {{- $redis := .Values.redis.bundled -}}
+{{- if $redis.previousPassword -}}
+user default on >{{ $redis.password }} >{{ $redis.previousPassword }} ~* &* +@all
+{{- else -}}
 requirepass {{ $redis.password }}
+{{- end }}
 maxmemory {{ $redis.maxmemory }}
 maxmemory-policy noeviction
 dir /data

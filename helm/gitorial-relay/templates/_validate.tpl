@@ -62,6 +62,17 @@
 {{- if and (eq $redis.mode "bundled") (not $redis.bundled.password) -}}
 {{- fail "redis.mode is bundled: set redis.bundled.password, for example to the output of `openssl rand -hex 16`" -}}
 {{- end -}}
+{{- if and (ne $redis.mode "bundled") $redis.bundled.previousPassword -}}
+{{- fail (printf "redis.bundled.previousPassword is set, but redis.mode is %s" $redis.mode) -}}
+{{- end -}}
+{{- if eq $redis.mode "bundled" -}}
+{{- $secret := printf "%s-redis" (include "gitorial-relay.fullname" .) -}}
+{{- $running := (lookup "v1" "Secret" .Release.Namespace $secret).data | default dict -}}
+{{- $password := get $running "password" | b64dec -}}
+{{- if and $password (not (has $password (list $redis.bundled.password $redis.bundled.previousPassword))) -}}
+{{- fail (printf "redis.bundled.password is not the password of the nodes that run now, which would lose Redis and their sessions; keep it, or set redis.bundled.previousPassword to it until they are replaced (kubectl --namespace %s get secret %s --output jsonpath='{.data.password}' | base64 -d)" .Release.Namespace $secret) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "gitorial-relay.validateShutdown" -}}
