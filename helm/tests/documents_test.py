@@ -184,9 +184,12 @@ NOTES = {
     "defaults": [
         "1 node, embedded store",
         "WARNING: the embedded store",
+        "WARNING: the image gitorial-relay:0.1.0 names no registry",
+        "ImagePullBackOff",
         "port-forward service/demo-gitorial-relay 8080:80",
     ],
     "bundled": ["2 nodes, bundled Redis", "WARNING: the bundled Redis"],
+    "everything-off": ["1 node, embedded store"],
     "production": [
         "3 to 10 nodes, external Redis",
         "https://relay.example.org/",
@@ -202,5 +205,7 @@ def the_notes_have_the_address_and_the_warnings(name):
     said = chart.notes(name)
     for words in NOTES[name]:
         assert words in said, f"{words!r} is not in:\n{said}"
-    same("WARNING" in said, name in ("defaults", "bundled"))
+    same("WARNING: the embedded" in said or "WARNING: the bundled" in said, ", external Redis" not in said, "the store")
+    repository = chart.read_values(name).get("image", {}).get("repository", "gitorial-relay")
+    same("ImagePullBackOff" in said, "/" not in repository, "the image")
     assert max(map(len, said.splitlines())) <= 130, "a line is too long to read"
