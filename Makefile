@@ -16,7 +16,7 @@ REPORT ?=
 SECONDS ?= 60
 
 .PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
-	test-deploy faults model sim lint check-lint-tools install-lint-tools bench against
+	test-cluster test-deploy faults model sim lint check-lint-tools install-lint-tools bench against
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,10 @@ test-examples: ## the tests of the two example applications
 # The chart: rendered by Helm 3 and 4, held to Kubernetes' types, and run as processes with what it renders.
 test-helm: ## the tests of the chart
 	RELAY_BINARY=$(BUILT) helm/tests/run.sh
+
+# Not part of `make test`: needs KUBECONFIG and IMAGE. helm/tests/cluster/run.sh names the other variables.
+test-cluster: ## try the chart on the cluster of KUBECONFIG, with the relay's image IMAGE
+	@helm/tests/cluster/run.sh
 
 # The files of deploy/ on real processes: frames through the balancer, every query of the dashboard, each alert.
 test-deploy: ## the tests of the compose deployment
