@@ -99,7 +99,10 @@ impl Brain {
         self.returned = true;
         if let Kind::Modern(modern) = &mut self.kind {
             modern.drove |= modern.active;
-            modern.followed = modern.follows;
+            // A socket that the relay never admitted changes nothing.
+            if modern.entered {
+                modern.followed = modern.follows;
+            }
             (modern.entered, modern.active, modern.follows) = (false, false, false);
             (modern.offer, modern.request, modern.controller) = (None, None, None);
         }

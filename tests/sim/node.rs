@@ -57,6 +57,8 @@ pub struct NodeSocket {
     pub joined: bool,
     /// When its client was last heard of.
     pub heard: Millis,
+    /// When its writer looks again whether all that came has been read. It looks once at a time, however often it is woken.
+    pub looks_at: Millis,
 }
 
 /// A node.

@@ -5,7 +5,7 @@ use gitorial_relay::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId
 use gitorial_relay::protocol::{CloseReason, Frame};
 use gitorial_relay::queue::{Next, Queue, QueueLimits};
 use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, Reply, Request};
-use gitorial_relay::route::Body;
+use gitorial_relay::route::{Body, Route, RoutedFrame};
 use gitorial_relay::store::Beat;
 use gitorial_relay::trust::Trust;
 
@@ -209,8 +209,8 @@ impl World {
         self.send_down(client, number, Down::Opened);
         let (joined, heard) = (false, self.nodes[node].local(self.now));
         let connection = connection(number);
-        let socket =
-            NodeSocket { client, connection, queue: Queue::default(), inbound: Default::default(), joined, heard };
+        let (queue, inbound, looks_at) = (Queue::default(), Default::default(), 0);
+        let socket = NodeSocket { client, connection, queue, inbound, joined, heard, looks_at };
         self.nodes[node].sockets.insert(number, socket);
         if self.nodes[node].draining {
             return self.joined(node, number, Reply::Closed(CloseReason::Drain));
@@ -308,7 +308,11 @@ impl World {
                     self.send_down(client, number, Down::Text(text));
                 }
                 Next::Probe(of) => self.send_down(client, number, Down::Probe(of)),
-                Next::ReadFirst => return self.at_node(node, 1, AtNode::Write(number)),
+                Next::ReadFirst if socket.looks_at > self.now => return,
+                Next::ReadFirst => {
+                    socket.looks_at = self.now + 1;
+                    return self.at_node(node, 1, AtNode::Write(number));
+                }
                 Next::Wait(None) => return,
                 Next::Wait(Some(until)) => {
                     return self.at_node(node, until.saturating_sub(local) + 1, AtNode::Write(number));
@@ -338,6 +342,10 @@ impl World {
 
 /// An input in a few words, for the trace.
 fn brief(input: &Input<SocketNumber, Ticket>) -> String {
+    if let Input::Message { from, body: Body::Frame(RoutedFrame { route, text }) } = input {
+        let Route { kind, source, target, epoch, .. } = route;
+        return format!("{kind:?} of {source:?} from {from} to {target:?} in epoch {}: {text:?}", epoch.0);
+    }
     let Input::Loaded(loaded) = input else { return format!("{input:?}").chars().take(200).collect() };
     let Some(stored) = &loaded.found else { return format!("Loaded: nothing, from {}", loaded.server) };
     let core = &stored.session.core;
