@@ -155,7 +155,8 @@ impl Step<'_> {
         }
         for client in clients {
             if !self.session.core.superseded.contains(&client.connection) {
-                self.rejoin_one(client);
+                let back = self.as_it_comes_back(client, held.is_some());
+                self.rejoin_one(back);
             }
         }
         // Other nodes may be taking control from the controller without asking this node, so it goes on only in a new
@@ -169,14 +170,25 @@ impl Step<'_> {
         }
     }
 
-    /// Restores one place. A missing place comes back with the role that it had, unless all clients were given a role
-    /// since. A place that the document has keeps the role in the document.
-    fn rejoin_one(&mut self, client: &Client) {
+    /// A missing place comes back with the role that it had, unless all clients were given a role since, or it would
+    /// follow nobody beside another follower. A place that the document has keeps the role in the document. `held`: one
+    /// of the clients still has control.
+    fn as_it_comes_back(&mut self, client: &Client, held: bool) -> Client {
         let kept = self.own_client(client.connection).map(|kept| kept.given);
+        let Core { controller, everyone, .. } = &self.session.core;
+        let nobody = controller.is_none() && !held && everyone.role != Role::Passive;
+        let follows = |(_, other): (_, &Client)| self.session.role(other) == Role::Passive;
+        let role = match client.given.role {
+            Role::Passive if nobody && self.session.clients().any(follows) => Role::Connected,
+            role => role,
+        };
         // A restored document may have a lower change number than this node has seen.
-        let change = client.given.change.min(self.session.core.everyone.change);
-        let given = kept.unwrap_or(Assignment { change, ..client.given });
-        let back = Client { given, ..client.clone() };
+        let change = client.given.change.min(everyone.change);
+        Client { given: kept.unwrap_or(Assignment { role, change }), ..client.clone() }
+    }
+
+    /// Restores one place.
+    fn rejoin_one(&mut self, back: Client) {
         // While its place was missing, its client may have come back on another socket.
         let same = |other: &&Client| other.connection != back.connection && other.id == back.id;
         let elsewhere = self.session.clients().map(|(_, client)| client).find(same).cloned();
