@@ -36,6 +36,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             let (epoch, target) = (session.core.epoch, Target::Only(vec![place.connection]));
             let route = Route { source, epoch, seq, state_hash: 0, target, kind: Kind::RequestSync };
             self.publish(&place.node, route, question);
+        } else {
+            // Nobody here could get the answer.
+            return;
         }
         self.room.stream.asked = Some((place.connection, now));
     }
