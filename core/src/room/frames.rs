@@ -120,6 +120,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             if let Some(member) = self.room.member_mut(connection) {
                 member.note_sent(&frame);
             }
+            // The client shows its own state, so it is sent the true one with the next tick if none passes until then.
+            self.room.stream.needs_resync = true;
             return self.reject(connection, code, frame.kind.wire());
         }
         self.role_frame(connection, frame);

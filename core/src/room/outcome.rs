@@ -26,8 +26,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let mut jobs = self.take_jobs(taken);
         let (before, session) = (&basis.stored.session, Arc::new(session));
         self.admit(&mut jobs, &effects, &session);
-        self.note_beliefs(before, &session, &jobs);
-        self.send_refusals(&jobs, &effects);
+        self.note_beliefs(before, &session, &jobs, &effects);
+        self.send_refusals(&session, &jobs, &effects);
         self.send_causes(&session, &jobs, &effects);
         let unannounced = std::mem::take(&mut self.room.known.unannounced);
         if write.is_some() || unannounced {
@@ -76,8 +76,8 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     }
 
     /// Records what the frames say about their senders' beliefs, before the senders are told the result.
-    fn note_beliefs(&mut self, before: &Session, after: &Session, jobs: &[Job<S, T>]) {
-        for job in jobs {
+    fn note_beliefs(&mut self, before: &Session, after: &Session, jobs: &[Job<S, T>], effects: &[(usize, Effect)]) {
+        for (index, job) in jobs.iter().enumerate() {
             let (Event::Frame { connection, intent, .. }, Cause::Frame(_)) = (&job.event, &job.cause) else { continue };
             let Some(member) = self.room.member_mut(*connection) else { continue };
             member.spoke = true;
@@ -86,21 +86,29 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             }
             if let Some(belief) = Belief::of(intent, before.controls(*connection)) {
                 member.view.believes(belief);
+                // A session in doubt decides nothing, and a release that came to nothing leaves its sender ACTIVE.
+                let in_doubt = |(of, effect): &(usize, Effect)| {
+                    *of == index && matches!(effect, Effect::Reject(_, ErrorCode::StoreUnavailable))
+                };
+                member.view.retell |= effects.iter().any(in_doubt);
             }
         }
     }
 
-    fn send_refusals(&mut self, jobs: &[Job<S, T>], effects: &[(usize, Effect)]) {
+    fn send_refusals(&mut self, after: &Session, jobs: &[Job<S, T>], effects: &[(usize, Effect)]) {
         for (index, effect) in effects {
             let (Effect::Reject(connection, code), Cause::Frame(frame)) = (effect, &jobs[*index].cause) else {
                 continue;
             };
             self.reject(*connection, *code, frame.kind.wire());
-            // A client without the handshake shows the state that it sent, so it must be sent the true one.
-            let shows_it = self.room.member(*connection).is_some_and(|member| !member.view.is_modern());
-            if frame.kind == FrameType::StateUpdate && shows_it {
-                self.room.stream.needs_resync = true;
+            let is_state = frame.kind == FrameType::StateUpdate;
+            // In a session in doubt nothing is decided. A controller goes on from its state, which may belong to its last
+            // epoch. Neither has to do with a question that was asked before.
+            if *code == ErrorCode::StoreUnavailable || is_state && after.controls(*connection) {
+                self.room.stream.resync();
             }
+            // The sender shows the state that it sent, so it must be sent the true one.
+            self.room.stream.needs_resync |= is_state;
         }
     }
 
