@@ -154,7 +154,8 @@ impl Legacy {
 
     /// *Grant*. A client that waits for PASSIVE ignores all else, so it is assigned PASSIVE first.
     fn grant(&mut self, phase: &mut Phase, out: &mut Vec<Notice>) {
-        self.assured = *phase == Phase::Active;
+        // A client that has not confirmed its last loss may not know of it.
+        self.assured = *phase == Phase::Active || self.acks.pending() > 0;
         if *phase == Phase::Push {
             out.push(Notice::Assign(Role::Passive));
         }
