@@ -5,7 +5,7 @@ use gitorial_relay::dialect::{Belief, ClientView, Dialect, Legacy, Modern, Phase
 use gitorial_relay::reconcile::{self, Notice};
 use gitorial_relay::session::{Role, Status, Strategy};
 
-use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, node, offer, socket};
+use super::scene::{ASK, FOLLOW, STATE, Scene, accept, decline, name, node, offer, socket};
 
 fn told(phase: Phase, modern: bool) -> ClientView {
     let dialect = if modern { Dialect::Modern(Modern::default()) } else { Dialect::Legacy(Legacy::default()) };
@@ -267,4 +267,33 @@ fn a_client_whose_role_was_undecided_does_not_wait_forever() {
         assert!(matches!(notices.last(), Some(Notice::ReleaseControl(_))), "{notices:?}");
         assert_eq!(told.phase, Phase::Idle);
     }
+}
+
+#[test]
+fn a_forgotten_follower_of_nobody_comes_back_without_a_role_beside_another() {
+    let mut scene = Scene::new(Strategy::FirstComeFirstServed);
+    scene.join(1);
+    scene.join(11);
+    scene.frame(1, FOLLOW);
+    let (client, roster) = (scene.client(1).clone(), node(1));
+    scene.session.rosters.remove(&roster);
+    let mut alone = Scene { session: scene.session.clone(), ..Scene::new(Strategy::FirstComeFirstServed) };
+    alone.apply(&roster, &Event::Rejoin { clients: vec![client.clone()], held: None });
+    assert_eq!(alone.role(1), Role::Passive, "the first to choose");
+    // With both choices in the document there would have been a controller.
+    scene.frame(11, FOLLOW);
+    scene.apply(&roster, &Event::Rejoin { clients: vec![client], held: None });
+    assert_eq!((scene.role(1), scene.role(11)), (Role::Connected, Role::Passive));
+}
+
+#[test]
+fn a_follower_whose_answer_may_be_a_take_is_told_that_it_has_no_control() {
+    let scene = Scene::driven(Strategy::FirstComeFirstServed, &[1, 11]);
+    let mut old = told(Phase::Passive, false);
+    assert_eq!(scene.notices(11, &mut old), []);
+    assert!(old.doubts_answer());
+    assert_eq!(scene.notices(11, &mut old), [Notice::AcceptControl(name(1))]);
+    assert_eq!((old.phase, scene.notices(11, &mut old)), (Phase::Passive, vec![]));
+    assert_eq!(old.legacy().map(|legacy| legacy.acks.pending()), Some(0), "its next state is a take");
+    assert!(!told(Phase::Passive, true).doubts_answer(), "it takes nothing in silence");
 }

@@ -64,6 +64,8 @@ pub struct Legacy {
     assured: bool,
     /// It joined under another controller and has not chosen a role yet: it may have come back to follow.
     may_be_back: bool,
+    /// It may have taken control in silence, by a state that counted as an answer.
+    may_drive: bool,
     /// A frame that is forwarded when the client gets control.
     pub held: Option<Frame>,
 }
@@ -88,6 +90,12 @@ impl Legacy {
     pub fn acknowledge(&mut self) -> bool {
         self.acks.acknowledge();
         std::mem::take(&mut self.may_be_back)
+    }
+
+    /// Notes that a state of the client counted as an answer, though it can be a silent take. The client is told that it
+    /// has no control.
+    pub(super) fn doubt(&mut self) {
+        self.may_drive = true;
     }
 
     /// Notes that the client chooses a role: it knows that it has none, so it need not be told that it is not the
@@ -138,9 +146,10 @@ impl Legacy {
         now: Millis,
         out: &mut Vec<Notice>,
     ) {
+        let may_drive = std::mem::take(&mut self.may_drive);
         match role {
             Role::Active => self.grant(phase, out),
-            Role::Passive => self.demote(phase, me, after, now, out),
+            Role::Passive if *phase != Phase::Passive => self.demote(phase, me, after, now, out),
             // It had control and there is no controller now, because its node had lost its place; or it waits for a
             // role that it could not be given.
             Role::Connected if matches!(*phase, Phase::Active | Phase::Pull | Phase::Push) => {
@@ -148,7 +157,11 @@ impl Legacy {
                 out.push(Notice::ReleaseControl(me.name().clone()));
                 *phase = Phase::Idle;
             }
-            Role::Connected => {}
+            // Its next state is a take in any case, so no acknowledgement is waited for.
+            Role::Passive | Role::Connected => {
+                let other = after.core.controller.as_ref().filter(|_| may_drive);
+                out.extend(other.map(|controller| Notice::AcceptControl(controller.client.clone())));
+            }
         }
     }
 
@@ -166,10 +179,9 @@ impl Legacy {
     /// *Demote*, or *refuse* for a client that waits for ACTIVE. A client that asked to follow is only assigned PASSIVE.
     fn demote(&mut self, phase: &mut Phase, me: &Client, after: &Session, now: Millis, out: &mut Vec<Notice>) {
         match std::mem::replace(phase, Phase::Passive) {
-            Phase::Passive => return,
             Phase::Push => return out.push(Notice::Assign(Role::Passive)),
             Phase::Pull => out.push(Notice::Assign(Role::Active)),
-            Phase::Idle | Phase::Active => {}
+            Phase::Idle | Phase::Active | Phase::Passive => {}
         }
         out.push(Notice::Assign(Role::Passive));
         let by = after.core.controller.as_ref().map_or_else(|| me.name(), |controller| &controller.client);

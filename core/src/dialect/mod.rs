@@ -113,6 +113,14 @@ impl ClientView {
         }
     }
 
+    /// Notes that a state of the client counted as an answer, though nothing shows that it is one. Returns `true` if it
+    /// can be a take, so that the client has to be told that it has no control.
+    pub fn doubts_answer(&mut self) -> bool {
+        let believes_to_drive = self.phase == Phase::Active;
+        let legacy = self.legacy_mut().filter(|_| !believes_to_drive);
+        legacy.map(Legacy::doubt).is_some()
+    }
+
     /// Takes a frame's word for what its sender believes, though nothing was decided on it. A client that may believe
     /// something else now is told its role once more.
     pub fn was_not_decided(&mut self, belief: Belief) {

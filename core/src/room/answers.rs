@@ -98,9 +98,10 @@ impl Answers {
     }
 
     /// Notes that the client has lost control. Its answer to a question to the controller goes to nobody now. The
-    /// answer may be under way, and still counts as an answer and not as a new state.
-    pub(super) fn on_control_lost(&mut self) {
-        self.open.take_if(|open| open.known.is_empty());
+    /// answer may be under way, and still counts as an answer and not as a new state. `modern`: it has done the
+    /// handshake, so its answers differ from other states that are under way, even if no state has ever passed.
+    pub(super) fn on_control_lost(&mut self, modern: bool) {
+        self.open.take_if(|open| open.known.is_empty() && !modern);
         self.open.iter_mut().for_each(|open| open.outlived = true);
         self.answered();
     }
@@ -117,15 +118,24 @@ impl Answers {
         let hash = frame.data_hash();
         self.open.as_ref().filter(|open| open.until > now).is_some_and(|open| {
             let known = open.known.contains(&hash) || [self.last, self.sent].contains(&Some(hash));
-            let any = open.known.is_empty() && self.last.is_none();
+            // An answer belongs to no epoch. A state that names one was under way when its sender lost control.
+            let current = modern && frame.epoch.is_some();
+            let any = self.takes_any_answer() && !current;
             let from_before = open.newcomer && passed.contains(hash);
             known || any || from_before || (open.outlived && modern && frame.epoch.is_none())
         })
     }
 
-    /// Whether any state can be the answer to an open question.
+    /// Whether any state can be the answer to an open question: none has passed on this socket yet, and the client has sent
+    /// none, which it would repeat.
     pub(super) fn takes_any_answer(&self) -> bool {
-        self.last.is_none() && self.open.as_ref().is_some_and(|open| open.known.is_empty())
+        self.last.is_none() && self.sent.is_none() && self.open.as_ref().is_some_and(|open| open.known.is_empty())
+    }
+
+    /// Whether this answer is one only because nothing shows that it is none: no state has passed yet that it could
+    /// repeat. `passed`: the states that passed in its session recently.
+    pub(super) fn is_unsure(&self, answer: &Frame, passed: &RecentStates) -> bool {
+        self.takes_any_answer() && !passed.contains(answer.data_hash())
     }
 
     /// Classifies a state, as far as its sender's connection allows. `at`: the session's epoch, and the node's own time.
@@ -139,7 +149,8 @@ impl Answers {
         let (epoch, now) = at;
         if self.is_answer(frame, modern, passed, now) {
             StateClaim::Answer
-        } else if modern && self.initial_push.take() == Some(epoch) {
+        } else if modern && !passed.contains(frame.data_hash()) && self.initial_push.take() == Some(epoch) {
+            // A state that passed is an answer that came too late.
             StateClaim::InitialPush
         } else {
             StateClaim::Drive

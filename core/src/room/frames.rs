@@ -4,7 +4,7 @@ use super::member::find;
 use super::output::{Counted, Output, Outputs};
 use super::work::Cause;
 use super::{LocalController, Step};
-use crate::control::{Direction, Event, Intent};
+use crate::control::{Direction, Event, Intent, StateClaim};
 use crate::dialect::Legacy;
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
@@ -149,12 +149,16 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     }
 
     fn followers_answer(&mut self, connection: ConnectionId, frame: &Frame) {
-        let Some(member) = self.room.member_mut(connection) else { return };
+        let Some(member) = find(&mut self.room.members, connection) else { return };
+        let unsure = member.doubts_answer(frame, &self.room.stream.passed);
         let askers = member.states.answered();
         member.states.note_answer(frame.data_hash());
         let seq = member.next_seq();
         self.note_activity(false);
         self.pass_answer(connection, frame, &askers, seq);
+        if unsure {
+            self.reload();
+        }
     }
 
     /// Forwards a frame that does not affect roles to all other clients.
@@ -220,7 +224,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             FrameType::ReleaseControl => Intent::Release,
             FrameType::StateUpdate => {
                 let modern = member.view.is_modern();
-                Intent::State(member.states.claim(frame, modern, passed, at))
+                let claim = member.states.claim(frame, modern, passed, at);
+                if claim == StateClaim::Answer {
+                    member.doubts_answer(frame, passed);
+                }
+                Intent::State(claim)
             }
             _ => Intent::Speak,
         })

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::answers::Answers;
 use super::output::{Item, Output, Outputs};
 use super::parcel::Parcel;
+use super::recent::RecentStates;
 use crate::dialect::ClientView;
 use crate::ids::{ClientId, ConnectionId, Seq};
 use crate::protocol::{Frame, FrameType};
@@ -72,6 +73,12 @@ impl<S> Member<S> {
     /// Takes the frame that waits until the client gets control.
     pub(super) fn take_held(&mut self) -> Option<Frame> {
         self.view.legacy_mut().and_then(|legacy| legacy.held.take())
+    }
+
+    /// Notes an answer of the client. Returns `true` if the client has to be told its role: one without the handshake may
+    /// have taken control by its first state.
+    pub(super) fn doubts_answer(&mut self, answer: &Frame, passed: &RecentStates) -> bool {
+        self.states.is_unsure(answer, passed) && self.view.doubts_answer()
     }
 
     /// Notes a frame that did not pass at once: if it is a state, its sender takes it for the present one.
