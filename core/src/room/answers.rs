@@ -25,6 +25,9 @@ pub struct Answers {
     pub sent: Option<u64>,
     /// A new state has passed from or to the client since it last asked for the state.
     pub updated: bool,
+    /// The client was sent an answer while it was the controller, and has sent no state since: the answer may cross its next
+    /// one.
+    pub may_cross: bool,
     /// The client may send one initial state as a follower, in this epoch: a later controller has a state of its own.
     pub initial_push: Option<Epoch>,
     /// The question that it has not answered yet.

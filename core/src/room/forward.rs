@@ -63,7 +63,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         }
         parcel.state_hash = Some(hash);
         member.deliver(&mut parcel, self.out);
-        if (another || self.room.stream.needs_resync) && self.room.local_controller_at(to).is_some() {
+        let controls = self.room.control.local.is_some_and(|controller| controller.connection == to);
+        member.states.may_cross = controls;
+        if (another || self.room.stream.needs_resync) && controls {
             self.room.stream.asked = None;
             self.request_own_state();
         }

@@ -134,8 +134,9 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.role_frame(connection, frame);
         }
         let Some(member) = self.room.member_mut(connection) else { return };
-        // The client may show a state that was on its way to it when it answered.
-        let crossed = answer && member.states.last.is_some_and(|last| last != hash);
+        // The client may show a state that was on its way to it when it sent this one.
+        let may_cross = std::mem::take(&mut member.states.may_cross);
+        let crossed = if answer { member.states.last.is_some_and(|last| last != hash) } else { may_cross };
         member.states.drove(hash);
         // The answer to its earlier question is outdated now.
         member.states.updated |= !answer;
