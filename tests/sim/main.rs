@@ -58,6 +58,19 @@ const FOUND: [u64; 31] = [
     613_484, 705_071, 831_690,
 ];
 
+/// More such seeds, by what was wrong.
+const MENDED: [(&str, &[u64]); 9] = [
+    ("a controller's state of its last epoch was refused, and it was not asked again", &[82_318, 356_460, 379_917]),
+    ("a frame was refused in doubt, and its sender was not told the truth", &[233_835, 307_687, 3_052_631]),
+    ("a new state under way counted as an answer", &[242_565, 350_717, 633_092, 2_046_933, 2_049_007, 2_052_250]),
+    ("a late answer counted as an initial push", &[306_187, 3_012_762, 3_064_818]),
+    ("a silent take counted as an answer", &[402_868, 461_190, 480_034, 495_400, 496_808]),
+    ("a release crossed the news of a grant that its sender did not wait for", &[4_156_926]),
+    ("an answer crossed the controller's own state", &[4_015_381]),
+    ("a question counted as asked though nobody was there to be answered", &[550_127]),
+    ("a forgotten follower came back, and there were two of nobody", &[635_695, 2_092_202]),
+];
+
 /// The most worlds in which a mutation has to be found.
 const MUTANT_WORLDS: u64 = 200_000;
 
@@ -98,8 +111,12 @@ fn main() -> ExitCode {
         return find_mutations(&plan);
     }
     let began = Instant::now();
-    let mut wrong: Vec<(u64, Vec<Verdict>)> =
-        FOUND.iter().map(|seed| (*seed, run(*seed, None))).filter(|(_, verdicts)| !verdicts.is_empty()).collect();
+    let mut wrong: Vec<(u64, Vec<Verdict>)> = FOUND
+        .iter()
+        .chain(MENDED.iter().flat_map(|(_, seeds)| *seeds))
+        .map(|seed| (*seed, run(*seed, None)))
+        .filter(|(_, verdicts)| !verdicts.is_empty())
+        .collect();
     let (ran, found) = run_many(&plan, None);
     wrong.extend(found);
     let seconds = began.elapsed().as_secs_f64();
