@@ -11,12 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 mod cli;
 mod config;
 mod listen;
+mod output;
 mod run;
 mod telemetry;
 
 use cli::{FAILED, WRONG_USE, fail, print};
 use config::{Config, Invocation, LogFormat};
 use listen::{Listeners, Shutdown};
+use telemetry::Log;
 
 fn main() -> ExitCode {
     match config::read(std::env::args_os(), variable, cli::add_to) {
@@ -72,12 +74,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start worker threads")?;
     // The telemetry is dropped before the runtime, because the runtime sends the last spans.
-    let _telemetry = telemetry::init(&config.telemetry(), runtime.handle())?;
+    let telemetry = telemetry::init(&config.telemetry(), runtime.handle())?;
     runtime.block_on(async {
         let format = config.log_format;
         let listeners = Listeners::bind(&config, move |address| announce(format, address))?;
-        let shutdown = on_signals().context("cannot listen for signals")?;
-        run::run(config, listeners, shutdown).await?;
+        let shutdown = on_signals(telemetry.log()).context("cannot listen for signals")?;
+        run::run(config, listeners, shutdown, telemetry.log()).await?;
         Ok(())
     })
 }
@@ -85,14 +87,18 @@ fn serve(config: Config) -> anyhow::Result<()> {
 /// Prints the only line on standard output, for the process that started the relay and waits for it.
 fn announce(format: LogFormat, address: SocketAddr) {
     let text = format!("listening on http://{address}");
-    print(&match format {
+    let line = match format {
         LogFormat::Text => text,
         LogFormat::Json => telemetry::json_line("INFO", &text),
+    };
+    output::aside(move || {
+        // A process whose address nobody reads serves all the same.
+        let _ = print(&line);
     });
 }
 
 /// The first signal asks the node to drain. The second one ends the process without waiting.
-fn on_signals() -> std::io::Result<Shutdown> {
+fn on_signals(log: Log) -> std::io::Result<Shutdown> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let shutdown = Shutdown::new();
@@ -103,6 +109,7 @@ fn on_signals() -> std::io::Result<Shutdown> {
         wish.request();
         let second = either(&mut interrupt, &mut terminate).await;
         tracing::warn!(signal = second.as_raw_value(), "stopping at once");
+        log.finish();
         std::process::exit(128 + second.as_raw_value());
     });
     Ok(shutdown)

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub conflated: IntCounter,
     /// Frames dropped without an answer: under way when their sender lost control, or from a superseded socket.
     pub dropped: IntCounter,
+    /// Log lines dropped because nobody read them. The program counts them; the library has no log of its own.
+    pub dropped_log_lines: IntCounter,
     /// The time from publishing on one node to delivery on another, by the wall clocks of both.
     pub delivery_seconds: Histogram,
     /// Round trips to the store.
@@ -172,6 +174,7 @@ impl Metrics {
             link_gaps: counter("link_gaps_total", "Times that another node missed messages of this one."),
             conflated: counter("conflated_states_total", "States that a newer one replaced in a slow reader's queue."),
             dropped: counter("dropped_frames_total", "Frames dropped without an answer after a change of control."),
+            dropped_log_lines: counter("dropped_log_lines_total", "Log lines dropped because nobody read them."),
             delivery_seconds: histogram(
                 "delivery_seconds",
                 "Time from publishing on one node to delivery on another.",

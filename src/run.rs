@@ -6,9 +6,11 @@ use std::time::Duration;
 use gitorial_relay::{Evicts, Node, NodeError, http};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::listen::{Listeners, Shutdown};
+use crate::telemetry::Log;
 
 /// How long the last requests may take when the node has stopped.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -38,8 +40,10 @@ pub(crate) enum RunError {
 /// # Errors
 ///
 /// [`RunError`] if the node cannot start or a listener fails.
-pub(crate) async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), RunError> {
+pub(crate) async fn run(config: Config, listeners: Listeners, shutdown: Shutdown, log: Log) -> Result<(), RunError> {
     let node = Node::start(config.node()).await?;
+    let relay = node.relay().clone();
+    let _counting = AbortOnDropHandle::new(tokio::spawn(async move { log.count_dropped(relay.metrics()).await }));
     tracing::info!(node = %node.relay().node(), store = config.store_kind(), version = env!("CARGO_PKG_VERSION"), "starting");
     let serving = CancellationToken::new();
     let address = listeners.main.local_addr()?;

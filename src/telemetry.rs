@@ -6,15 +6,27 @@
 mod otlp;
 
 use std::io::{IsTerminal, Write, stderr};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::runtime::Handle;
+use tokio::time::interval;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogFilter, LogFormat, OtlpEndpoint};
+use crate::output::{LAST_WORDS, at_most};
+use gitorial_relay::metrics::Metrics;
+
+/// How many lines wait for a slow reader before lines are dropped.
+const WAITING_LINES: usize = 8_192;
+
+/// How often the dropped lines are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// The most detailed level of these libraries, whatever the filter: in more detail they print addresses and store keys,
 /// and so session ids.
@@ -49,12 +61,65 @@ pub(crate) struct TelemetrySettings {
     pub(crate) node: String,
 }
 
-/// A process's log and spans. Dropping it sends the queued spans, which may take a few seconds, so a task must not drop
-/// it.
+/// A process's log and spans. Dropping it sends the queued spans and writes the waiting lines, which may take a few
+/// seconds, so a task must not drop it.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
+    // The spans end first, because their end may log.
     #[cfg(feature = "otlp")]
-    _spans: Option<otlp::Spans>,
+    spans: Option<otlp::Spans>,
+    log: Log,
+}
+
+impl Telemetry {
+    /// The log.
+    pub(crate) fn log(&self) -> Log {
+        self.log.clone()
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        #[cfg(feature = "otlp")]
+        drop(self.spans.take());
+        self.log.finish();
+    }
+}
+
+/// The lines on their way to standard error. A thread writes them, so that nothing else waits for their reader. Clones
+/// share one log.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// The thread, until the log is finished.
+    writer: Arc<Mutex<Option<WorkerGuard>>>,
+    dropped: ErrorCounter,
+}
+
+impl Log {
+    /// Writes the lines that wait, as far as their reader takes them within a moment. Later lines may be lost.
+    pub(crate) fn finish(&self) {
+        let writer = self.writer.lock().take();
+        at_most(LAST_WORDS, move || drop(writer));
+    }
+
+    /// Counts the lines that are dropped, and says how many they were once there is room for that line.
+    pub(crate) async fn count_dropped(self, metrics: &Metrics) {
+        let mut ticks = interval(COUNT_EVERY);
+        let (mut counted, mut told) = (0, 0);
+        loop {
+            ticks.tick().await;
+            let dropped = self.dropped.dropped_lines();
+            metrics.dropped_log_lines.inc_by((dropped - counted) as u64);
+            counted = dropped;
+            if dropped > told {
+                tracing::warn!(lines = dropped - told, "log lines were dropped, because nobody read them in time");
+                // While there is no room, this line is dropped and counted too.
+                if self.dropped.dropped_lines() == dropped {
+                    told = dropped;
+                }
+            }
+        }
+    }
 }
 
 /// A line beside the log, in the form of its JSON lines. No log filter can hide it.
@@ -74,7 +139,13 @@ pub(crate) fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Tel
     for library in LIBRARIES {
         filter = filter.add_directive(library.parse()?);
     }
-    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(stderr());
+    let written = Log { dropped: writer.error_counter(), writer: Arc::new(Mutex::new(Some(guard))) };
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(stderr().is_terminal());
     let lines = match settings.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -89,13 +160,25 @@ pub(crate) fn init(settings: &TelemetrySettings, runtime: &Handle) -> Result<Tel
     if let Some(collector) = &settings.collector {
         let (layer, spans) = otlp::layer(collector, &settings.node, runtime)?;
         log.with(layer).try_init().map_err(|error| TelemetryError::Again(error.into()))?;
-        return Ok(Telemetry { _spans: Some(spans) });
+        std::panic::set_hook(Box::new(log_panic));
+        return Ok(Telemetry { spans: Some(spans), log: written });
     }
     // Only a build with the feature sends spans.
     let _ = (runtime, &settings.collector, &settings.node);
     log.try_init().map_err(|error| TelemetryError::Again(error.into()))?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Telemetry {
         #[cfg(feature = "otlp")]
-        _spans: None,
+        spans: None,
+        log: written,
     })
+}
+
+/// Logs a panic. The usual hook writes to standard error itself, and would wait for its reader.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let reason = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+    tracing::error!(place, reason, "a task of the relay panicked");
 }

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config;
+use crate::output::{LAST_WORDS, at_most};
 use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use clap_complete::Shell;
 
@@ -134,6 +135,10 @@ fn plain(text: &str) -> String {
 
 /// Prints the reason why the program ends, in one sentence.
 pub(crate) fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "gitorial-relay: {error}");
+    let text = format!("gitorial-relay: {error}");
+    // The program ends even if nobody reads its reason.
+    at_most(LAST_WORDS, move || {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    });
     ExitCode::from(code)
 }

@@ -20,6 +20,7 @@ mod frames_wire;
 mod late_answers;
 mod life;
 mod load;
+mod log;
 mod nodes;
 mod old_goodbyes;
 mod operator;

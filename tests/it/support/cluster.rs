@@ -145,12 +145,8 @@ impl Node {
 
     /// Starts a process. It may not be ready yet.
     pub async fn spawn(options: &Options) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gitorial-relay"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELAY_")) {
-            command.env_remove(name);
-        }
-        command.args(["--listen", "127.0.0.1:0"]).args(&options.args).envs(options.env.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = command(options);
+        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
@@ -172,12 +168,21 @@ impl Node {
                 let _ = found.send(address.trim().to_owned());
             }
         });
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         // Built first, so that the process is killed and its log printed if it never gets to listen.
-        let mut node = Self { address: String::new(), child: Mutex::new(child), log, client };
+        let mut node = Self { address: String::new(), child: Mutex::new(child), log, client: client() };
         let address = timeout(PATIENCE, addresses.recv()).await.expect("the node prints its address in time");
         node.address = address.expect("the node lives until it listens");
         node
+    }
+
+    /// Starts a process that writes all its output into this pipe. It may not be ready yet.
+    pub fn into_pipe(options: &Options, pipe: std::io::PipeWriter) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let address = free.expect("a free port").to_string();
+        let mut command = command(options);
+        command.args(["--listen", &address]).stdout(pipe.try_clone().expect("a second end")).stderr(pipe);
+        let child = Mutex::new(command.spawn().expect("the binary starts"));
+        Self { address, child, log: Arc::default(), client: client() }
     }
 
     /// Waits until it serves.
@@ -303,6 +308,20 @@ impl Drop for Node {
             eprintln!("--- log of {}\n{}", self.address, self.log());
         }
     }
+}
+
+/// The program with these options, and with none of this machine's settings.
+fn command(options: &Options) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gitorial-relay"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RELAY_")) {
+        command.env_remove(name);
+    }
+    command.args(&options.args).envs(options.env.iter().cloned()).stdin(Stdio::null());
+    command
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client")
 }
 
 /// Reads a pipe to its end, line by line, in a thread of its own: a full pipe would stop the process.
