@@ -47,7 +47,10 @@ fn fail_as(format: LogFormat, code: u8, reason: &str) -> ExitCode {
     match format {
         LogFormat::Text => fail(code, &reason),
         LogFormat::Json => {
-            let _ = writeln!(std::io::stderr(), "{}", telemetry::json_line("ERROR", reason));
+            let line = telemetry::json_line("ERROR", reason);
+            output::at_most(output::LAST_WORDS, move || {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            });
             ExitCode::from(code)
         }
     }

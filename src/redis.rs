@@ -10,14 +10,18 @@ use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::rustls;
-use fred::types::config::{Config, ReconnectPolicy, TlsConfig, TlsConnector};
+use fred::types::config::{Config, ReconnectPolicy, ServerConfig, TlsConfig, TlsConnector};
 use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{CommandResult, Metrics};
+
+mod words;
+
+use words::{Censor, is_answer, with_remedy};
 
 /// How the relay reaches Redis. The `Debug` form never shows the URL, which may hold a password.
 #[derive(Clone)]
@@ -73,6 +77,16 @@ impl RedisSettings {
         // "Fail fast" here means the very first connection: a relay that starts before its Redis keeps trying.
         config.fail_fast = false;
         Ok(config)
+    }
+
+    /// Knows the passwords of these settings.
+    fn censor(&self) -> Result<Censor, RedisSettingsError> {
+        let config = self.config()?;
+        let sentinels = match config.server {
+            ServerConfig::Sentinel { password, .. } => password,
+            _ => None,
+        };
+        Ok(Censor::of(config.password.into_iter().chain(sentinels)))
     }
 
     fn client(&self, channel_capacity: usize) -> Result<Client, RedisSettingsError> {
@@ -144,6 +158,20 @@ fn tls() -> Result<TlsConfig, RedisSettingsError> {
     Ok(TlsConfig::from(TlsConnector::from(config)))
 }
 
+/// The reason why Redis did not do what it was asked, as text without secrets.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Redis answered no: in its own words, and what to do about it.
+    #[error("redis refuses: {0}")]
+    Refused(String),
+    /// Redis answered something else than what it was asked.
+    #[error("redis gives an answer that this relay cannot read")]
+    Strange,
+    /// Redis gave no answer.
+    #[error("redis gives no answer: {0}")]
+    Unanswered(String),
+}
+
 /// A connection to Redis that reconnects by itself until it is dropped.
 ///
 /// The library notices a silent server only while nothing is written, and waits without end on a full socket. So the
@@ -153,6 +181,9 @@ fn tls() -> Result<TlsConfig, RedisSettingsError> {
 pub(crate) struct Connection {
     client: Arc<RwLock<Client>>,
     metrics: Arc<Metrics>,
+    censor: Censor,
+    /// Why the last attempt to connect failed.
+    trouble: Arc<Mutex<Option<Error>>>,
     made: watch::Receiver<u64>,
     silent: Arc<Notify>,
     started: Instant,
@@ -173,9 +204,27 @@ impl Connection {
         let client = Arc::new(RwLock::new(settings.client(channel_capacity)?));
         let (tell, made) = watch::channel(0);
         let silent = Arc::new(Notify::new());
-        let task = keep_connected(Arc::clone(&client), fresh, Arc::clone(&silent), tell, Arc::clone(&metrics));
-        let task = AbortOnDropHandle::new(tokio::spawn(task));
-        Ok(Self { client, metrics, made, silent, started: Instant::now(), heard: AtomicU64::new(0), _task: task })
+        let trouble = Arc::default();
+        let censor = settings.censor()?;
+        let keeper = Keeper {
+            current: Arc::clone(&client),
+            silent: Arc::clone(&silent),
+            trouble: Arc::clone(&trouble),
+            censor: censor.clone(),
+            tell,
+            metrics: Arc::clone(&metrics),
+        };
+        Ok(Self {
+            client,
+            metrics,
+            censor,
+            trouble,
+            made,
+            silent,
+            started: Instant::now(),
+            heard: AtomicU64::new(0),
+            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run(fresh))),
+        })
     }
 
     /// The present client: for one command, through [`Connection::ask`].
@@ -195,18 +244,33 @@ impl Connection {
     ) -> Result<T, Error> {
         let sent = self.elapsed();
         let answer =
-            if self.client().is_connected() { command.await } else { Err(Error::new(ErrorKind::IO, "not connected")) };
+            if self.client().is_connected() { command.await } else { Err(Error::new(ErrorKind::IO, NOT_CONNECTED)) };
         match &answer {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
                 if self.heard.load(Ordering::Relaxed) <= sent {
                     self.reconnect();
                 }
             }
-            Err(error) if error.details() == "not connected" => {}
+            Err(error) if error.details() == NOT_CONNECTED => {}
             _ => self.heard.store(self.elapsed(), Ordering::Relaxed),
         }
         self.metrics.redis_command(name, if answer.is_ok() { CommandResult::Ok } else { CommandResult::Error });
         answer
+    }
+
+    /// The reason for this error of [`Connection::ask`]. Without a connection it is the reason why there is none.
+    pub(crate) fn failure(&self, error: &Error) -> Failure {
+        let trouble = self.trouble.lock().clone().filter(|_| error.details() == NOT_CONNECTED);
+        let cause = trouble.as_ref().unwrap_or(error);
+        let local = matches!(cause.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled);
+        if !local && is_answer(cause.details()) {
+            return Failure::Refused(with_remedy(&self.censor.fit(cause.details())));
+        }
+        if matches!(cause.kind(), ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::NotFound) {
+            return Failure::Strange;
+        }
+        let why = self.censor.fit(cause.details().trim_end_matches('.'));
+        Failure::Unanswered(if trouble.is_some() { format!("{NOT_CONNECTED}, {why}") } else { why })
     }
 
     /// Replaces the client by a new one.
@@ -234,51 +298,59 @@ impl Connection {
     }
 }
 
+/// The text of the error of a command that was not sent.
+const NOT_CONNECTED: &str = "not connected";
+
 /// The task of one [`Connection`]: it connects, and connects again whenever the library's own task has ended or is
 /// stuck.
-async fn keep_connected(
+struct Keeper {
     current: Arc<RwLock<Client>>,
-    fresh: impl Fn(&Client),
     silent: Arc<Notify>,
+    trouble: Arc<Mutex<Option<Error>>>,
+    censor: Censor,
     tell: watch::Sender<u64>,
     metrics: Arc<Metrics>,
-) {
-    loop {
-        let client = current.read().clone();
-        fresh(&client);
-        let mut made = client.reconnect_rx();
-        let mut running = AbortOnDropHandle::new(client.connect());
-        loop {
-            tokio::select! {
-                ended = &mut running => {
-                    if let Ok(Err(error)) = ended {
-                        tracing::warn!(error = describe(&error), "the connection to redis ended, trying again");
-                    }
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    break;
-                }
-                () = silent.notified() => {
-                    tracing::warn!("redis is silent; connecting again");
-                    break;
-                }
-                Ok(_) = made.recv() => {
-                    if *tell.borrow() > 0 {
-                        metrics.redis_reconnects.inc();
-                    }
-                    tell.send_modify(|times| *times += 1);
-                }
-            }
-        }
-        *current.write() = client.clone_new();
-    }
 }
 
-/// The error as text for the log, cut before anything that could be a key.
-pub(crate) fn describe(error: &Error) -> String {
-    let text = error.to_string();
-    match text.find("gitorial:") {
-        Some(at) => format!("{}..", &text[..at]),
-        None => text,
+impl Keeper {
+    async fn run(self, fresh: impl Fn(&Client)) {
+        let mut told = None;
+        loop {
+            let client = self.current.read().clone();
+            fresh(&client);
+            let (mut made, mut errors) = (client.reconnect_rx(), client.error_rx());
+            let mut running = AbortOnDropHandle::new(client.connect());
+            loop {
+                tokio::select! {
+                    ended = &mut running => {
+                        if let Ok(Err(error)) = ended {
+                            let why = self.censor.fit(&error.to_string());
+                            // An end that repeats itself every second is told once.
+                            if told.as_ref() != Some(&why) {
+                                tracing::warn!(error = why, "the connection to redis ended, trying again");
+                            }
+                            told = Some(why);
+                            *self.trouble.lock() = Some(error);
+                        }
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        break;
+                    }
+                    () = self.silent.notified() => {
+                        tracing::warn!("redis is silent; connecting again");
+                        break;
+                    }
+                    Ok((error, _)) = errors.recv() => *self.trouble.lock() = Some(error),
+                    Ok(_) = made.recv() => {
+                        if *self.tell.borrow() > 0 {
+                            self.metrics.redis_reconnects.inc();
+                        }
+                        told = None;
+                        self.tell.send_modify(|times| *times += 1);
+                    }
+                }
+            }
+            *self.current.write() = client.clone_new();
+        }
     }
 }
 
@@ -298,10 +370,8 @@ pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts
             _ => Ok(()),
         },
         Err(error) => {
-            tracing::warn!(
-                error = describe(&error),
-                "redis does not report its maxmemory-policy; it should be noeviction"
-            );
+            let error = connection.failure(&error);
+            tracing::warn!(%error, "redis does not report its maxmemory-policy; it should be noeviction");
             Ok(())
         }
     }
@@ -334,11 +404,5 @@ mod tests {
             assert!(!text.contains("hunter2") && !text.contains('\n'), "{text}");
         }
         assert!(!format!("{:?}", RedisSettings::new("redis://u:hunter2@h")).contains("hunter2"));
-    }
-
-    #[test]
-    fn an_error_never_shows_a_key() {
-        let error = Error::new(ErrorKind::Unknown, "ERR unknown command, with args: 'gitorial:{secret}'");
-        assert!(!describe(&error).contains("secret"));
     }
 }

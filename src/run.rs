@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
+use gitorial_relay::relay::Readiness;
 use gitorial_relay::{Evicts, Node, NodeError, http};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +25,17 @@ pub(crate) enum RunError {
     /// The node cannot start.
     #[error(transparent)]
     Start(#[from] NodeError),
-    /// Redis did not answer in time, and the operator chose not to wait for it.
+    /// Redis did not answer in time, or answered no, and the operator chose not to wait for it.
     #[error(
-        "Redis cannot be reached within {} s; start it, correct --redis-url, or leave out --redis-fail-fast to wait for it",
-        .0.as_secs_f32()
+        "Redis cannot be used within {} s ({why}); start it, correct --redis-url, or leave out --redis-fail-fast to wait",
+        limit.as_secs_f32()
     )]
-    RedisAway(Duration),
+    NoRedis {
+        /// How long the node waited.
+        limit: Duration,
+        /// Why it is not ready.
+        why: String,
+    },
     /// Redis evicts sessions when its memory is full.
     #[error("{0}; set maxmemory-policy to noeviction, or pass --allow-evicting-redis if losing sessions is acceptable")]
     Evicts(#[from] Evicts),
@@ -60,10 +66,15 @@ pub(crate) async fn run(config: Config, listeners: Listeners, shutdown: Shutdown
         evicts = &mut rejected => return Err(evicts.into()),
     };
     if !started {
+        let why = node.relay().why();
         if config.redis_fail_fast {
-            return Err(RunError::RedisAway(config.redis_connect_timeout));
+            return Err(RunError::NoRedis { limit: config.redis_connect_timeout, why });
         }
-        tracing::warn!("Redis cannot be reached yet; waiting for it, and not ready until then");
+        // The log has the words of a refusal already.
+        match node.relay().readiness() {
+            Readiness::StoreRefuses => tracing::warn!("not ready: waiting until Redis agrees"),
+            _ => tracing::warn!(why, "not ready: waiting for Redis"),
+        }
     }
     (listeners.on_ready)(address);
     let outcome = tokio::select! {

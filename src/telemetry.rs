@@ -29,9 +29,9 @@ const WAITING_LINES: usize = 8_192;
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// The most detailed level of these libraries, whatever the filter: in more detail they print addresses and store keys,
-/// and so session ids.
+/// and so session ids. The library for Redis logs Redis's answers as they come; the relay logs them once, without secrets.
 const LIBRARIES: [&str; 6] =
-    ["fred=info", "hyper=info", "hyper_util=info", "tungstenite=info", "tokio_tungstenite=info", "axum=info"];
+    ["fred=error", "hyper=info", "hyper_util=info", "tungstenite=info", "tokio_tungstenite=info", "axum=info"];
 
 /// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]

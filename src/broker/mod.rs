@@ -43,8 +43,11 @@ pub enum Delivery {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The channels cannot be reached.
-    #[error("the channels between the nodes cannot be reached: {0}")]
+    #[error("the channels between the nodes give no answer: {0}")]
     Unavailable(String),
+    /// The channels are refused, in these words.
+    #[error("the channels between the nodes are refused: {0}")]
+    Refused(String),
     /// The channels can be reached, but this node's own inbox stays silent.
     #[error("this node's inbox is silent: a probe did not come back in time")]
     InboxSilent,

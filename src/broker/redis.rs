@@ -29,7 +29,7 @@ use super::wire::{Entry, Head, Item, decode, encode};
 use super::{Body, Broker, BrokerError, Delivery, Message, RoutedFrame, SharedBroker};
 use crate::ids::NodeId;
 use crate::metrics::{CommandResult, Metrics};
-use crate::redis::{Connection, RedisSettings, RedisSettingsError, describe};
+use crate::redis::{Connection, Failure, RedisSettings, RedisSettingsError};
 
 /// The largest number of deliveries that wait for the relay. A delivery beyond it becomes a gap.
 const MAX_DELIVERIES: usize = 16_384;
@@ -54,6 +54,8 @@ struct Post {
     probes: Mutex<HashMap<u64, Probe>>,
     /// The number of the live subscription to the inbox, counted from 1; zero while there is none.
     subscribed: watch::Sender<u64>,
+    /// Why Redis refuses the subscription.
+    refused: watch::Sender<Option<String>>,
     publishing: Connection,
     listening: Connection,
     metrics: Arc<Metrics>,
@@ -96,6 +98,7 @@ impl RedisBroker {
             deliveries,
             probes: Mutex::default(),
             subscribed: watch::Sender::new(0),
+            refused: watch::Sender::new(None),
             publishing,
             listening,
             metrics,
@@ -126,6 +129,7 @@ impl Broker for RedisBroker {
 
     async fn probe(&self) -> Result<(), BrokerError> {
         let mut subscribed = self.post.subscribed.subscribe();
+        let mut refused = self.post.refused.subscribe();
         let token = rand::random();
         let (tell, mut told) = oneshot::channel();
         self.post.probes.lock().insert(token, Probe { tell, sent: false });
@@ -139,6 +143,9 @@ impl Broker for RedisBroker {
                 tokio::select! {
                     answer = &mut told => return answer.ok(),
                     changed = subscribed.changed() => changed.ok()?,
+                    words = refused.wait_for(Option::is_some) => {
+                        return words.ok()?.clone().map(|words| Err(BrokerError::Refused(words)));
+                    }
                 }
             }
         };
@@ -237,9 +244,16 @@ async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
             client.pubsub_numsub::<HashMap<String, u64>, _>(inbox.as_str()).await
         };
         let subscribed = post.listening.ask("subscribe", subscribe).await;
+        let words = subscribed.as_ref().err().and_then(|error| match post.listening.failure(error) {
+            Failure::Unanswered(_) => None,
+            refused => Some(words_of(refused)),
+        });
+        // The client is usually not connected yet. Once it is connected, a longer wait would only lose messages. A Redis
+        // that says no is asked less often.
+        let pause = if words.is_some() { heartbeat } else { Duration::from_millis(50) };
+        post.refused.send_replace(words);
         if !subscribed.is_ok_and(|listeners| listeners.get(&inbox).is_some_and(|count| *count > 0)) {
-            // The client is usually not connected yet. Once it is connected, a longer wait would only lose messages.
-            let _ = timeout(Duration::from_millis(50), made.changed()).await;
+            let _ = timeout(pause, made.changed()).await;
             continue;
         }
         count += 1;
@@ -248,7 +262,7 @@ async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
             let client = post.listening.client();
             let ping = post.listening.ask("ping", client.ping::<Value>(None)).await;
             if let Err(error) = ping {
-                tracing::debug!(error = describe(&error), "no answer on the listening connection");
+                tracing::debug!(error = %post.listening.failure(&error), "no answer on the listening connection");
             }
         }
         post.subscribed.send_replace(0);
@@ -272,7 +286,10 @@ impl Post {
                 }
                 Err(error) => {
                     if let Some(probe) = probes.remove(token) {
-                        let _ = probe.tell.send(Err(BrokerError::Unavailable(describe(error))));
+                        let _ = probe.tell.send(Err(match self.publishing.failure(error) {
+                            Failure::Unanswered(why) => BrokerError::Unavailable(why),
+                            refused => BrokerError::Refused(words_of(refused)),
+                        }));
                     }
                 }
             }
@@ -381,6 +398,14 @@ impl Post {
 
 fn inbox(node: &NodeId) -> String {
     format!("gitorial:inbox:{{{node}}}")
+}
+
+/// Redis's own words, or what is wrong with them.
+fn words_of(failure: Failure) -> String {
+    match failure {
+        Failure::Refused(words) => words,
+        other => other.to_string(),
+    }
 }
 
 fn micros() -> u64 {

@@ -1,5 +1,7 @@
 //! The errors of the HTTP side: always `{"error": "<sentence>", "code": "<machine_code>"}`.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -9,7 +11,7 @@ use serde::Serialize;
 use crate::relay::RelayError;
 
 /// Every error that the HTTP side returns. The codes are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiError {
     /// The session does not exist, or has ended.
     SessionNotFound,
@@ -39,8 +41,10 @@ pub enum ApiError {
     UpgradeRequired,
     /// The request asks for a WebSocket, but violates RFC 6455.
     BadUpgrade,
-    /// The relay cannot reach its store.
+    /// The relay cannot use its store.
     StoreUnavailable,
+    /// The store refuses, or the node is not ready, for this reason.
+    NotReady(String),
     /// The embedded store is full.
     TooManySessions,
     /// An internal error of the relay.
@@ -49,15 +53,19 @@ pub enum ApiError {
 
 #[derive(Serialize)]
 struct Body {
-    error: &'static str,
+    error: Cow<'static, str>,
     code: &'static str,
 }
 
 impl ApiError {
     /// Status, machine code and sentence.
-    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    fn parts(&self) -> (StatusCode, &'static str, Cow<'static, str>) {
         use StatusCode as S;
-        match self {
+        let (status, code, sentence) = match self {
+            Self::NotReady(why) => {
+                let sentence = format!("The relay cannot do this now: {why}.");
+                return (S::SERVICE_UNAVAILABLE, "store_unavailable", sentence.into());
+            }
             Self::SessionNotFound => (S::NOT_FOUND, "session_not_found", "Session not found"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path."),
             Self::MethodNotAllowed => {
@@ -91,23 +99,24 @@ impl ApiError {
             }
             Self::BadUpgrade => (S::BAD_REQUEST, "bad_upgrade", "This is not a WebSocket handshake of version 13."),
             Self::StoreUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "store_unavailable", "The relay cannot reach its store; try again later.")
+                (S::SERVICE_UNAVAILABLE, "store_unavailable", "The relay cannot use its store now; try again later.")
             }
             Self::TooManySessions => {
                 (S::SERVICE_UNAVAILABLE, "too_many_sessions", "The relay has as many sessions as it may have.")
             }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The relay failed to answer this."),
-        }
+        };
+        (status, code, sentence.into())
     }
 
     /// The headers that tell a client how to react.
-    const fn headers(self) -> &'static [(&'static str, &'static str)] {
+    const fn headers(&self) -> &'static [(&'static str, &'static str)] {
         const RETRY: &[(&str, &str)] = &[("retry-after", "2")];
         const TOKEN: &[(&str, &str)] = &[("www-authenticate", "Bearer realm=\"gitorial-relay\"")];
         const VERSION: &[(&str, &str)] = &[("sec-websocket-version", "13")];
         const SOCKET: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "upgrade"), VERSION[0]];
         match self {
-            Self::StoreUnavailable | Self::TooManySessions => RETRY,
+            Self::StoreUnavailable | Self::NotReady(_) | Self::TooManySessions => RETRY,
             Self::Unauthorized => TOKEN,
             Self::UpgradeRequired => SOCKET,
             Self::BadUpgrade => VERSION,
@@ -133,6 +142,8 @@ impl From<RelayError> for ApiError {
     fn from(error: RelayError) -> Self {
         match error {
             RelayError::Unavailable => Self::StoreUnavailable,
+            refused @ RelayError::Refused(_) => Self::NotReady(refused.to_string()),
+            RelayError::NotReady(why) => Self::NotReady(why),
             RelayError::TooManySessions => Self::TooManySessions,
             RelayError::Internal => Self::Internal,
         }

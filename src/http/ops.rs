@@ -14,7 +14,7 @@ use crate::relay::{Readiness, Relay};
 struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 pub(super) fn routes(relay: Relay) -> Router {
@@ -35,11 +35,13 @@ async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
     let readiness = relay.readiness();
     let (code, status) = match readiness {
         Readiness::Ready => (StatusCode::OK, "ready"),
-        Readiness::Starting | Readiness::Draining | Readiness::StoreUnavailable | Readiness::InboxSilent => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
-        }
+        Readiness::Starting
+        | Readiness::Draining
+        | Readiness::StoreUnavailable
+        | Readiness::StoreRefuses
+        | Readiness::InboxSilent => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
-    (code, [(CACHE_CONTROL, "no-store")], Json(Health { status, reason: Some(readiness.reason()) }))
+    (code, [(CACHE_CONTROL, "no-store")], Json(Health { status, reason: Some(relay.why()) }))
 }
 
 async fn metrics(State(relay): State<Relay>) -> impl IntoResponse {

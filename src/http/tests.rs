@@ -1,10 +1,11 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::*;
-use crate::broker::MemoryBus;
+use crate::broker::{Delivery, MemoryBus};
 use crate::metrics::Metrics;
 use crate::random::{Random, boot};
 use crate::relay::RelaySettings;
@@ -32,14 +33,22 @@ impl Answer {
 
 /// A relay whose node has not been started, so that it has no lease.
 fn relay() -> Relay {
+    with_inbox().0
+}
+
+fn with_inbox() -> (Relay, mpsc::Receiver<Delivery>) {
     let node = boot("test");
-    let (broker, _) = MemoryBus::new().join(node.clone());
+    let (broker, inbox) = MemoryBus::new().join(node.clone());
     let store = Arc::new(MemoryStore::new());
-    Relay::new(node, store, broker, Arc::new(Metrics::new()), RelaySettings::default())
+    (Relay::new(node, store, broker, Arc::new(Metrics::new()), RelaySettings::default()), inbox)
 }
 
 async fn ask_with(settings: HttpSettings, request: Request<Body>) -> Answer {
-    let response = router(relay(), settings).oneshot(request).await.unwrap();
+    ask_of(relay(), settings, request).await
+}
+
+async fn ask_of(relay: Relay, settings: HttpSettings, request: Request<Body>) -> Answer {
+    let response = router(relay, settings).oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     assert_eq!(parts.headers["x-content-type-options"], "nosniff");
@@ -95,7 +104,10 @@ async fn a_wrong_method_gets_the_allowed_ones() {
 async fn a_session_is_created_with_any_content_type() {
     for headers in [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/json")]] {
         for body in ["", "{}", r#"{"metadata":{"a": 1},"unknown":true}"#] {
-            let answer = ask("POST", "/api/sessions", headers, body).await;
+            let (relay, _inbox) = with_inbox();
+            relay.on_tick().await;
+            let request = request("POST", "/api/sessions", headers, body);
+            let answer = ask_of(relay, HttpSettings::default(), request).await;
             let data: Value = serde_json::from_str(&answer.text).unwrap();
             assert_eq!(answer.status, 201);
             assert_eq!(answer.header("location"), format!("/api/sessions/{}", data["id"].as_str().unwrap()));
@@ -169,6 +181,8 @@ async fn a_node_that_does_not_serve_yet_is_healthy_but_not_ready() {
     let body: Value = serde_json::from_str(&answer.text).unwrap();
     assert_eq!((answer.status.as_u16(), body["status"].as_str()), (503, Some("not_ready")));
     assert!(body["reason"].is_string());
+    let answer = ask("POST", "/api/sessions", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "store_unavailable"));
     assert!(ask("GET", "/metrics", &[], "").await.text.contains("gitorial_relay_connections 0"));
 }
 

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
+use super::readiness::Trouble;
 use super::{RelaySettings, SPANS};
 use crate::broker::{Message, SharedBroker};
 use crate::clock::Clock;
@@ -43,7 +45,8 @@ pub(super) struct Driver {
     pub(super) connections: AtomicU64,
     pub(super) draining: AtomicBool,
     pub(super) started: AtomicBool,
-    pub(super) inbox_silent: AtomicBool,
+    /// Why the lease was not renewed the last time; `None` after a renewal.
+    pub(super) trouble: Mutex<Option<Trouble>>,
     pub(super) tasks: TaskTracker,
 }
 

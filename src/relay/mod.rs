@@ -6,9 +6,11 @@
 //! - `upkeep`: this node's lease, dead nodes, and a tick for every room.
 //! - `sessions`: sessions as the HTTP API sees them.
 //! - `measure`: snapshots for the metrics.
+//! - `readiness`: whether the node can serve, and why not.
 
 mod driver;
 mod measure;
+mod readiness;
 mod sessions;
 mod upkeep;
 
@@ -19,6 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +41,7 @@ use crate::session::{Role, Strategy};
 use crate::store::SharedStore;
 
 pub use crate::room::RelayEvent;
+pub use readiness::Readiness;
 pub use sessions::{NewSession, RelayError, Stats};
 
 use driver::{Driver, Input};
@@ -88,37 +92,6 @@ impl Default for RelaySettings {
     }
 }
 
-/// Whether a node can serve, and the reason if it cannot (`/readyz`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// The node serves.
-    Ready,
-    /// The node has not reached its store yet.
-    Starting,
-    /// The node is shutting down.
-    Draining,
-    /// The node has been without its store for longer than its lease.
-    StoreUnavailable,
-    /// The node's own inbox stays silent, so that frames of other nodes would not arrive.
-    InboxSilent,
-}
-
-impl Readiness {
-    /// The reason in one sentence.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Ready => "serving",
-            Self::Starting => "waiting for the store: it has not been reached yet",
-            Self::Draining => "draining: this node is shutting down",
-            Self::StoreUnavailable => {
-                "the store cannot be reached; sockets stay open, and no session has a controller until it can"
-            }
-            Self::InboxSilent => "this node does not hear the others; it is subscribing again",
-        }
-    }
-}
-
 /// The relay of one node. Clones are cheap and share one relay.
 #[derive(Clone, Debug)]
 pub struct Relay {
@@ -160,7 +133,7 @@ impl Relay {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
-            inbox_silent: AtomicBool::new(false),
+            trouble: Mutex::default(),
             tasks: TaskTracker::new(),
         };
         Self { driver: Arc::new(driver) }
@@ -188,22 +161,6 @@ impl Relay {
     #[must_use]
     pub fn settings(&self) -> &RelaySettings {
         &self.driver.settings
-    }
-
-    /// Whether this node can serve.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        if self.driver.draining.load(Ordering::Acquire) {
-            Readiness::Draining
-        } else if self.driver.presence.term().is_some() {
-            Readiness::Ready
-        } else if !self.driver.started.load(Ordering::Acquire) {
-            Readiness::Starting
-        } else if self.driver.inbox_silent.load(Ordering::Acquire) {
-            Readiness::InboxSilent
-        } else {
-            Readiness::StoreUnavailable
-        }
     }
 
     /// Lets a socket into its session. The caller has to remove the returned socket by [`Relay::leave`].

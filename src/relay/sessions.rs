@@ -29,11 +29,17 @@ pub struct NewSession {
 }
 
 /// The reason why a session could not be created, read or deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
-    /// The store cannot be reached.
-    #[error("the store cannot be reached")]
+    /// The store cannot be used now.
+    #[error("the store cannot be used now")]
     Unavailable,
+    /// The store refused, in these words.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    /// The node is not ready, for this reason ([`Relay::why`]).
+    #[error("{0}")]
+    NotReady(String),
     /// The embedded store is full.
     #[error("the store is full: it takes no more sessions")]
     TooManySessions,
@@ -46,6 +52,7 @@ impl From<StoreError> for RelayError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Refused(words) => Self::Refused(words),
             StoreError::Full => Self::TooManySessions,
             StoreError::Corrupt(_) => Self::Internal,
         }
@@ -66,8 +73,13 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// [`RelayError`] if the store cannot be reached or is full.
+    /// [`RelayError`] if the node has no lease, or if the store cannot be reached, refuses or is full.
     pub async fn create_session(&self, new: NewSession) -> Result<SessionData, RelayError> {
+        // A node without a lease would close the sockets of the new session. A draining node still creates sessions,
+        // because its balancer may not have noticed yet, and other nodes serve them.
+        if self.driver.presence.term().is_none() {
+            return Err(RelayError::NotReady(self.why()));
+        }
         let settings = &self.driver.settings;
         let created_at = self.driver.store.time().await.map_err(noted)?;
         let longest = settings.session_max_lifetime;

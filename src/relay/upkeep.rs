@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{Driver, Input};
+use super::readiness::Trouble;
 use crate::hub::Room;
 use crate::ids::NodeId;
 use crate::presence::{RenewError, Renewed};
@@ -34,15 +35,22 @@ impl Upkeep {
 
     /// Does all timed work, until told to stop.
     pub(super) async fn run(self, stop: CancellationToken) {
-        // A starting node retries quickly, because its clients wait for it.
+        let heartbeat = self.driver.settings.timing.heartbeat;
+        // A starting node retries quickly, because its clients wait for it. A store that says no is asked less often.
+        let mut pause = START_PAUSE;
         while self.driver.presence.term().is_none() && !self.driver.started.load(Ordering::Acquire) {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.tick() => {}
             }
-            tokio::time::sleep(START_PAUSE).await;
+            let refused = self.driver.trouble.lock().as_ref().is_some_and(Trouble::is_refusal);
+            pause = if refused { (2 * pause).min(heartbeat) } else { START_PAUSE };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
-        let mut ticks = interval(self.driver.settings.timing.heartbeat);
+        let mut ticks = interval(heartbeat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -67,7 +75,10 @@ impl Upkeep {
 
     fn renewed(&self, renewed: Renewed, had_lease: bool) {
         self.driver.started.store(true, Ordering::Release);
-        self.driver.inbox_silent.store(false, Ordering::Release);
+        let trouble = self.driver.trouble.lock().take();
+        if had_lease && trouble.is_some() {
+            tracing::info!("the lease is renewed again");
+        }
         if !had_lease {
             tracing::info!(node = %self.driver.presence.node, "the store is reached and the lease is held: serving");
         }
@@ -79,13 +90,23 @@ impl Upkeep {
         }
     }
 
+    /// Notes why the lease was not renewed. The log tells each reason once, not with every attempt.
     fn not_renewed(&self, error: &RenewError) {
-        self.driver.inbox_silent.store(matches!(error, RenewError::Broker(_)), Ordering::Release);
         let serving = self.driver.presence.term().is_some();
-        if self.driver.started.load(Ordering::Acquire) {
+        let mut trouble = Trouble::of(error, serving);
+        let loud = trouble.is_refusal() || self.driver.started.load(Ordering::Acquire);
+        let mut place = self.driver.trouble.lock();
+        let before = place.take();
+        let news = trouble.is_news_after(before.as_ref(), loud);
+        *place = Some(trouble);
+        drop(place);
+        if news {
             tracing::warn!(%error, serving, "the lease could not be renewed");
         } else {
-            tracing::debug!(%error, "the store cannot be reached yet");
+            tracing::debug!(%error, serving, "the lease could not be renewed");
+        }
+        if before.is_some_and(|before| before.serving && !serving) {
+            tracing::warn!("the lease is over: no session has a controller on this node until it is renewed");
         }
     }
 

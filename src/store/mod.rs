@@ -37,8 +37,11 @@ pub struct Beat {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached, or did not answer in time. The operation may have been done all the same.
-    #[error("the store cannot be reached: {0}")]
+    #[error("the store gives no answer: {0}")]
     Unavailable(String),
+    /// The store answered no, in these words. The operation may have been done in part.
+    #[error("the store refuses: {0}")]
+    Refused(String),
     /// The embedded store holds its largest number of documents.
     #[error("the embedded store is full")]
     Full,
@@ -49,7 +52,7 @@ pub enum StoreError {
 
 /// Session documents and node heartbeats, shared by all nodes. Every method may be called from any task at any time.
 ///
-/// Errors: [`StoreError::Unavailable`] leaves the outcome open, so every caller must be able to retry.
+/// Errors: [`StoreError::Unavailable`] and [`StoreError::Refused`] leave the outcome open, so every caller must be able to retry.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Writes a new document under an unused id. Returns the store's time.

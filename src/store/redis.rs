@@ -24,7 +24,7 @@ use super::{
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::random::Random;
-use crate::redis::{Connection, Evicts, RedisSettings, beside, check_eviction, describe};
+use crate::redis::{Connection, Evicts, Failure, RedisSettings, beside, check_eviction};
 use crate::session::{Activity, Session};
 
 /// The id of this Redis's data, and when the data began. The first node writes it once; it is lost only together with
@@ -108,12 +108,16 @@ impl RedisStore {
         let timer = self.metrics.store_seconds.start_timer();
         let answer = connection.ask(name, command).await;
         timer.observe_duration();
-        answer.map_err(|error| self.unavailable(&describe(&error)))
+        answer.map_err(|error| self.failed(connection.failure(&error)))
     }
 
-    fn unavailable(&self, why: &str) -> StoreError {
+    fn failed(&self, failure: Failure) -> StoreError {
         self.metrics.store_errors.inc();
-        StoreError::Unavailable(why.to_owned())
+        match failure {
+            Failure::Refused(words) => StoreError::Refused(words),
+            Failure::Strange => StoreError::Corrupt("an answer of another form".to_owned()),
+            Failure::Unanswered(why) => StoreError::Unavailable(why),
+        }
     }
 
     async fn run<T: FromValue>(
@@ -223,7 +227,8 @@ impl Store for RedisStore {
         if replicas > 0 {
             let have: u32 = next().convert().map_err(strange)?;
             if have < replicas {
-                return Err(self.unavailable(&format!("{have} of {replicas} replicas have the heartbeat")));
+                let words = format!("{have} of {replicas} replicas have the heartbeat");
+                return Err(self.failed(Failure::Refused(words)));
             }
         }
         Ok(Beat { now, lineage })

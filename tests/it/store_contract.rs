@@ -375,7 +375,7 @@ async fn a_heartbeat_missing_on_the_replicas_does_not_count() {
     let store = RedisStore::connect(&settings, Arc::new(Metrics::new())).await.expect("url");
     assert!(store.wait_until_connected(PATIENCE).await);
     let beat = store.beat(&node("a"), 1, RENEWAL, KEEP).await;
-    assert!(matches!(beat, Err(StoreError::Unavailable(_))), "{beat:?}");
+    assert!(matches!(beat, Err(StoreError::Refused(_))), "{beat:?}");
 }
 
 #[tokio::test]

@@ -11,7 +11,11 @@ local key = KEYS[1]
 if redis.call('EXISTS', key) == 0 then
   return {0}
 end
-local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local info = redis.pcall('INFO', 'replication')
+if type(info) == 'table' then
+  return redis.error_reply('ERR INFO: ' .. info.err)
+end
+local memory = string.match(info, 'master_replid:(%w+)')
 if memory ~= ARGV[3] or redis.call('HGET', key, 'write') ~= ARGV[2] then
   return {1}
 end

@@ -8,7 +8,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('SET', KEYS[1], ARGV[1] .. '@' .. string.format('%.0f', now), 'NX')
 local name, since = string.match(redis.call('GET', KEYS[1]), '^(.*)@(%d+)$')
-local memory = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local info = redis.pcall('INFO', 'replication')
+if type(info) == 'table' then
+  -- Redis does not name the command that it refuses to a script.
+  return redis.error_reply('ERR INFO: ' .. info.err)
+end
+local memory = string.match(info, 'master_replid:(%w+)')
 for i = 2, math.max(2, #ARGV) do
   redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', now), ARGV[i] or memory)
 end

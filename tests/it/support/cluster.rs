@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +183,12 @@ impl Node {
         command.args(["--listen", &address]).stdout(pipe.try_clone().expect("a second end")).stderr(pipe);
         let child = Mutex::new(command.spawn().expect("the binary starts"));
         Self { address, child, log: Arc::default(), client: client() }
+    }
+
+    /// Runs a process until it ends by itself.
+    pub fn run(options: &Options) -> Output {
+        let mut command = command(options);
+        command.args(["--listen", "127.0.0.1:0"]).output().expect("the binary starts")
     }
 
     /// Waits until it serves.

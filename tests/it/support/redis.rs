@@ -33,6 +33,7 @@ enum Kind {
 struct Local {
     port: u16,
     folder: TempDir,
+    args: Vec<String>,
     server: Option<Child>,
 }
 
@@ -50,11 +51,17 @@ impl RedisFixture {
 
     /// A Redis of this test alone, always a local process: it can be stopped, paused and started again.
     pub async fn local() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// As [`RedisFixture::local`], with more arguments for the server.
+    pub async fn with(args: &[&str]) -> Self {
         // RUST_LOG shows the log of a failed test.
         let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
         let _ = logs.with_test_writer().try_init();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut local = Local { port: 0, folder, server: None };
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut local = Local { port: 0, folder, args, server: None };
         let started = async || {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
             local.port = free.expect("a free port").port();
@@ -86,6 +93,22 @@ impl RedisFixture {
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its address for this user and password, as in `user:password`.
+    pub fn url_for(&self, credentials: &str) -> String {
+        self.url.replace("://", &format!("://{credentials}@"))
+    }
+
+    /// Gives the user `relay` these rights and the password `hunter2`, and no others.
+    pub fn allow(&mut self, rights: &str) {
+        let words = "ACL SETUSER relay reset on >hunter2".split(' ').chain(rights.split_whitespace());
+        assert!(self.command(&words.collect::<Vec<_>>()).starts_with("+OK"), "{rights}");
+    }
+
+    /// The folder in which it saves.
+    pub fn folder(&mut self) -> &std::path::Path {
+        self.own().folder.path()
     }
 
     /// Kills it without warning.
@@ -128,7 +151,7 @@ impl Local {
     async fn start(&mut self) -> bool {
         let mut server = Command::new("redis-server");
         server.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        server.arg("--dir").arg(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        server.args(&self.args).arg("--dir").arg(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let server = server.spawn().unwrap_or_else(|error| {
             panic!("no redis for the tests ({error}): install redis-server, or name one in RELAY_TEST_REDIS_URL")
         });
@@ -137,7 +160,9 @@ impl Local {
         eventually(PATIENCE, async || {
             let ended =
                 self.server.as_mut().is_none_or(|server| server.try_wait().is_ok_and(|status| status.is_some()));
-            let mine = self.command(&["INFO", "server"]).is_some_and(|info| info.contains(&process));
+            // A server without INFO cannot say who it is.
+            let mine = |info: String| info.contains(&process) || info.contains("unknown command 'INFO'");
+            let mine = self.command(&["INFO", "server"]).is_some_and(mine);
             if mine || ended { Some(mine) } else { None }
         })
         .await
