@@ -34,6 +34,8 @@ pub struct RedisSettings {
     pub connect_timeout: Duration,
     /// How many replicas must have a node's heartbeat before it counts. Zero without replicas.
     pub replicas: u32,
+    /// Begins the name of every key and channel ([`RedisSettings::check_prefix`]).
+    pub prefix: String,
 }
 
 impl RedisSettings {
@@ -41,11 +43,32 @@ impl RedisSettings {
     pub const SCHEMES: [&str; 6] =
         ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
 
-    /// Settings for this URL with the defaults: 2 s for a command, 2 s for connecting, no replicas.
+    /// The prefix unless another is set.
+    pub const PREFIX: &str = "gitorial:";
+
+    /// Settings for this URL with the defaults: 2 s for a command, 2 s for connecting, no replicas, the usual prefix.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(2);
-        Self { url: url.into(), command_timeout: timeout, connect_timeout: timeout, replicas: 0 }
+        Self {
+            url: url.into(),
+            command_timeout: timeout,
+            connect_timeout: timeout,
+            replicas: 0,
+            prefix: Self::PREFIX.to_owned(),
+        }
+    }
+
+    /// Checks whether this can begin the names of keys and channels. Braces would move keys to other slots of a Cluster,
+    /// and a pattern must match nothing but itself.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisSettingsError::Prefix`].
+    pub fn check_prefix(prefix: &str) -> Result<(), RedisSettingsError> {
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, ':' | '.' | '_' | '-');
+        let good = (1..=64).contains(&prefix.len()) && prefix.chars().all(fits);
+        if good { Ok(()) } else { Err(RedisSettingsError::Prefix) }
     }
 
     /// Checks whether these settings can be used. Opens no connection.
@@ -61,6 +84,7 @@ impl RedisSettings {
         if self.command_timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(RedisSettingsError::Timeout);
         }
+        Self::check_prefix(&self.prefix)?;
         let (scheme, rest) = self.url.split_once("://").ok_or(RedisSettingsError::Scheme)?;
         if !Self::SCHEMES.contains(&scheme) {
             return Err(RedisSettingsError::Scheme);
@@ -115,6 +139,7 @@ impl fmt::Debug for RedisSettings {
             .field("command_timeout", &self.command_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("replicas", &self.replicas)
+            .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
 }
@@ -133,6 +158,9 @@ pub enum RedisSettingsError {
     /// TLS cannot be set up on this machine.
     #[error("tls to redis cannot be set up: {0}")]
     Tls(String),
+    /// The prefix has other letters than it may have.
+    #[error("must be 1 to 64 letters, digits, colons, dots, underscores and hyphens (ASCII)")]
+    Prefix,
     /// A timeout is zero.
     #[error("the redis timeouts have to be longer than zero")]
     Timeout,
@@ -359,22 +387,27 @@ pub(crate) fn beside(command: &'static str, key: &str) -> CustomCommand {
     CustomCommand::new_static(command, ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes())), false)
 }
 
-/// Checks whether this Redis evicts keys when it is full. A Redis that does not tell is let through.
+/// Checks whether this Redis evicts keys when it is full. A Redis that does not tell is let through. INFO tells it, and
+/// a node needs INFO anyway; CONFIG GET would tell the node's user passwords too.
 pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts> {
-    let command = CustomCommand::new_static("CONFIG", None, false);
+    let command = CustomCommand::new_static("INFO", None, false);
     let client = connection.client();
-    let ask = client.custom(command, vec!["GET", "maxmemory-policy"]);
-    match connection.ask::<std::collections::HashMap<String, String>>("config", ask).await {
-        Ok(found) => match found.get("maxmemory-policy") {
-            Some(policy) if policy != "noeviction" => Err(Evicts { policy: policy.clone() }),
-            _ => Ok(()),
-        },
+    let said = connection.ask::<String>("info", client.custom(command, vec!["memory"])).await;
+    let said = said.map_err(|error| connection.failure(&error).to_string());
+    match said.and_then(|info| info_line(&info, "maxmemory_policy").ok_or_else(|| "INFO lacks it".to_owned())) {
+        Ok(policy) if policy != "noeviction" => Err(Evicts { policy }),
+        Ok(_) => Ok(()),
         Err(error) => {
-            let error = connection.failure(&error);
-            tracing::warn!(%error, "redis does not report its maxmemory-policy; it should be noeviction");
+            tracing::warn!(error, "redis does not report its maxmemory-policy; it should be noeviction");
             Ok(())
         }
     }
+}
+
+/// The value of this line in an answer to INFO.
+pub(crate) fn info_line(info: &str, name: &str) -> Option<String> {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned());
+    info.lines().find_map(value)
 }
 
 #[cfg(test)]

@@ -102,6 +102,20 @@ fn the_readme_has_every_setting() {
     }
 }
 
+/// The document's rights are those that tests/it/least_rights.rs runs two nodes with.
+#[test]
+fn the_nodes_of_compose_have_the_documented_rights_in_redis() {
+    let operations = read("docs/operations.md");
+    let (_, command) = operations.split_once("redis-cli ACL SETUSER relay on '>PASSWORD' ").unwrap();
+    let rights = command.split_once("```").unwrap().0.replace(['\'', '\\'], " ");
+    let documented: Vec<&str> = rights.split_whitespace().collect();
+    let compose = read("deploy/compose.yaml");
+    let items = compose.lines().filter_map(|line| Some(line.trim().strip_prefix("- ")?.trim_matches('"')));
+    let words: Vec<&str> = items.skip_while(|word| !word.starts_with(">${REDIS_PASSWORD")).skip(1).collect();
+    assert_eq!(words[..documented.len()], documented);
+    assert!(words[documented.len()].starts_with("--"), "no right beyond them");
+}
+
 #[test]
 fn every_relative_link_leads_to_a_file() {
     let mut documents = files("docs", "md");

@@ -174,7 +174,7 @@ export class Deployment {
 
   /** Starts Redis with the command of compose.yaml, with its own port and folder. */
   async startRedis() {
-    const command = listInCompose('redis', 'command').map((word) => word.replace(/^\$\{REDIS_PASSWORD:.*\}$/, this.password));
+    const command = listInCompose('redis', 'command').map((word) => word.replace(/\$\{REDIS_(ADMIN_)?PASSWORD:[^}]*\}$/, this.password));
     const { redis } = this.ports;
     const own = ['--port', String(redis), '--bind', '127.0.0.1', '--dir', this.folder];
     this.redis = this.run(command[0], [...command.slice(1), ...own]);
@@ -187,7 +187,7 @@ export class Deployment {
       RELAY_LISTEN: `127.0.0.1:${node.port}`,
       RELAY_OPS_LISTEN: `127.0.0.1:${node.ops}`,
       RELAY_LOG_FORMAT: 'json',
-      RELAY_REDIS_URL: `redis://:${this.password}@127.0.0.1:${this.ports.redis}`,
+      RELAY_REDIS_URL: `redis://relay:${this.password}@127.0.0.1:${this.ports.redis}`,
       RELAY_ALLOWED_ORIGINS: '*',
       RELAY_DRAIN_TIMEOUT: '25s',
       RELAY_NODE_ID: node.name,

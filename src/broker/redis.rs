@@ -47,6 +47,8 @@ pub struct RedisBroker {
 /// The state that the tasks of a broker share.
 struct Post {
     node: NodeId,
+    /// Begins the name of every inbox.
+    prefix: String,
     exchange: Mutex<Exchange>,
     /// Notified when there is something to publish.
     wake: Notify,
@@ -93,6 +95,7 @@ impl RedisBroker {
         let listening = Connection::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
         let post = Arc::new(Post {
             node,
+            prefix: settings.prefix.clone(),
             exchange: Mutex::default(),
             wake: Notify::new(),
             deliveries,
@@ -194,7 +197,7 @@ async fn publish(post: Arc<Post>, heartbeat: Duration) {
                     Entry::Probe { token } => Some(token),
                     _ => None,
                 }));
-                let inbox = inbox(&batch.to);
+                let inbox = post.inbox(&batch.to);
                 for publication in encode(&head, &batch.items) {
                     let () = pipeline.publish(inbox.as_str(), publication).await?;
                 }
@@ -232,7 +235,7 @@ async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<P
 /// The task that keeps the subscription. It subscribes on each new connection until Redis confirms the subscription,
 /// and pings, so that a connection that has died silently is noticed.
 async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
-    let inbox = inbox(&post.node);
+    let inbox = post.inbox(&post.node);
     let mut made = post.listening.made();
     let mut count = 0;
     loop {
@@ -270,6 +273,10 @@ async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
 }
 
 impl Post {
+    fn inbox(&self, node: &NodeId) -> String {
+        format!("{}inbox:{{{node}}}", self.prefix)
+    }
+
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
         self.exchange.lock()
     }
@@ -394,10 +401,6 @@ impl Post {
         self.metrics.redis_command("receive", CommandResult::Error);
         tracing::debug!("a publication in this node's inbox cannot be read");
     }
-}
-
-fn inbox(node: &NodeId) -> String {
-    format!("gitorial:inbox:{{{node}}}")
 }
 
 /// Redis's own words, or what is wrong with them.

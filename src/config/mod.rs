@@ -22,9 +22,10 @@ pub(crate) use values::{
     LogFilter, LogFormat, NodeName, OtlpEndpoint, PathPrefix, RedisUrl, SessionListing, WsPaths, duration,
 };
 
+use gitorial_relay::RedisSettings;
 use gitorial_relay::http::{HttpSettings, Listing, Origins};
 use gitorial_relay::session::Strategy;
-use values::{number, strategy, switch};
+use values::{number, redis_prefix, strategy, switch};
 
 /// The checked settings of one node. The `Debug` form shows no secret.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
@@ -62,6 +63,11 @@ pub(crate) struct Config {
     /// memory.
     #[arg(long, value_name = "URL", help_heading = "Redis")]
     pub(crate) redis_url: Option<RedisUrl>,
+
+    /// What the names of all keys and channels in Redis begin with. Relays with different prefixes can share one Redis.
+    #[arg(long, default_value = RedisSettings::PREFIX, value_parser = redis_prefix, value_name = "PREFIX")]
+    #[arg(help_heading = "Redis")]
+    pub(crate) redis_prefix: String,
 
     /// How many replicas must have a lease renewal before it counts.
     #[arg(long, default_value = "0", value_parser = number::<0, 16>, value_name = "COUNT", help_heading = "Redis")]

@@ -30,6 +30,7 @@ impl Config {
             command_timeout: self.redis_command_timeout,
             connect_timeout: self.redis_connect_timeout,
             replicas: u32::try_from(self.redis_wait_replicas).unwrap_or(u32::MAX),
+            prefix: self.redis_prefix.clone(),
         })
     }
 

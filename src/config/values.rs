@@ -282,6 +282,11 @@ pub(super) fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<u
 }
 
 /// A strategy by its name, in either spelling (docs/protocol.md, "Sessions").
+pub(super) fn redis_prefix(text: &str) -> Result<String, String> {
+    RedisSettings::check_prefix(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 pub(super) fn strategy(text: &str) -> Result<Strategy, String> {
     let reader: StrDeserializer<'_, ValueError> = text.into_deserializer();
     Strategy::deserialize(reader)

@@ -24,22 +24,52 @@ use super::{
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::random::Random;
-use crate::redis::{Connection, Evicts, Failure, RedisSettings, beside, check_eviction};
+use crate::redis::{Connection, Evicts, Failure, RedisSettings, beside, check_eviction, info_line};
 use crate::session::{Activity, Session};
-
-/// The id of this Redis's data, and when the data began. The first node writes it once; it is lost only together with
-/// all other data.
-const GENERATION: &str = "gitorial:generation";
-
-/// When each server that answers for documents was first seen, by the name of its lineage. The key is in the slot of
-/// [`GENERATION`].
-const SERVERS: &str = "gitorial:servers:{gitorial:generation}";
 
 /// The script that reads both keys, and writes new values.
 const LINEAGE: &str = include_str!("lua/lineage.lua");
 
-/// A document's key with its braces: 9 characters, then the first hyphen of the id.
-const DOCUMENTS: &str = "gitorial:?????????-????-????-????-?????????????";
+/// The names of the keys, all with one prefix.
+#[derive(Clone, Debug)]
+struct Keys {
+    prefix: String,
+    /// The id of this Redis's data, and when the data began. The first node writes it once; it is lost only together
+    /// with all other data.
+    generation: String,
+    /// When each server that answers for documents was first seen, by the name of its lineage. The key is in the slot
+    /// of `generation`.
+    servers: String,
+}
+
+impl Keys {
+    fn with(prefix: &str) -> Self {
+        let generation = format!("{prefix}generation");
+        let servers = format!("{prefix}servers:{{{generation}}}");
+        Self { prefix: prefix.to_owned(), generation, servers }
+    }
+
+    fn document(&self, id: SessionId) -> String {
+        format!("{}{{{}}}", self.prefix, id.reveal())
+    }
+
+    /// Every document's key with its braces: 9 characters, then the first hyphen of the id.
+    fn documents(&self) -> String {
+        format!("{}?????????-????-????-????-?????????????", self.prefix)
+    }
+
+    fn session_of(&self, key: &str) -> Option<SessionId> {
+        SessionId::parse(key.strip_prefix(&self.prefix)?.strip_prefix('{')?.strip_suffix('}')?)
+    }
+
+    fn beat(&self, node: &NodeId) -> String {
+        format!("{}node:{{{node}}}", self.prefix)
+    }
+
+    fn renewal(&self, node: &NodeId) -> String {
+        format!("{}:renewal", self.beat(node))
+    }
+}
 
 /// Sessions and heartbeats in Redis. Connects in the background and reconnects by itself.
 #[derive(Debug)]
@@ -51,6 +81,7 @@ pub struct RedisStore {
     load: Script,
     commit: Script,
     touch: Script,
+    keys: Keys,
     timeout: Duration,
     replicas: u32,
     metrics: Arc<Metrics>,
@@ -76,6 +107,7 @@ impl RedisStore {
             load: Script::from_lua(include_str!("lua/load.lua")),
             commit: Script::from_lua(include_str!("lua/commit.lua")),
             touch: Script::from_lua(include_str!("lua/touch.lua")),
+            keys: Keys::with(&settings.prefix),
             timeout: settings.command_timeout,
             replicas: settings.replicas,
             metrics,
@@ -147,12 +179,13 @@ impl Store for RedisStore {
         for (node, activity) in &session.activity {
             field(format!("s:{node}"), json(activity)?);
         }
-        let now: Option<Millis> = self.run(&self.create, "create", key(id), args).await?;
+        let now: Option<Millis> = self.run(&self.create, "create", self.keys.document(id), args).await?;
         now.ok_or_else(|| StoreError::Corrupt("the id of a new document is taken".into()))
     }
 
     async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
-        let answer: (Millis, String, Vec<Bytes>) = self.run(&self.load, "load", key(id), Vec::new()).await?;
+        let answer: (Millis, String, Vec<Bytes>) =
+            self.run(&self.load, "load", self.keys.document(id), Vec::new()).await?;
         let (now, server, fields) = answer;
         let names = fields.iter().step_by(2).map(|name| String::from_utf8_lossy(name).into_owned());
         let fields: HashMap<String, Bytes> = names.zip(fields.iter().skip(1).step_by(2).cloned()).collect();
@@ -172,7 +205,7 @@ impl Store for RedisStore {
                 args.extend([format!("s:{node}").into(), String::new().into()]);
             }
         }
-        let answer: Vec<u64> = self.run(&self.commit, "commit", key(id), args).await?;
+        let answer: Vec<u64> = self.run(&self.commit, "commit", self.keys.document(id), args).await?;
         match answer[..] {
             [0] => Ok(Committed::Missing),
             [1] => Ok(Committed::Conflict),
@@ -189,7 +222,7 @@ impl Store for RedisStore {
         keep: Duration,
     ) -> Result<bool, StoreError> {
         let args = vec![px(keep).into(), format!("s:{node}").into(), json(&activity)?.into()];
-        self.run(&self.touch, "touch", key(id), args).await
+        self.run(&self.touch, "touch", self.keys.document(id), args).await
     }
 
     async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
@@ -202,7 +235,7 @@ impl Store for RedisStore {
     }
 
     async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
-        let key = beat_key(node);
+        let key = self.keys.beat(node);
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let renewal = serde_json::to_string(&renewal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let replicas = self.replicas;
@@ -213,8 +246,9 @@ impl Store for RedisStore {
             let pipeline = self.beats.client().pipeline();
             let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
             let kept = Some(Expiration::PX(px(RENEWAL_KEPT)));
-            let () = pipeline.set(renewal_key(node), renewal.as_str(), kept, None, false).await?;
-            let () = pipeline.custom(beside("EVAL", GENERATION), memory_script(&primaries)).await?;
+            let () = pipeline.set(self.keys.renewal(node), renewal.as_str(), kept, None, false).await?;
+            let () =
+                pipeline.custom(beside("EVAL", &self.keys.generation), memory_script(&self.keys, &primaries)).await?;
             if replicas > 0 {
                 let wait = beside("WAIT", &key);
                 let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
@@ -237,7 +271,8 @@ impl Store for RedisStore {
     async fn lineage(&self) -> Result<StoreLineage, StoreError> {
         let primaries = self.primaries().await?;
         let client = self.connection.client();
-        let ask = client.custom::<Value, Value>(beside("EVAL", GENERATION), memory_script(&primaries));
+        let ask =
+            client.custom::<Value, Value>(beside("EVAL", &self.keys.generation), memory_script(&self.keys, &primaries));
         let answer = self.ask(&self.connection, "memory", ask).await?;
         understand(answer, primaries).map(|(_, lineage)| lineage)
     }
@@ -249,7 +284,7 @@ impl Store for RedisStore {
         let all = async {
             let pipeline = self.connection.client().pipeline();
             for node in nodes {
-                let () = pipeline.get(beat_key(node)).await?;
+                let () = pipeline.get(self.keys.beat(node)).await?;
             }
             pipeline.all::<Vec<Option<u64>>>().await
         };
@@ -260,7 +295,7 @@ impl Store for RedisStore {
         let all = async {
             let pipeline = self.connection.client().pipeline();
             for node in nodes {
-                let () = pipeline.get(renewal_key(node)).await?;
+                let () = pipeline.get(self.keys.renewal(node)).await?;
             }
             pipeline.all::<Vec<Option<String>>>().await
         };
@@ -272,12 +307,12 @@ impl Store for RedisStore {
     async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
         // The command uses the connection of the heartbeats, so that no earlier heartbeat can arrive after it.
         let client = self.beats.client();
-        self.ask(&self.beats, "del", client.del::<(), _>(beat_key(node))).await
+        self.ask(&self.beats, "del", client.del::<(), _>(self.keys.beat(node))).await
     }
 
     async fn time(&self) -> Result<Millis, StoreError> {
         let client = self.connection.client();
-        let ask = client.custom::<(u64, u64), Value>(beside("TIME", GENERATION), Vec::new());
+        let ask = client.custom::<(u64, u64), Value>(beside("TIME", &self.keys.generation), Vec::new());
         Ok(to_millis(self.ask(&self.connection, "time", ask).await?))
     }
 }
@@ -299,19 +334,15 @@ impl RedisStore {
             futures_util::future::try_join_all(ask).await
         };
         let answers = self.ask(&self.beats, "info", all).await?;
-        let name = |text: &String| {
-            let line = text.lines().find_map(|line| line.strip_prefix("master_replid:"));
-            line.map(|name| name.trim().to_owned())
-        };
-        Ok(answers.iter().filter_map(name).collect())
+        Ok(answers.iter().filter_map(|info| info_line(info, "master_replid")).collect())
     }
 
     async fn scan(&self, limit: usize) -> Result<Vec<SessionId>, Error> {
         let client = self.connection.client();
         let mut pages = if client.is_clustered() {
-            client.scan_cluster(DOCUMENTS, Some(1_000), None).left_stream()
+            client.scan_cluster(self.keys.documents(), Some(1_000), None).left_stream()
         } else {
-            client.scan(DOCUMENTS, Some(1_000), None).right_stream()
+            client.scan(self.keys.documents(), Some(1_000), None).right_stream()
         };
         // SCAN may name a key twice.
         let mut found = HashSet::new();
@@ -319,7 +350,7 @@ impl RedisStore {
             let Some(page) = pages.next().await else { break };
             let mut page = page?;
             let keys = page.take_results().unwrap_or_default();
-            found.extend(keys.iter().filter_map(|key| session_of(key.as_str()?)));
+            found.extend(keys.iter().filter_map(|key| self.keys.session_of(key.as_str()?)));
             if found.len() < limit {
                 page.next();
             } else {
@@ -331,10 +362,11 @@ impl RedisStore {
 }
 
 /// The arguments of EVAL for lineage.lua.
-fn memory_script(primaries: &BTreeSet<String>) -> Vec<Value> {
+fn memory_script(keys: &Keys, primaries: &BTreeSet<String>) -> Vec<Value> {
     let marker = format!("{:032x}", rand::random::<u128>());
-    let fixed: [Value; 5] = [LINEAGE.into(), 2.into(), GENERATION.into(), SERVERS.into(), marker.into()];
-    fixed.into_iter().chain(primaries.iter().map(|name| name.as_str().into())).collect()
+    let names = [keys.generation.as_str(), keys.servers.as_str(), marker.as_str()];
+    let fixed = [Value::from(LINEAGE), Value::from(2)].into_iter().chain(names.map(Value::from));
+    fixed.chain(primaries.iter().map(|name| name.as_str().into())).collect()
 }
 
 /// Parses the answer of lineage.lua.
@@ -346,22 +378,6 @@ fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, Sto
 
 fn strange(_: Error) -> StoreError {
     StoreError::Corrupt("an unknown answer about a server's lineage".into())
-}
-
-fn key(id: SessionId) -> String {
-    format!("gitorial:{{{}}}", id.reveal())
-}
-
-fn session_of(key: &str) -> Option<SessionId> {
-    SessionId::parse(key.strip_prefix("gitorial:{")?.strip_suffix('}')?)
-}
-
-fn beat_key(node: &NodeId) -> String {
-    format!("gitorial:node:{{{node}}}")
-}
-
-fn renewal_key(node: &NodeId) -> String {
-    format!("{}:renewal", beat_key(node))
 }
 
 fn px(keep: Duration) -> i64 {
@@ -407,4 +423,23 @@ fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Sto
 
 fn unreadable(what: &'static str) -> StoreError {
     StoreError::Corrupt(format!("{what} of a session"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_keys_of_the_lineage_are_in_one_slot_whatever_the_prefix() {
+        let slot = |key: &str| fred::util::redis_keyslot(key.as_bytes());
+        for prefix in ["gitorial:", "a", "staging:relay-2."] {
+            let keys = Keys::with(prefix);
+            assert_eq!(slot(&keys.generation), slot(&keys.servers), "{prefix}");
+            let id = SessionId::random();
+            assert_eq!(keys.session_of(&keys.document(id)), Some(id));
+            assert_eq!(slot(&keys.document(id)), slot(&id.reveal()));
+        }
+        assert_eq!(Keys::with("gitorial:").servers, "gitorial:servers:{gitorial:generation}");
+        assert_eq!(Keys::with("a:").session_of(&Keys::with("a:b:").document(SessionId::random())), None);
+    }
 }

@@ -18,6 +18,7 @@ mod frames_roles;
 mod frames_state;
 mod frames_wire;
 mod late_answers;
+mod least_rights;
 mod life;
 mod load;
 mod log;

@@ -97,6 +97,7 @@ fn a_wrong_value_is_one_sentence_with_name_and_reason() {
         (&["--max-frame-bytes", "9"], "\"9\" is not a whole number from 1024 to 16777216"),
         (&["--session-listing", "all"], "RELAY_SESSION_LISTING): \"all\" is not one of off, admin, public"),
         (&["--node-id", "a b"], "\"a b\" must be 1 to 64 letters"),
+        (&["--redis-prefix", "a{b}:"], "\"a{b}:\" must be 1 to 64 letters, digits, colons"),
         (&["--allowed-origins", "https://a.example/"], "is not an origin like https://example.org"),
         (&["--allowed-origins", "*,https://a.example"], "is not an origin like https://example.org"),
         (&["--ws-paths", "ws"], "is not a path like /ws"),
