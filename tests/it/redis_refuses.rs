@@ -1,4 +1,5 @@
-//! A Redis that can be reached and says no: its own words are in the log, in `/readyz` and in the answers of the API.
+//! A Redis that can be reached and says no: its own words are in the log, in `/readyz` and in the answers of the API
+//! (docs/reliability.md, "When Redis is there and says no").
 
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::support::client::RawClient;
-use super::support::cluster::{Node, Options, PATIENCE};
+use super::support::cluster::{Kind, Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::redis::RedisFixture;
+use super::support::stage::Stage;
 
 /// All rights on all keys and channels.
 const ALL: &str = "~* &* +@all";
@@ -21,8 +23,15 @@ async fn node(url: &str) -> Node {
     Node::spawn(&options).await
 }
 
-/// Waits until the probe and a creation are refused with these words, and new sockets are closed.
+/// As [`says`], and the log has these words once.
 async fn refuses(node: &Node, words: &str) {
+    says(node, words).await;
+    let log = node.log();
+    assert_eq!(log.lines().filter(|line| line.contains(words)).count(), 1, "it is said once");
+}
+
+/// Waits until the probe and a new session are refused with these words, and new sockets are closed.
+async fn says(node: &Node, words: &str) {
     eventually(PATIENCE, async || {
         let (status, body) = node.answer(Method::GET, "/readyz").await;
         (status == 503 && body["reason"].as_str().is_some_and(|reason| reason.contains(words))).then_some(())
@@ -35,7 +44,6 @@ async fn refuses(node: &Node, words: &str) {
     assert_eq!(socket.expect_close().await.0, 1013);
     assert_eq!(node.answer(Method::GET, "/healthz").await.0, 200);
     let log = node.log();
-    assert_eq!(log.lines().filter(|line| line.contains(words)).count(), 1, "it is said once");
     assert!(!log.contains("hunter2") && !log.contains("0f8fad5b") && !log.contains("cannot be reached"), "{log}");
 }
 
@@ -135,22 +143,78 @@ async fn a_redis_that_takes_no_writes_is_quoted() {
     refuses(&node(unsaved.url()).await, "MISCONF Redis is configured to save RDB snapshots").await;
 }
 
-#[tokio::test]
-async fn whatever_redis_says_no_secret_is_repeated() {
+/// A server that answers each command with this. Returns its address for the user `relay`.
+async fn answering(said: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://relay:hunter2@{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut asked = [0; 1024];
-                while socket.read(&mut asked).await.is_ok_and(|length| length > 0) {
-                    let said = "-ERR hunter2? gitorial:{0f8fad5b} 0f8fad5b-d9cd-469f-a165-70867728950e\u{1b}[31m\r\n";
-                    if socket.write_all(said.as_bytes()).await.is_err() {
+                let mut asked = [0; 16 * 1024];
+                while let Ok(length @ 1..) = socket.read(&mut asked).await {
+                    // A command is a list, and the relay writes no other star. Only HELLO is a line.
+                    let commands = asked[..length].iter().filter(|byte| **byte == b'*').count().max(1);
+                    if socket.write_all(said.repeat(commands).as_bytes()).await.is_err() {
                         return;
                     }
                 }
             });
         }
     });
-    refuses(&node(&url).await, "ERR ***? gitorial:").await;
+    url
+}
+
+#[tokio::test]
+async fn whatever_redis_says_no_secret_is_repeated() {
+    let said = "-ERR hunter2? gitorial:{0f8fad5b} 0f8fad5b-d9cd-469f-a165-70867728950e\u{1b}[31m\r\n";
+    refuses(&node(&answering(said).await).await, "ERR ***? gitorial:").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_answers_something_else_is_not_used() {
+    let node = node(&answering("+OK\r\n").await).await;
+    refuses(&node, "something this relay cannot read").await;
+    let path = "/api/sessions/0f8fad5b-d9cd-469f-a165-70867728950e";
+    for method in [Method::GET, Method::DELETE] {
+        let (status, body) = node.answer(method, path).await;
+        assert_eq!((status, &body["code"]), (500, &json!("internal")), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_redis_gives_no_answer_and_refuses_nothing() {
+    let mut redis = RedisFixture::local().await;
+    let ready = node(redis.url()).await;
+    ready.ready().await;
+    redis.pause();
+    let starting = node(redis.url()).await;
+    for node in [&ready, &starting] {
+        says(node, "the store gives no answer").await;
+    }
+    redis.resume();
+    ready.ready().await;
+    starting.ready().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_becomes_full_or_read_only_is_quoted_and_sockets_stay() {
+    let full: [&[&str]; 2] = [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]];
+    let read_only: [&[&str]; 2] = [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]];
+    for ([begin, end], words) in [(full, "OOM command not allowed"), (read_only, "READONLY")] {
+        let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
+        let (a, b) = stage.driven().await;
+        stage.cluster.redis.as_mut().unwrap().command(begin);
+        let node = stage.cluster.near();
+        says(node, words).await;
+        assert_eq!(node.get_session(&stage.session).await.0, 200, "it can still be read");
+        let (status, body) = node.delete_session(&stage.session).await;
+        assert_eq!((status, &body["code"]), (503, &json!("store_unavailable")), "{body}");
+        a.say("state_update", json!({ "step": 1 })).await;
+        assert_eq!(a.expect_rejected("state_update").await, "store_unavailable");
+        b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
+        assert_eq!(b.expect_rejected("accept_control").await, "store_unavailable");
+        stage.cluster.redis.as_mut().unwrap().command(end);
+        stage.cluster.near().ready().await;
+        assert!(a.is_open() && b.is_open());
+    }
 }
