@@ -46,6 +46,29 @@ impl JoinKind {
     }
 }
 
+/// Why a node created no session, although the request was right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has no lease.
+    NotReady,
+    /// The store is full, or nearly.
+    Full,
+}
+
+impl Refusal {
+    /// Every reason, in order.
+    pub const ALL: [Self; 2] = [Self::NotReady, Self::Full];
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotReady => "not_ready",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The state of a node at one moment. It is not counted as things happen, but read when the metrics are scraped
 /// ([`crate::relay::Relay::measure`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -94,6 +117,7 @@ pub struct Metrics {
     pub connection_seconds: Histogram,
     views: Views,
     joins: Vec<IntCounter>,
+    refused_sessions: Vec<IntCounter>,
     frames: IntCounterVec,
     frames_in: Vec<IntCounter>,
     frames_out: Vec<IntCounter>,
@@ -155,6 +179,7 @@ impl Metrics {
         let refusals = counters("refusals_total", "Frames refused, by code.", &["code"]);
         let closes = counters("closes_total", "Connections that the relay closed, by reason.", &["reason"]);
         let transitions = counters("role_transitions_total", "Decisions about control, by kind.", &["transition"]);
+        let refused = counters("refused_sessions_total", "Sessions that were not created, by reason.", &["reason"]);
         let joins = counters("joins_total", "Attempts to join a session, by result.", &["kind"]);
         let lease = Gauge::new("gitorial_relay_lease_seconds", "Time left of the node's lease.").expect("valid name");
         registry.register(Box::new(lease.clone())).expect("distinct name");
@@ -183,6 +208,7 @@ impl Metrics {
             store_seconds: histogram("store_seconds", "Round trips to Redis, heartbeats included.", hops()),
             connection_seconds: histogram("connection_seconds", "Duration of connections.", LIVES.to_vec()),
             joins: JoinKind::ALL.iter().map(|kind| joins.with_label_values(&[kind.label()])).collect(),
+            refused_sessions: Refusal::ALL.iter().map(|reason| refused.with_label_values(&[reason.label()])).collect(),
             views: Views {
                 sessions: gauge("sessions", "Sessions with a socket on this node."),
                 ready: gauge("ready", "1 while the node serves, as /readyz says."),
@@ -226,6 +252,11 @@ impl Metrics {
     /// Counts a decision about control.
     pub fn transition(&self, transition: Transition) {
         self.transitions[transition as usize].inc();
+    }
+
+    /// Counts a session that was not created.
+    pub fn refused_session(&self, reason: Refusal) {
+        self.refused_sessions[reason as usize].inc();
     }
 
     /// Counts an attempt to join.

@@ -36,6 +36,8 @@ pub struct RedisSettings {
     pub replicas: u32,
     /// Begins the name of every key and channel ([`RedisSettings::check_prefix`]).
     pub prefix: String,
+    /// The percentage of `maxmemory` from which on no session is created, so that those that live have room.
+    pub full_percent: u32,
 }
 
 impl RedisSettings {
@@ -56,6 +58,7 @@ impl RedisSettings {
             connect_timeout: timeout,
             replicas: 0,
             prefix: Self::PREFIX.to_owned(),
+            full_percent: 90,
         }
     }
 
@@ -140,6 +143,7 @@ impl fmt::Debug for RedisSettings {
             .field("connect_timeout", &self.connect_timeout)
             .field("replicas", &self.replicas)
             .field("prefix", &self.prefix)
+            .field("full_percent", &self.full_percent)
             .finish_non_exhaustive()
     }
 }

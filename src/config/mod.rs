@@ -91,6 +91,10 @@ pub(crate) struct Config {
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) allow_evicting_redis: bool,
 
+    /// The percentage of Redis's maxmemory from which on no new sessions are created, so that those that live have room.
+    #[arg(long, default_value = "90", value_parser = number::<1, 100>, value_name = "PERCENT", help_heading = "Redis")]
+    pub(crate) redis_full_percent: usize,
+
     /// How long a session lives after the last activity in it, as in 30m.
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]
     pub(crate) session_ttl: Duration,

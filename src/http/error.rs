@@ -45,7 +45,7 @@ pub enum ApiError {
     StoreUnavailable,
     /// The store refuses, or the node is not ready, for this reason.
     NotReady(String),
-    /// The embedded store is full.
+    /// The store is full.
     TooManySessions,
     /// An internal error of the relay.
     Internal,
@@ -101,9 +101,11 @@ impl ApiError {
             Self::StoreUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "store_unavailable", "The relay cannot use its store now; try again later.")
             }
-            Self::TooManySessions => {
-                (S::SERVICE_UNAVAILABLE, "too_many_sessions", "The relay has as many sessions as it may have.")
-            }
+            Self::TooManySessions => (
+                S::SERVICE_UNAVAILABLE,
+                "too_many_sessions",
+                "The relay has room for no more sessions; try again later.",
+            ),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The relay failed to answer this."),
         };
         (status, code, sentence.into())

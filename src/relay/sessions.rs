@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::driver::Input;
 use super::{Relay, RelayEvent};
 use crate::ids::{Millis, SessionId};
+use crate::metrics::Refusal;
 use crate::protocol::SessionData;
 use crate::random::Random;
 use crate::room::{Reply, keep};
@@ -40,7 +41,7 @@ pub enum RelayError {
     /// The node is not ready, for this reason ([`Relay::why`]).
     #[error("{0}")]
     NotReady(String),
-    /// The embedded store is full.
+    /// The store is full.
     #[error("the store is full: it takes no more sessions")]
     TooManySessions,
     /// An internal error of the relay.
@@ -78,6 +79,7 @@ impl Relay {
         // A node without a lease would close the sockets of the new session. A draining node still creates sessions,
         // because its balancer may not have noticed yet, and other nodes serve them.
         if self.driver.presence.term().is_none() {
+            self.driver.metrics.refused_session(Refusal::NotReady);
             return Err(RelayError::NotReady(self.why()));
         }
         let settings = &self.driver.settings;
@@ -92,7 +94,14 @@ impl Relay {
         };
         let (id, session) = (SessionId::random(), Session::new(Arc::new(info)));
         let write = self.driver.store.create(id, &session, keep(&session, created_at));
-        write.await.map_err(noted)?;
+        match write.await {
+            // A full store may be asked very often, so that is counted and not logged.
+            Err(StoreError::Full) => {
+                self.driver.metrics.refused_session(Refusal::Full);
+                return Err(RelayError::TooManySessions);
+            }
+            written => written.map_err(noted)?,
+        };
         self.driver.emit(RelayEvent::SessionCreated(id));
         tracing::debug!(session = id.tag(), "session created");
         Ok(SessionData::of(id, &session, created_at))

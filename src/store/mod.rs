@@ -42,8 +42,8 @@ pub enum StoreError {
     /// The store answered no, in these words. The operation may have been done in part.
     #[error("the store refuses: {0}")]
     Refused(String),
-    /// The embedded store holds its largest number of documents.
-    #[error("the embedded store is full")]
+    /// The store takes no more documents: it holds its largest number, or its memory is nearly full.
+    #[error("the store is full: it takes no more sessions")]
     Full,
     /// The store answered with data that this relay does not write.
     #[error("the store holds something this relay cannot read: {0}")]

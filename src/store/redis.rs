@@ -84,6 +84,7 @@ pub struct RedisStore {
     keys: Keys,
     timeout: Duration,
     replicas: u32,
+    full_percent: u32,
     metrics: Arc<Metrics>,
 }
 
@@ -110,6 +111,7 @@ impl RedisStore {
             keys: Keys::with(&settings.prefix),
             timeout: settings.command_timeout,
             replicas: settings.replicas,
+            full_percent: settings.full_percent,
             metrics,
         })
     }
@@ -167,7 +169,7 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn create(&self, id: SessionId, session: &Session, keep: Duration) -> Result<Millis, StoreError> {
-        let mut args: Vec<Value> = vec![px(keep).into()];
+        let mut args: Vec<Value> = vec![px(keep).into(), self.full_percent.into()];
         let mut field = |name: String, value: String| args.extend([name.into(), value.into()]);
         field("info".into(), json(&*session.info)?);
         field("core".into(), json(&session.core)?);
@@ -179,8 +181,11 @@ impl Store for RedisStore {
         for (node, activity) in &session.activity {
             field(format!("s:{node}"), json(activity)?);
         }
-        let now: Option<Millis> = self.run(&self.create, "create", self.keys.document(id), args).await?;
-        now.ok_or_else(|| StoreError::Corrupt("the id of a new document is taken".into()))
+        match self.run::<Value>(&self.create, "create", self.keys.document(id), args).await? {
+            Value::Null => Err(StoreError::Corrupt("the id of a new document is taken".into())),
+            answer if answer.as_str().is_some_and(|answer| answer == "full") => Err(StoreError::Full),
+            answer => answer.convert().map_err(|_| StoreError::Corrupt("an unknown answer to a creation".into())),
+        }
     }
 
     async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {

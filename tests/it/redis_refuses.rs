@@ -197,6 +197,34 @@ async fn a_slow_redis_gives_no_answer_and_refuses_nothing() {
 }
 
 #[tokio::test]
+async fn a_redis_that_is_nearly_full_takes_no_new_sessions_and_goes_on_with_the_others() {
+    let mut stage = Stage::with(Kind::Redis(1), Options::short_leases(), json!({})).await;
+    let (a, b) = stage.driven().await;
+    stage.cluster.redis.as_mut().unwrap().command(&["CONFIG", "SET", "maxmemory", "4mb"]);
+    let node = stage.cluster.near();
+    let metadata = json!({ "metadata": "x".repeat(15_000) });
+    let body = eventually(PATIENCE, async || {
+        let answer = node.request(Method::POST, "/api/sessions").json(&metadata).send().await.unwrap();
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(body.json::<serde_json::Value>().await.unwrap()["code"], "too_many_sessions");
+    assert!(node.metric("refused_sessions_total", &[("reason", "full")]).await >= 1.0);
+    // The lease is renewed for longer than it lasts, and control moves.
+    let beats = async || node.metric("redis_commands_total", &[("command", "beat"), ("outcome", "ok")]).await;
+    let before = beats().await;
+    eventually(PATIENCE, async || (beats().await > before + 8.0).then_some(())).await;
+    assert_eq!(node.answer(Method::GET, "/readyz").await.0, 200);
+    a.say("state_update", json!({ "step": 1 })).await;
+    assert_eq!(b.expect("state_update").await["data"]["step"], 1);
+    b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
+    eventually(PATIENCE, async || (stage.active().await == "client_b").then_some(())).await;
+    // Nothing has to be restarted when there is room.
+    stage.cluster.redis.as_mut().unwrap().command(&["CONFIG", "SET", "maxmemory", "64mb"]);
+    stage.cluster.near().create_session(json!({})).await;
+}
+
+#[tokio::test]
 async fn a_redis_that_becomes_full_or_read_only_is_quoted_and_sockets_stay() {
     let full: [&[&str]; 2] = [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]];
     let read_only: [&[&str]; 2] = [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]];
