@@ -174,7 +174,9 @@ export class Deployment {
 
   /** Starts Redis with the command of compose.yaml, with its own port and folder. */
   async startRedis() {
-    const command = listInCompose('redis', 'command').map((word) => word.replace(/\$\{REDIS_(ADMIN_)?PASSWORD:[^}]*\}$/, this.password));
+    const command = listInCompose('redis', 'command').map((word) =>
+      word.replace(/\$\{REDIS_(ADMIN_)?PASSWORD:[^}]*\}$/, this.password),
+    );
     const { redis } = this.ports;
     const own = ['--port', String(redis), '--bind', '127.0.0.1', '--dir', this.folder];
     this.redis = this.run(command[0], [...command.slice(1), ...own]);

@@ -57,7 +57,7 @@ async fn the_documented_rights_are_enough_for_the_life_of_a_session() {
     // Control moves to the other node.
     b.say("accept_control", json!({ "fromClientId": "client_a", "timestamp": 1 })).await;
     controls(&near, &session, "client_b").await;
-    assert_eq!(listed(&near).await, [session.clone()]);
+    assert_eq!(listed(&near).await, std::slice::from_ref(&session));
     // A node dies with the controller, and the other one takes its sessions over.
     far.kill9();
     eventually(PATIENCE, async || near.log().contains("the lease of another node has lapsed").then_some(())).await;
@@ -89,7 +89,7 @@ async fn relays_with_different_prefixes_share_a_redis_unseen() {
     let one = left.create_session(json!({})).await;
     let other = right.create_session(json!({})).await;
     for (node, own, foreign) in [(&left, &one, &other), (&right, &other, &one)] {
-        assert_eq!(listed(node).await, [own.clone()]);
+        assert_eq!(listed(node).await, std::slice::from_ref(own));
         assert_eq!((node.get_session(own).await.0, node.get_session(foreign).await.0), (200, 404));
         let (client, _) = RawClient::join_modern(node, own, "client_a").await;
         takes_control(&client).await;
