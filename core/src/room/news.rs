@@ -155,13 +155,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let (now, release) = (self.env.now, self.room.stream.release.take());
         let mut ahead = false;
         for member in self.room.members.iter_mut().filter(|member| !member.superseded) {
-            let Some(me) = places.get(&member.connection).copied() else {
-                // It is told when it has its place again. The states that it sends until then are no answers.
-                if member.view.phase == Phase::Active {
-                    member.states.on_control_lost(member.view.is_modern());
-                }
-                continue;
-            };
+            let Some(me) = places.get(&member.connection).copied() else { continue };
             if !diff.left.is_empty() && !member.view.is_modern() {
                 self.out.put(Output::HoldAfterLeave(&member.socket));
             }
