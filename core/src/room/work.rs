@@ -195,20 +195,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             self.refuse_claims();
         }
         let nodes: Vec<NodeId> = stored.session.rosters.keys().filter(|node| *node != self.env.here).cloned().collect();
-        let basis = Basis { stored, term, lapsed: BTreeSet::new() };
-        if nodes.is_empty() {
-            return self.decide_and_write(basis);
-        }
-        self.room.work.phase = Phase::Heartbeats(Box::new(basis));
+        self.room.work.phase = Phase::Heartbeats(Box::new(Basis { stored, term, lapsed: BTreeSet::new() }));
         self.ask(Request::LookAgain(nodes));
     }
 
     pub(super) fn looked_again(&mut self, lapsed: BTreeSet<NodeId>) {
         let Phase::Heartbeats(basis) = std::mem::take(&mut self.room.work.phase) else { return };
-        self.decide_and_write(Basis { lapsed, ..*basis });
-    }
-
-    fn decide_and_write(&mut self, basis: Basis) {
+        let basis = Basis { lapsed, ..*basis };
         let decision = self.decide(&basis);
         let Some(write) = decision.write.clone() else {
             let version = basis.stored.version;
