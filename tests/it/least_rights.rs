@@ -96,8 +96,8 @@ async fn relays_with_different_prefixes_share_a_redis_unseen() {
     }
     let keys = redis.command(&["KEYS", "*"]);
     let named = |prefix: &str| keys.lines().filter(|line| line.starts_with(prefix)).count();
-    // The session, the node's heartbeat, the generation and its servers.
-    assert_eq!((named("left:"), named("right:"), named("gitorial:")), (4, 4, 0), "{keys}");
+    // The session, the node's heartbeat and renewal, the generation and its servers.
+    assert_eq!((named("left:"), named("right:"), named("gitorial:")), (5, 5, 0), "{keys}");
     // Both generations differ, so a loss is noticed by each relay for itself.
     let generation = |prefix: &str, redis: &mut RedisFixture| redis.command(&["GET", &format!("{prefix}generation")]);
     assert_ne!(generation("left:", &mut redis), generation("right:", &mut redis));

@@ -39,6 +39,9 @@ pub enum Fault {
     Stall(usize),
 }
 
+/// How long the clients act in a world with a mutation that needs faults of its own.
+pub const EAGER: Millis = 20_000;
+
 /// A fault, when it begins, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct Scheduled {
@@ -91,7 +94,7 @@ pub enum Mutation {
     LateRenewal,
     /// A renewal counts although the inbox is silent.
     DeafRenewal,
-    /// Another node counts as dead as soon as its lease ends, without the margin.
+    /// Another node counts as dead after half a lease.
     Impatient,
     /// The heartbeats are not looked at again after the document was read.
     StaleHeartbeats,
@@ -116,6 +119,22 @@ pub enum Mutation {
 }
 
 impl Mutation {
+    /// Faults that this mutation needs, for worlds that are to find it. The faults of the usual worlds are too varied to
+    /// bring about often what takes a moment.
+    pub fn needs(self, rng: &mut StdRng, nodes: usize) -> Vec<Scheduled> {
+        let node = rng.random_range(0..nodes);
+        let (fault, lasts, every) = match self {
+            // Longer than a lease: others take what the node has.
+            Self::LateRenewal | Self::StaleHeartbeats => (Fault::Pause(node), 2_300..3_200, 4_000),
+            Self::Impatient => (Fault::Cut(node), 1_200..2_000, 3_000),
+            Self::AnyServer => (Fault::FailOver(rng.random_range(1..=2)), 1..30, 700),
+            _ => return Vec::new(),
+        };
+        let mut times = || rng.random_range(0..every / 2);
+        let at: Vec<Millis> = (0..).map(|turn| 500 + turn * every + times()).take_while(|at| *at < EAGER).collect();
+        at.into_iter().map(|at| Scheduled { fault, at, lasts: rng.random_range(lasts.clone()) }).collect()
+    }
+
     pub const ALL: [Self; 16] = [
         Self::Careless,
         Self::AnyServer,

@@ -78,7 +78,7 @@ impl World {
         if !self.is_acting() {
             return;
         }
-        let next = self.rng.random_range(150..=450);
+        let next = if self.eager { self.rng.random_range(20..=80) } else { self.rng.random_range(150..=450) };
         self.after(next, Event::Act(client));
         let here = &mut self.clients[client];
         let open = here.socket.as_ref().is_some_and(|socket| socket.open && !socket.closing);

@@ -187,7 +187,7 @@ impl World {
             self.nodes[node].observer.reset_failure_detector(local);
         } else {
             if self.mutation == Some(Mutation::Impatient) {
-                local += 2 * Millis::try_from(timing().margin.as_millis()).unwrap_or(0);
+                local += timing().patience() - timing().deadline(0) / 2;
             }
             let lapsed = self.nodes[node].observer.watched(beats, local);
             for dead in lapsed {

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::client::{Client, Down};
-use super::faults::{Fault, Mutation, Scheduled, schedule};
+use super::faults::{EAGER, Fault, Mutation, Scheduled, schedule};
 use super::history::{Event as Entry, Quiet, What, Who};
 use super::judge::{Verdict, judge, judge_quiet};
 use super::node::{Node, SocketNumber, Up};
@@ -109,6 +109,8 @@ pub struct World {
     pub network: Network,
     pub rules: Rules,
     pub mutation: Option<Mutation>,
+    /// The clients act often and for long.
+    pub eager: bool,
     /// The client of each socket that was ever opened.
     pub opened_by: BTreeMap<SocketNumber, usize>,
     pub drawn: u128,
@@ -155,7 +157,10 @@ impl World {
         };
         let clients: Vec<Client> =
             (0..clients).map(|client| Client::new(client, generation(client, &mut rng))).collect();
-        let faults = schedule(&mut rng, nodes.len(), clients.len());
+        let mut faults = schedule(&mut rng, nodes.len(), clients.len());
+        let needed = mutation.map(|mutation| mutation.needs(&mut rng, nodes.len())).unwrap_or_default();
+        let eager = !needed.is_empty();
+        faults.extend(needed);
         let mut world = Self {
             now: 0,
             rng,
@@ -168,6 +173,7 @@ impl World {
             network: Network::default(),
             rules: Rules::default(),
             mutation,
+            eager,
             opened_by: BTreeMap::new(),
             drawn: 0,
             queue: BinaryHeap::new(),
@@ -178,6 +184,13 @@ impl World {
         };
         world.begin();
         world
+    }
+
+    /// The same world without its mutation.
+    pub fn mended(mut self) -> Self {
+        self.mutation = None;
+        (self.store.careless, self.store.any_server) = (false, false);
+        self
     }
 
     fn begin(&mut self) {
@@ -200,7 +213,7 @@ impl World {
     /// Runs the world to its end.
     pub fn run(mut self) -> Ended {
         let healed = self.faults.iter().map(|scheduled| scheduled.at + scheduled.lasts).max().unwrap_or(0);
-        let rest = healed.max(ACTING) + LOOK;
+        let rest = healed.max(if self.eager { EAGER } else { ACTING }) + LOOK;
         let (mut events, mut look) = (0, rest);
         let mut verdicts = Vec::new();
         while let Some(Reverse(next)) = self.queue.pop() {
@@ -273,7 +286,7 @@ impl World {
 
     /// Whether users act.
     pub fn is_acting(&self) -> bool {
-        self.now < ACTING
+        self.now < if self.eager { EAGER } else { ACTING }
     }
 
     pub fn after(&mut self, millis: Millis, event: Event) {
