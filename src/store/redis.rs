@@ -253,7 +253,7 @@ impl Store for RedisStore {
             let kept = Some(Expiration::PX(px(RENEWAL_KEPT)));
             let () = pipeline.set(self.keys.renewal(node), renewal.as_str(), kept, None, false).await?;
             let () =
-                pipeline.custom(beside("EVAL", &self.keys.generation), memory_script(&self.keys, &primaries)).await?;
+                pipeline.custom(beside("EVAL", &self.keys.generation), lineage_script(&self.keys, &primaries)).await?;
             if replicas > 0 {
                 let wait = beside("WAIT", &key);
                 let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
@@ -276,8 +276,8 @@ impl Store for RedisStore {
     async fn lineage(&self) -> Result<StoreLineage, StoreError> {
         let primaries = self.primaries().await?;
         let client = self.connection.client();
-        let ask =
-            client.custom::<Value, Value>(beside("EVAL", &self.keys.generation), memory_script(&self.keys, &primaries));
+        let ask = client
+            .custom::<Value, Value>(beside("EVAL", &self.keys.generation), lineage_script(&self.keys, &primaries));
         let answer = self.ask(&self.connection, "memory", ask).await?;
         understand(answer, primaries).map(|(_, lineage)| lineage)
     }
@@ -367,7 +367,7 @@ impl RedisStore {
 }
 
 /// The arguments of EVAL for lineage.lua.
-fn memory_script(keys: &Keys, primaries: &BTreeSet<String>) -> Vec<Value> {
+fn lineage_script(keys: &Keys, primaries: &BTreeSet<String>) -> Vec<Value> {
     let marker = format!("{:032x}", rand::random::<u128>());
     let names = [keys.generation.as_str(), keys.servers.as_str(), marker.as_str()];
     let fixed = [Value::from(LINEAGE), Value::from(2)].into_iter().chain(names.map(Value::from));

@@ -193,7 +193,7 @@ impl Stage<'_> {
                     stored.base.server.clone_from(&server);
                     stored
                 });
-                self.observe(node, |observer, now, broken| {
+                self.with_observer(node, |observer, now, broken| {
                     if broken != Some(Broken::Notice) {
                         observer.heard_from(&server, now);
                     }
@@ -282,7 +282,7 @@ impl Stage<'_> {
         }
     }
 
-    fn observe<A>(&mut self, node: usize, change: impl FnOnce(&mut Observer, u64, Option<Broken>) -> A) -> A {
+    fn with_observer<A>(&mut self, node: usize, change: impl FnOnce(&mut Observer, u64, Option<Broken>) -> A) -> A {
         let mut observer = Observer::clone(&self.world.nodes[node].observer);
         let answer = change(&mut observer, local(self.world.now), self.scene.broken);
         self.world.nodes[node].observer = Part::of(observer);
@@ -292,7 +292,7 @@ impl Stage<'_> {
     fn read_lineage(&mut self, node: usize) {
         let seen = StoreLineage::clone(&self.world.store.lineage);
         let doubt = self.world.nodes[node].observer.trust().doubtful_until;
-        self.observe(node, |observer, now, broken| {
+        self.with_observer(node, |observer, now, broken| {
             if broken == Some(Broken::Notice) {
                 let servers = BTreeSet::from(["server 1".to_owned()]);
                 let since = if seen.marker == "1" { 0 } else { seen.since };
@@ -312,7 +312,7 @@ impl Stage<'_> {
         self.world.store.beats[node] = Some(here.beats);
         self.read_lineage(node);
         let Renewed { new_term, data_lost } =
-            self.observe(node, |observer, now, _| observer.renewed(local(began), now));
+            self.with_observer(node, |observer, now, _| observer.renewed(local(began), now));
         if new_term || data_lost {
             self.marks.note(Mark::NewLease);
             self.give(node, Input::Distrust { data_lost });
@@ -325,7 +325,7 @@ impl Stage<'_> {
         let Some(view) = self.world.nodes[node].room.view() else { return };
         let others = view.session.rosters.keys().filter(|other| *other != node_id(node)).cloned();
         let beats = self.beats_of(others.collect());
-        if !self.observe(node, |observer, now, _| observer.watched(beats, now)).is_empty() {
+        if !self.with_observer(node, |observer, now, _| observer.watched(beats, now)).is_empty() {
             self.give(node, Input::Reload);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, Stamp, StateClaim, apply};
+use gitorial_relay::control::{Context, Direction, Effect, Event, Intent, Join, Rules, Stamp, StateKind, apply};
 use gitorial_relay::dialect::ClientView;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, Millis, NodeId};
 use gitorial_relay::protocol::ErrorCode;
@@ -12,7 +12,7 @@ use gitorial_relay::session::{Client, Info, Role, Session, Strategy};
 
 pub const ASK: Intent = Intent::Coordinate(Direction::Active);
 pub const FOLLOW: Intent = Intent::Coordinate(Direction::Passive);
-pub const STATE: Intent = Intent::State(StateClaim::Drive);
+pub const STATE: Intent = Intent::State(StateKind::Drive);
 
 /// A session whose clients are numbers: 1 to 9 live on node A, 11 to 19 on node B.
 pub struct Scene {
@@ -109,12 +109,12 @@ impl Scene {
     pub fn flush(&mut self) {
         let controller = self.session.core.controller.clone().expect("there is a controller");
         self.flushed = Some((controller.place.connection, self.epoch()));
-        self.apply(&controller.place.node, &Event::Tick);
+        self.apply(&controller.place.node, &Event::Due);
     }
 
     /// Everything that is due happens, as this client's node sees it.
     pub fn tick(&mut self, number: u128) {
-        self.apply(&node(number), &Event::Tick);
+        self.apply(&node(number), &Event::Due);
     }
 
     pub fn client(&self, number: u128) -> &Client {

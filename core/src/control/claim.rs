@@ -1,6 +1,6 @@
 //! Claims: the decision on a claim, and the steps in which control moves.
 
-use super::{Effect, Step, Transition, millis};
+use super::{Decider, Effect, Transition, millis};
 use crate::ids::ConnectionId;
 use crate::protocol::ErrorCode;
 use crate::session::{Assignment, Client, Controller, Ended, EpochEnd, Place, Request, Role, Strategy, Transfer};
@@ -32,7 +32,7 @@ pub(super) enum Verdict {
     Refused,
 }
 
-impl Step<'_> {
+impl Decider<'_> {
     /// Decides a claim of a client of this node (docs/protocol.md, "Claims").
     pub(super) fn claim(&mut self, claimant: &Client, claim: Claim) -> Verdict {
         let Some(controller) = self.session.core.controller.clone() else {

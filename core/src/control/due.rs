@@ -1,10 +1,10 @@
 //! The changes that time alone causes: expiry, time-outs, the end of a grace period, lapsed nodes. They are made before
 //! every event, by the first node that loads the document.
 
-use super::{Step, millis};
+use super::{Decider, millis};
 use crate::session::{Assignment, Client, Role, Roster, Status};
 
-impl Step<'_> {
+impl Decider<'_> {
     pub(super) fn due(&mut self) {
         self.session.core.status = self.session.status_at(self.context.now);
         if self.session.core.status != Status::Active {

@@ -1,12 +1,12 @@
 //! Role frames: the effect of each frame on the document (docs/protocol.md, "Frames" and "Roles").
 
 use super::claim::{Claim, Verdict};
-use super::{Direction, Effect, Intent, Stamp, StateClaim, Step};
+use super::{Decider, Direction, Effect, Intent, Stamp, StateKind};
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::ErrorCode;
 use crate::session::{Client, Controller, EpochEnd, Offer, Place, Role};
 
-impl Step<'_> {
+impl Decider<'_> {
     pub(super) fn frame(&mut self, connection: ConnectionId, alias: Option<&ClientId>, stamp: Stamp, intent: &Intent) {
         self.actor = Some(connection);
         self.speak(connection, alias);
@@ -219,22 +219,22 @@ impl Step<'_> {
         }
     }
 
-    fn state(&mut self, sender: &Client, stamp: Stamp, state: StateClaim) {
+    fn state(&mut self, sender: &Client, stamp: Stamp, state: StateKind) {
         let (drives, leaving) = self.drives(sender);
         match state {
             _ if leaving => self.too_late(sender, stamp),
             _ if drives => {
-                if state == StateClaim::Drive {
+                if state == StateKind::Drive {
                     self.no_longer_provisional();
                 }
                 self.emit(Effect::PassState);
             }
-            StateClaim::Answer => self.emit(Effect::PassAnswer),
-            StateClaim::InitialPush => self.emit(Effect::PassState),
-            StateClaim::Drive if matches!(stamp, Stamp::Named(_)) => {
+            StateKind::Answer => self.emit(Effect::PassAnswer),
+            StateKind::InitialPush => self.emit(Effect::PassState),
+            StateKind::Drive if matches!(stamp, Stamp::Named(_)) => {
                 self.reject(sender.connection, ErrorCode::NotActive);
             }
-            StateClaim::Drive => match self.claim(sender, Claim::Assume) {
+            StateKind::Drive => match self.claim(sender, Claim::Assume) {
                 Verdict::Granted => self.emit(Effect::PassState),
                 Verdict::Moving => self.emit(Effect::HoldFrame),
                 Verdict::Waiting | Verdict::Refused => {}

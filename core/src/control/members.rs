@@ -1,6 +1,6 @@
 //! Joins and leaves, the second socket of one client, the handshake, resumes, and repairs after a fault.
 
-use super::{Effect, Step};
+use super::{Decider, Effect};
 use crate::ids::{ClientId, ConnectionId, Millis};
 use crate::protocol::CloseReason;
 use crate::session::{Assignment, Client, Core, EpochEnd, Place, Role, Status};
@@ -30,7 +30,7 @@ enum Proof {
     Name,
 }
 
-impl Step<'_> {
+impl Decider<'_> {
     pub(super) fn join(&mut self, join: &Join) {
         if self.session.core.status != Status::Active {
             return self.emit(Effect::Close(join.connection, CloseReason::SessionNotFound));

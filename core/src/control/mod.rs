@@ -135,8 +135,8 @@ pub enum Event {
     },
     /// The session is deleted.
     Delete,
-    /// No event of its own: only the changes that time alone causes are made.
-    Tick,
+    /// No event of its own: only what is due is done.
+    Due,
 }
 
 impl Event {
@@ -147,7 +147,7 @@ impl Event {
             Self::Join(join) => Some(join.connection),
             Self::Leave { connection, .. } => Some(*connection),
             Self::Rejoin { .. } | Self::RestoreCore(_) | Self::Handshake { .. } => None,
-            Self::Frame { .. } | Self::Delete | Self::Tick => None,
+            Self::Frame { .. } | Self::Delete | Self::Due => None,
         }
     }
 }
@@ -182,7 +182,7 @@ pub enum Intent {
     /// `release_control`.
     Release,
     /// `state_update`.
-    State(StateClaim),
+    State(StateKind),
 }
 
 /// The direction that a client asks for.
@@ -196,7 +196,7 @@ pub enum Direction {
 
 /// What a `state_update` can be, by what its sender's connection knows (docs/protocol.md, "States").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StateClaim {
+pub enum StateKind {
     /// An answer to an open `request_sync`.
     Answer,
     /// The one initial push that its sender may make after its own coordinate PASSIVE.
@@ -272,14 +272,14 @@ pub struct Outcome {
 /// Makes the changes that are due at `context.now`, then applies `event`. The input document is not changed.
 #[must_use]
 pub fn apply(session: &Session, event: &Event, context: Context<'_>) -> Outcome {
-    let mut step = Step { context, session: session.clone(), actor: None, effects: Vec::new() };
-    step.due();
-    step.event(event);
-    Outcome { session: step.session, effects: step.effects }
+    let mut decider = Decider { context, session: session.clone(), actor: None, effects: Vec::new() };
+    decider.due();
+    decider.event(event);
+    Outcome { session: decider.session, effects: decider.effects }
 }
 
-/// One application of one event: the document so far, and the effects so far.
-struct Step<'a> {
+/// Decides one event: the document and the effects so far.
+struct Decider<'a> {
     context: Context<'a>,
     session: Session,
     /// The sender of the frame that is applied, if the event is a frame.
@@ -287,7 +287,7 @@ struct Step<'a> {
     effects: Vec<Effect>,
 }
 
-impl Step<'_> {
+impl Decider<'_> {
     fn event(&mut self, event: &Event) {
         let over = self.session.core.status != crate::session::Status::Active;
         match event {
@@ -303,7 +303,7 @@ impl Step<'_> {
                 self.frame(*connection, alias.as_ref(), *stamp, intent);
             }
             Event::Delete => self.session.core.status = crate::session::Status::Deleted,
-            Event::Tick => {}
+            Event::Due => {}
         }
     }
 

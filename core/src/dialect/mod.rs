@@ -9,7 +9,7 @@
 pub mod legacy;
 pub mod modern;
 
-use crate::control::{Direction, Intent, Stamp, StateClaim};
+use crate::control::{Direction, Intent, Stamp, StateKind};
 use crate::ids::{Epoch, Millis};
 use crate::protocol::Frame;
 use crate::reconcile::Notice;
@@ -203,10 +203,10 @@ impl Belief {
             Intent::Coordinate(Direction::Passive) => Some(Self::Push),
             Intent::Accept(_) => Some(Self::Drives),
             // A frame that only a controller sends shows something new only if its sender is not the controller.
-            Intent::Offer(_) | Intent::State(StateClaim::Drive) => (!held).then_some(Self::Drives),
+            Intent::Offer(_) | Intent::State(StateKind::Drive) => (!held).then_some(Self::Drives),
             Intent::Release => Some(Self::LetGo),
             Intent::Speak | Intent::Request | Intent::Decline(_) => None,
-            Intent::State(StateClaim::Answer | StateClaim::InitialPush) => None,
+            Intent::State(StateKind::Answer | StateKind::InitialPush) => None,
         }
     }
 }

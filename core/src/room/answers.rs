@@ -1,7 +1,7 @@
 //! Which state of a client is new, and which is an answer to a `request_sync` (docs/protocol.md, "States").
 
 use super::recent::RecentStates;
-use crate::control::StateClaim;
+use crate::control::StateKind;
 use crate::ids::{Epoch, Millis};
 use crate::protocol::Frame;
 use crate::session::Place;
@@ -142,21 +142,21 @@ impl Answers {
     }
 
     /// Classifies a state, as far as its sender's connection allows. `at`: the session's epoch, and the node's own time.
-    pub(super) fn claim(
+    pub(super) fn classify(
         &mut self,
         frame: &Frame,
         modern: bool,
         passed: &RecentStates,
         at: (Epoch, Millis),
-    ) -> StateClaim {
+    ) -> StateKind {
         let (epoch, now) = at;
         if self.is_answer(frame, modern, passed, now) {
-            StateClaim::Answer
+            StateKind::Answer
         } else if modern && !passed.contains(frame.data_hash()) && self.initial_push.take() == Some(epoch) {
             // A state that passed is an answer that came too late.
-            StateClaim::InitialPush
+            StateKind::InitialPush
         } else {
-            StateClaim::Drive
+            StateKind::Drive
         }
     }
 }

@@ -4,7 +4,7 @@ use super::member::find;
 use super::output::{Counted, Output, Outputs};
 use super::work::Cause;
 use super::{LocalController, Step};
-use crate::control::{Direction, Event, Intent, StateClaim};
+use crate::control::{Direction, Event, Intent, StateKind};
 use crate::dialect::Legacy;
 use crate::ids::{ClientId, ConnectionId};
 use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType, PROTOCOL_VERSION, RELAY_CLIENT_ID, outgoing};
@@ -225,11 +225,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             FrameType::ReleaseControl => Intent::Release,
             FrameType::StateUpdate => {
                 let modern = member.view.is_modern();
-                let claim = member.states.claim(frame, modern, passed, at);
-                if claim == StateClaim::Answer {
+                let kind = member.states.classify(frame, modern, passed, at);
+                if kind == StateKind::Answer {
                     member.doubts_answer(frame, passed);
                 }
-                Intent::State(claim)
+                Intent::State(kind)
             }
             _ => Intent::Speak,
         })

@@ -54,7 +54,7 @@ pub(super) struct Basis {
 
 /// What a room waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-enum Phase {
+enum Awaited {
     /// A job.
     #[default]
     Job,
@@ -76,7 +76,7 @@ pub(super) struct Work<S, T> {
     jobs: VecDeque<Job<S, T>>,
     /// How many of the jobs waited when the document was read.
     batch: usize,
-    phase: Phase,
+    awaited: Awaited,
     attempt: u32,
     /// A decision whose write got no answer.
     unknown: Option<Box<(Basis, Decision)>>,
@@ -91,7 +91,7 @@ impl<S, T> Default for Work<S, T> {
         Self {
             jobs: VecDeque::new(),
             batch: 0,
-            phase: Phase::Job,
+            awaited: Awaited::Job,
             attempt: 0,
             unknown: None,
             reload_queued: false,
@@ -102,7 +102,7 @@ impl<S, T> Default for Work<S, T> {
 
 impl<S, T> Work<S, T> {
     pub(super) fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.phase == Phase::Job
+        self.jobs.is_empty() && self.awaited == Awaited::Job
     }
 
     /// Notes that the store has lost data: a document that is being read may be from before.
@@ -150,14 +150,14 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     /// Makes sure that the document is read once more, from now on.
     pub(super) fn reload(&mut self) {
         if !std::mem::replace(&mut self.room.work.reload_queued, true) {
-            self.submit(Event::Tick, Cause::None, None);
+            self.submit(Event::Due, Cause::None, None);
         }
     }
 
     /// Starts to decide the jobs that wait, unless that is under way.
     pub(super) fn start_work(&mut self) {
         let work = &mut self.room.work;
-        if work.phase == Phase::Job && !work.jobs.is_empty() {
+        if work.awaited == Awaited::Job && !work.jobs.is_empty() {
             (work.batch, work.attempt, work.unknown) = (work.jobs.len(), 0, None);
             self.load();
         }
@@ -172,12 +172,12 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         // Announcements from now on may not be in the document that is read, so that it has to be read again.
         (work.reload_queued, work.reads_after_loss) = (false, true);
         // The decision counts under the lease that was held before the document was read.
-        work.phase = Phase::Document(self.env.trust.term(self.env.now));
+        work.awaited = Awaited::Document(self.env.trust.term(self.env.now));
         self.ask(Request::Load);
     }
 
     pub(super) fn loaded(&mut self, Loaded { found, .. }: Loaded) {
-        let Phase::Document(term) = std::mem::take(&mut self.room.work.phase) else { return };
+        let Awaited::Document(term) = std::mem::take(&mut self.room.work.awaited) else { return };
         let Some(mut stored) = found else { return self.missing() };
         self.room.known.unread_since_loss &= !self.room.work.reads_after_loss;
         if let Some(unknown) = self.room.work.unknown.take()
@@ -195,12 +195,12 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             self.refuse_claims();
         }
         let nodes: Vec<NodeId> = stored.session.rosters.keys().filter(|node| *node != self.env.here).cloned().collect();
-        self.room.work.phase = Phase::Heartbeats(Box::new(Basis { stored, term, lapsed: BTreeSet::new() }));
+        self.room.work.awaited = Awaited::Heartbeats(Box::new(Basis { stored, term, lapsed: BTreeSet::new() }));
         self.ask(Request::LookAgain(nodes));
     }
 
     pub(super) fn looked_again(&mut self, lapsed: BTreeSet<NodeId>) {
-        let Phase::Heartbeats(basis) = std::mem::take(&mut self.room.work.phase) else { return };
+        let Awaited::Heartbeats(basis) = std::mem::take(&mut self.room.work.awaited) else { return };
         let basis = Basis { lapsed, ..*basis };
         let decision = self.decide(&basis);
         let Some(write) = decision.write.clone() else {
@@ -208,12 +208,12 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.finish(basis, decision, version, false);
         };
         self.suspend_controller(&decision.session, &write);
-        self.room.work.phase = Phase::Write(Box::new((basis, decision)));
+        self.room.work.awaited = Awaited::Write(Box::new((basis, decision)));
         self.ask(Request::Commit(write));
     }
 
     pub(super) fn committed(&mut self, committed: Committed) {
-        let Phase::Write(written) = std::mem::take(&mut self.room.work.phase) else { return };
+        let Awaited::Write(written) = std::mem::take(&mut self.room.work.awaited) else { return };
         match committed {
             Committed::Done { version, .. } => {
                 let (basis, decision) = *written;
@@ -231,15 +231,15 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         if work.attempt == MAX_ATTEMPTS {
             return self.give_up();
         }
-        work.phase = Phase::Retry;
+        work.awaited = Awaited::Retry;
         self.ask(Request::Pause(attempt));
     }
 
     /// The store did not answer. A first write whose outcome is unknown is looked for once.
     pub(super) fn failed(&mut self) {
         let first = self.room.work.attempt == 0;
-        match std::mem::take(&mut self.room.work.phase) {
-            Phase::Write(written) => {
+        match std::mem::take(&mut self.room.work.awaited) {
+            Awaited::Write(written) => {
                 self.room.work.unknown = Some(written);
                 if first { self.retry() } else { self.give_up() }
             }
@@ -249,7 +249,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     /// Nothing is decided until the store answers.
     fn give_up(&mut self) {
-        self.room.work.phase = Phase::Job;
+        self.room.work.awaited = Awaited::Job;
         // A write that is committed after all has to be announced.
         self.room.known.unannounced |= self.room.work.unknown.take().is_some();
         let first = !std::mem::replace(&mut self.room.known.stale, true);
@@ -324,12 +324,12 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.restore();
         }
         // The heartbeat may not have noticed the loss yet: a server that was flushed by hand keeps its name.
-        self.room.work.phase = Phase::Lineage;
+        self.room.work.awaited = Awaited::Lineage;
         self.ask(Request::ReadLineage);
     }
 
     pub(super) fn lineage_read(&mut self) {
-        self.room.work.phase = Phase::Job;
+        self.room.work.awaited = Awaited::Job;
         if self.env.trust.assess(None, self.env.now).is_recovering() {
             self.restore();
         } else {
@@ -345,7 +345,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let until = self.env.now.store + self.env.trust.patience;
         let session = view.session.restored(self.env.here, self.env.now.store, until);
         let keep = super::keep(&session, self.env.now.store);
-        self.room.work.phase = Phase::Retry;
+        self.room.work.awaited = Awaited::Retry;
         self.ask(Request::Create(session, keep));
     }
 
@@ -391,7 +391,7 @@ impl<S, T> Job<S, T> {
             Event::Frame { intent, .. } => *intent != crate::control::Intent::Speak,
             Event::Join(join) => join.resume.is_some(),
             Event::Leave { .. } | Event::Rejoin { .. } | Event::RestoreCore(_) | Event::Handshake { .. } => false,
-            Event::Delete | Event::Tick => false,
+            Event::Delete | Event::Due => false,
         }
     }
 }
@@ -404,7 +404,7 @@ fn was_committed(decision: &Decision, stored: &Stored) -> bool {
 impl<S, T> Hash for Work<S, T> {
     /// Without the number of the attempt, except whether it is the first.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { jobs, batch, phase, attempt, unknown, reload_queued, reads_after_loss } = self;
-        (jobs, batch, phase, *attempt == 0, unknown, reload_queued, reads_after_loss).hash(state);
+        let Self { jobs, batch, awaited, attempt, unknown, reload_queued, reads_after_loss } = self;
+        (jobs, batch, awaited, *attempt == 0, unknown, reload_queued, reads_after_loss).hash(state);
     }
 }
