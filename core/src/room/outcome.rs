@@ -61,6 +61,10 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
                 if client.modern {
                     self.out.put(Output::HoldNothing(&socket));
                 }
+                // Most sessions have two sockets, and a vector that grows by itself begins with four places.
+                if self.room.members.len() < 4 {
+                    self.room.members.reserve_exact(1);
+                }
                 self.room.members.push(Member::new(socket, client.clone()));
             }
         }

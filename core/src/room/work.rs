@@ -124,7 +124,16 @@ impl<S, T> Work<S, T> {
     }
 
     fn take_batch(&mut self) -> Vec<Job<S, T>> {
-        self.jobs.drain(..std::mem::take(&mut self.batch)).collect()
+        self.take(self.batch)
+    }
+
+    /// Takes the first jobs of the batch. An idle room keeps no space for jobs.
+    fn take(&mut self, count: usize) -> Vec<Job<S, T>> {
+        self.batch -= count;
+        if count == self.jobs.len() {
+            return std::mem::take(&mut self.jobs).into();
+        }
+        self.jobs.drain(..count).collect()
     }
 }
 
@@ -370,8 +379,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     /// The jobs that a decision covers.
     pub(super) fn take_jobs(&mut self, taken: usize) -> Vec<Job<S, T>> {
-        self.room.work.batch -= taken;
-        self.room.work.jobs.drain(..taken).collect()
+        self.room.work.take(taken)
     }
 
     /// Goes on with the rest of the batch.
