@@ -205,7 +205,9 @@ async fn the_api_and_sockets_are_under_the_path_prefix_too() {
     // A path that names the prefix itself was the way to get sockets there before.
     let settings = || under(&["/", "/ws", "/relay/ws", "/live"]);
     for (prefix, other) in [("/relay", "/relay/relay"), ("", "/else")] {
-        let answer = ask_with(settings(), request("POST", &format!("{prefix}/api/sessions"), &[], "")).await;
+        let (relay, _inbox) = with_inbox();
+        relay.on_tick().await;
+        let answer = ask_of(relay, settings(), request("POST", &format!("{prefix}/api/sessions"), &[], "")).await;
         let data: Value = serde_json::from_str(&answer.text).unwrap();
         assert_eq!(answer.status, 201);
         assert_eq!(answer.header("location"), format!("{prefix}/api/sessions/{}", data["id"].as_str().unwrap()));
