@@ -56,7 +56,7 @@ pub struct Diff {
     pub roles: Vec<(ClientId, Role)>,
     /// The epoch that ended because its controller gave control up or left, if one did.
     pub released: Option<Ended>,
-    /// Whether a client has become a follower, or a follower has come back on another socket.
+    /// Whether a client has a controller to follow now, or a follower has come back on another socket.
     pub followers: bool,
     /// Whether the controller has come back on another socket. A question that was put on the old socket is lost.
     pub returned: bool,
@@ -70,6 +70,7 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
     let new: HashSet<&ClientId> = after.clients().map(|(_, client)| &client.id).collect();
     let left = old.keys().filter(|id| !new.contains(**id)).map(|id| (*id).clone()).collect();
     let mut diff = Diff { left, ..Diff::default() };
+    let first = before.core.controller.is_none() && after.core.controller.is_some();
     for (_, client) in after.clients() {
         let role = after.role(client);
         let was = old.get(&client.id).map(|client| before.role(client));
@@ -81,7 +82,7 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
         }
         // A client that came back on another socket has missed the states in between.
         let moved = old.get(&client.id).is_some_and(|known| known.connection != client.connection);
-        diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved);
+        diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved || first);
     }
     cap_role_changes(&mut diff, before, after);
     let ended = after.core.ended.as_ref().filter(|_| after.core.epoch != before.core.epoch);

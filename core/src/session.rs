@@ -255,7 +255,7 @@ pub struct Client {
     /// The digest of the token that it may resume with ([`crate::ids::ResumeToken::digest`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
-    /// The digest of the token that it came back with. That token is good once more while the client is cut off.
+    /// The digest of the token that it came back with ([`Client::resumes_with`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_before: Option<String>,
     /// When its socket joined, in the store's time.
@@ -313,11 +313,12 @@ impl Client {
     }
 
     /// Whether this digest proves that a socket belongs to this client. A token is used once. The token of the last
-    /// return is good once more while the client is cut off, because the client may never have read the new token
-    /// (docs/protocol.md, "Leaving and coming back").
+    /// return is good once more while the client has no new one or is cut off, because it may never have read the new
+    /// one (docs/protocol.md, "Leaving and coming back").
     #[must_use]
     pub fn resumes_with(&self, proof: &str) -> bool {
-        let before = self.resume_before.as_ref().filter(|_| self.cut_off_at.is_some());
+        let unread = self.cut_off_at.is_some() || self.resume.is_none();
+        let before = self.resume_before.as_ref().filter(|_| unread);
         [self.resume.as_ref(), before].into_iter().flatten().any(|digest| digest == proof)
     }
 

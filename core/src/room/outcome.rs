@@ -1,6 +1,6 @@
 //! Carries out a decision that is in the store: tells all clients concerned and performs the effects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +41,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             self.perform(&session, &jobs[index], effect);
         }
         self.release_leavers(&jobs);
+        self.miss_places(&session);
         for job in jobs {
             self.reply(job, &session);
         }
@@ -77,6 +78,15 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
                 self.room.members.retain(|member| member.connection != *connection);
             }
         }
+    }
+
+    /// Notices a socket whose place is missing in the document: the place is claimed with the next tick.
+    fn miss_places(&mut self, session: &Session) {
+        let roster = session.rosters.get(self.env.here);
+        let places: HashSet<ConnectionId> =
+            roster.into_iter().flat_map(|roster| &roster.clients).map(|client| client.connection).collect();
+        let missing = |member: &Member<S>| !member.superseded && !places.contains(&member.connection);
+        self.room.known.stale |= self.room.members.iter().any(missing);
     }
 
     /// Records what the frames say about their senders' beliefs, before the senders are told the result.
@@ -294,7 +304,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
 impl<S, T> Job<S, T> {
     /// The frame that this job decides, and its sender.
-    fn frame(&self) -> Option<(ConnectionId, &Frame)> {
+    pub(super) fn frame(&self) -> Option<(ConnectionId, &Frame)> {
         match (&self.event, &self.cause) {
             (Event::Frame { connection, .. }, Cause::Frame(frame)) => Some((*connection, frame)),
             _ => None,

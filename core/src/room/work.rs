@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use super::decide::Decision;
-use super::output::{Output, Outputs, Reply, Request};
+use super::output::{Counted, Output, Outputs, Reply, Request};
 use super::{Room, Step};
-use crate::control::Event;
+use crate::control::{Event, Stamp};
 use crate::dialect::Belief;
 use crate::ids::{ConnectionId, NodeId, ResumeToken};
-use crate::protocol::{CloseReason, ErrorCode, Frame};
-use crate::session::Status;
+use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType};
+use crate::session::{Session, Status};
 use crate::stored::{Committed, Loaded, Stored};
 
 /// How often a room decides again before it gives up. Each conflict means that another node's write was committed.
@@ -123,6 +123,19 @@ impl<S, T> Work<S, T> {
         self.jobs.iter().take(self.batch)
     }
 
+    /// Removes these jobs from the batch.
+    fn remove(&mut self, removed: impl Fn(&Job<S, T>) -> bool) -> VecDeque<Job<S, T>> {
+        if !self.batch().any(&removed) {
+            return VecDeque::new();
+        }
+        let later = self.jobs.split_off(self.batch);
+        let (removed, kept) = std::mem::take(&mut self.jobs).into_iter().partition(removed);
+        self.jobs = kept;
+        self.batch = self.jobs.len();
+        self.jobs.extend(later);
+        removed
+    }
+
     fn take_batch(&mut self) -> Vec<Job<S, T>> {
         self.take(self.batch)
     }
@@ -201,8 +214,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             (stored.session.core.requests, stored.session.core.offer) = (Vec::new(), None);
         }
         if term.is_none() || recovering {
-            self.refuse_claims();
+            self.refuse_jobs(Job::claims);
+        } else {
+            self.refuse_jobs(|job| job.is_from_before(&stored.session));
         }
+        self.drop_late_frames(&stored.session);
         let nodes: Vec<NodeId> = stored.session.rosters.keys().filter(|node| *node != self.env.here).cloned().collect();
         self.room.work.awaited = Awaited::Heartbeats(Box::new(Basis { stored, term, lapsed: BTreeSet::new() }));
         self.ask(Request::LookAgain(nodes));
@@ -271,17 +287,31 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         self.out.put(Output::Undecided { first });
     }
 
-    /// Refuses new grants while this node has no lease or the store may not know the controller. A controller that
-    /// comes back also needs a new grant.
-    fn refuse_claims(&mut self) {
-        let work = &mut self.room.work;
-        let later = work.jobs.split_off(work.batch);
-        let (refused, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut work.jobs).into_iter().partition(Job::claims);
-        work.jobs = kept;
-        work.batch = work.jobs.len();
-        work.jobs.extend(later);
-        refused.into_iter().for_each(|job| self.refuse(job));
+    /// Drops the frames of the batch whose sender was told, since they arrived, that it is not the controller: it sent
+    /// them before it could know.
+    fn drop_late_frames(&mut self, session: &Session) {
+        let now = self.env.now.local;
+        let members = &self.room.members;
+        let gated = |connection: ConnectionId, kind: FrameType| {
+            let member = members.iter().find(|member| member.connection == connection);
+            let legacy = member.and_then(|member| member.view.legacy());
+            legacy.is_some_and(|legacy| legacy.drops(kind, now)) && !session.controls(connection)
+        };
+        let late = |job: &Job<S, T>| job.frame().is_some_and(|(connection, frame)| gated(connection, frame.kind));
+        for job in self.room.work.remove(late) {
+            let Some((connection, frame)) = job.frame() else { continue };
+            if let Some(member) = self.room.member_mut(connection) {
+                member.note_sent(frame);
+            }
+            self.count(Counted::Dropped);
+            self.decided(connection);
+        }
+    }
+
+    /// Refuses these jobs of the batch. All claims are refused while this node has no lease or the store may not know the
+    /// controller: also that of a controller that comes back, because it needs a new grant.
+    fn refuse_jobs(&mut self, refused: impl Fn(&Job<S, T>) -> bool) {
+        self.room.work.remove(refused).into_iter().for_each(|job| self.refuse(job));
     }
 
     /// Answers a job that cannot be decided now.
@@ -401,6 +431,14 @@ impl<S, T> Job<S, T> {
             Event::Leave { .. } | Event::Rejoin { .. } | Event::RestoreCore(_) | Event::Handshake { .. } => false,
             Event::Delete | Event::Due => false,
         }
+    }
+
+    /// Whether it is a frame that was sent before its sender's place was lost, by a sender that names no epochs: what it
+    /// believed then is no claim now.
+    fn is_from_before(&self, session: &Session) -> bool {
+        let Event::Frame { connection, stamp: Stamp::Seen(_), .. } = &self.event else { return false };
+        let mut places = session.rosters.values().flat_map(|roster| &roster.clients);
+        self.claims() && places.all(|client| client.connection != *connection)
     }
 }
 
