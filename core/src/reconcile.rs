@@ -56,7 +56,7 @@ pub struct Diff {
     pub roles: Vec<(ClientId, Role)>,
     /// The epoch that ended because its controller gave control up or left, if one did.
     pub released: Option<Ended>,
-    /// Whether a client has a controller to follow now, or a follower has come back on another socket.
+    /// Whether a client has another controller to follow than before, or a follower has come back on another socket.
     pub followers: bool,
     /// Whether the controller has come back on another socket. A question that was put on the old socket is lost.
     pub returned: bool,
@@ -70,7 +70,10 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
     let new: HashSet<&ClientId> = after.clients().map(|(_, client)| &client.id).collect();
     let left = old.keys().filter(|id| !new.contains(**id)).map(|id| (*id).clone()).collect();
     let mut diff = Diff { left, ..Diff::default() };
-    let first = before.core.controller.is_none() && after.core.controller.is_some();
+    let ended = after.core.ended.as_ref().filter(|_| after.core.epoch != before.core.epoch);
+    diff.returned = ended.is_some_and(|ended| ended.how == EpochEnd::Resumed);
+    let by = |session: &Session| session.core.controller.as_ref().map(|controller| controller.place.connection);
+    let other = !diff.returned && by(after).is_some() && by(after) != by(before);
     for (_, client) in after.clients() {
         let role = after.role(client);
         let was = old.get(&client.id).map(|client| before.role(client));
@@ -82,11 +85,9 @@ pub fn diff(before: Option<&Session>, after: &Session) -> Diff {
         }
         // A client that came back on another socket has missed the states in between.
         let moved = old.get(&client.id).is_some_and(|known| known.connection != client.connection);
-        diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved || first);
+        diff.followers |= role == Role::Passive && (was != Some(Role::Passive) || moved || other);
     }
     cap_role_changes(&mut diff, before, after);
-    let ended = after.core.ended.as_ref().filter(|_| after.core.epoch != before.core.epoch);
-    diff.returned = ended.is_some_and(|ended| ended.how == EpochEnd::Resumed);
     diff.released = after.core.ended.clone().filter(|ended| {
         ended.how == EpochEnd::Released && before.core.ended.as_ref().is_none_or(|known| known.epoch != ended.epoch)
     });
