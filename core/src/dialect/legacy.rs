@@ -62,6 +62,8 @@ pub struct Legacy {
     /// It already believed to have control when it was granted control. A release of it may cross the news of the
     /// grant.
     assured: bool,
+    /// It was told that it has control while its question for control was under way.
+    ask_crossed_grant: bool,
     /// It joined under another controller and has not chosen a role yet: it may have come back to follow.
     may_be_back: bool,
     /// It may have taken control in silence, by a state that counted as an answer.
@@ -123,7 +125,10 @@ impl Legacy {
 
     pub(super) fn believes(&mut self, phase: &mut Phase, retell: &mut bool, belief: Belief) {
         *phase = match belief {
-            Belief::Pull => Phase::Pull,
+            Belief::Pull => {
+                self.ask_crossed_grant = *phase == Phase::Active;
+                Phase::Pull
+            }
             Belief::Push => Phase::Push,
             Belief::Drives => {
                 // A client that was told already is not told again, because its release could cross the news.
@@ -168,7 +173,8 @@ impl Legacy {
     /// *Grant*. A client that waits for PASSIVE ignores all else, so it is assigned PASSIVE first.
     fn grant(&mut self, phase: &mut Phase, out: &mut Vec<Notice>) {
         // A client that has not confirmed its last loss may not know of it.
-        self.assured = *phase == Phase::Active || self.acks.pending() > 0;
+        let crossed = std::mem::take(&mut self.ask_crossed_grant);
+        self.assured = *phase == Phase::Active || crossed || self.acks.pending() > 0;
         if *phase == Phase::Push {
             out.push(Notice::Assign(Role::Passive));
         }
