@@ -125,11 +125,13 @@ pub fn notices(told: &mut ClientView, me: &Client, diff: &Diff, after: &Session,
     if newcomer {
         let others = after.clients().filter(|(_, client)| client.id != me.id);
         out.extend(others.map(|(_, client)| Notice::Connected(client.id.clone())));
-        if let Some(legacy) = told.legacy_mut() {
-            legacy.correct_newcomer(me, after, now, &mut out);
-        }
     } else {
         out.extend(diff.joined.iter().filter(|id| **id != me.id).cloned().map(Notice::Connected));
+    }
+    if let Some(legacy) = told.legacy_mut()
+        && (newcomer || legacy.joined_free() && role == Role::Connected)
+    {
+        legacy.correct_newcomer(me, after, now, &mut out);
     }
     told.tell_role(me, after, now, &mut out);
     out.extend(diff.roles.iter().cloned().map(|(client, role)| Notice::RoleChanged(client, role)));

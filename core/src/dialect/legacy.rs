@@ -66,6 +66,8 @@ pub struct Legacy {
     ask_crossed_grant: bool,
     /// It joined under another controller and has not chosen a role yet: it may have come back to follow.
     may_be_back: bool,
+    /// It joined while nobody had control. It may still believe to have control, and its first state is a take.
+    joined_free: bool,
     /// It may have taken control in silence, by a state that counted as an answer.
     may_drive: bool,
     /// A frame that is forwarded when the client gets control.
@@ -108,13 +110,20 @@ impl Legacy {
     }
 
     /// Sends `accept_control` to a client that joins under another controller: it may be a returning client that still
-    /// believes to have control.
+    /// believes to have control. If nobody has control then, it is sent when a controller comes back to which the store
+    /// has restored control: a new one is told by the role that everybody gets.
     pub(crate) fn correct_newcomer(&mut self, me: &Client, after: &Session, now: Millis, out: &mut Vec<Notice>) {
         let other = after.core.controller.as_ref().filter(|controller| controller.place.connection != me.connection);
+        self.joined_free = other.is_none();
         if let Some(controller) = other {
             self.take_from(&controller.client, now, out);
             self.may_be_back = true;
         }
+    }
+
+    /// Whether it joined while nobody had control, and has heard of no role since.
+    pub(crate) fn joined_free(&self) -> bool {
+        self.joined_free
     }
 
     /// Tells the client that another one has taken control. It has to acknowledge that.
@@ -124,6 +133,7 @@ impl Legacy {
     }
 
     pub(super) fn believes(&mut self, phase: &mut Phase, retell: &mut bool, belief: Belief) {
+        self.joined_free = false;
         *phase = match belief {
             Belief::Pull => {
                 self.ask_crossed_grant = *phase == Phase::Active;
@@ -152,6 +162,7 @@ impl Legacy {
         out: &mut Vec<Notice>,
     ) {
         let may_drive = std::mem::take(&mut self.may_drive);
+        self.joined_free &= role == Role::Connected;
         match role {
             Role::Active => self.grant(phase, out),
             Role::Passive if *phase != Phase::Passive => self.demote(phase, me, after, now, out),
