@@ -59,7 +59,7 @@ const FOUND: [u64; 31] = [
 ];
 
 /// More such seeds, by what was wrong.
-const MENDED: [(&str, &[u64]); 9] = [
+const MENDED: [(&str, &[u64]); 17] = [
     ("a controller's state of its last epoch was refused, and it was not asked again", &[82_318, 356_460, 379_917]),
     ("a frame was refused in doubt, and its sender was not told the truth", &[233_835, 307_687, 3_052_631]),
     ("a new state under way counted as an answer", &[242_565, 350_717, 633_092, 2_046_933, 2_049_007, 2_052_250]),
@@ -68,6 +68,14 @@ const MENDED: [(&str, &[u64]); 9] = [
     ("a release crossed the news of a grant that its sender did not wait for", &[4_156_926]),
     ("an answer crossed the controller's own state", &[4_015_381]),
     ("a question counted as asked though nobody was there to be answered", &[550_127]),
+    ("what waited while a node stood still was taken for a claim", &[6_003_456]),
+    ("a socket that a restored document lacked was not claimed again", &[6_105_630]),
+    ("a token was spent by a return whose handshake got no answer", &[6_001_145]),
+    ("followers of nobody were not brought up to date when a controller came", &[4_243_928, 4_299_521]),
+    ("the new controller was not asked when its predecessor left without an answer", &[3_080_924, 3_179_123]),
+    ("a release crossed a grant that had crossed the question for it", &[6_028_248]),
+    ("a client came back before the store restored its controller", &[4_108_272, 6_106_256]),
+    ("a controller that never asked for control counted as one that did when it came back", &[401_439]),
     ("a forgotten follower came back, and there were two of nobody", &[635_695, 2_092_202]),
 ];
 

@@ -239,7 +239,7 @@ impl World {
     }
 
     fn look(&mut self) -> Vec<Verdict> {
-        let standings: Vec<_> = self.clients.iter().map(Client::standing).collect();
+        let mut standings: Vec<_> = self.clients.iter().map(Client::standing).collect();
         let Some(stored) = self.store.document() else {
             return vec![Verdict::SessionLost { who: Who { session: 0, client: 0 }, reason: "no document".to_owned() }];
         };
@@ -248,6 +248,12 @@ impl World {
         let on = |place: &Place| self.opened_by.iter().find(|(number, _)| connection(**number) == place.connection);
         let controller = session.core.controller.as_ref().and_then(|controller| on(&controller.place));
         let controller = controller.map(|(_, client)| self.clients[*client].who);
+        // One of the first generation may wait for PASSIVE since an older socket, and ignore a grant that it never asked
+        // for. Any claim is granted against it.
+        let unasked = session.core.controller.as_ref().is_some_and(|controller| controller.provisional);
+        for standing in standings.iter_mut().filter(|standing| Some(standing.who) == controller) {
+            standing.deserted |= unasked && standing.stubborn;
+        }
         let quiet = Quiet { controller, clients: session.live_clients(), standings };
         let mut verdicts = judge_quiet(0, &quiet);
         // A client that gave control up calls that PASSIVE, and has made no choice that somebody should control.

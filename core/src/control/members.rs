@@ -93,7 +93,7 @@ impl Decider<'_> {
             && let Some((_, client)) = self.session.client(new)
         {
             let client = client.clone();
-            self.grant_to(&client, false, EpochEnd::Resumed);
+            self.grant_again(&client);
         }
         let own = self.own_client(old.connection).is_some();
         if by == Proof::Token {
@@ -166,8 +166,14 @@ impl Decider<'_> {
         let held = still.or(held.filter(|_| self.session.core.controller.is_none()));
         let held = held.and_then(|held| self.session.client(held)).map(|(_, client)| client.clone());
         if let Some(client) = held {
-            self.grant_to(&client, false, EpochEnd::Resumed);
+            self.grant_again(&client);
         }
+    }
+
+    /// Grants control to the controller once more. One that never asked for control has not asked for it by coming back.
+    fn grant_again(&mut self, client: &Client) {
+        let provisional = self.session.core.controller.as_ref().is_some_and(|controller| controller.provisional);
+        self.grant_to(client, provisional, EpochEnd::Resumed);
     }
 
     /// A missing place comes back with the role that it had, unless all clients were given a role since, or it would
