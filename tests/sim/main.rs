@@ -66,7 +66,7 @@ const MENDED: [(&str, &[u64]); 17] = [
     ("a late answer counted as an initial push", &[306_187, 3_012_762, 3_064_818]),
     ("a silent take counted as an answer", &[402_868, 461_190, 480_034, 495_400, 496_808]),
     ("a release crossed the news of a grant that its sender did not wait for", &[4_156_926]),
-    ("an answer crossed the controller's own state", &[4_015_381]),
+    ("an answer crossed the controller's own state", &[4_015_381, 7_195_237]),
     ("a question counted as asked though nobody was there to be answered", &[550_127]),
     ("what waited while a node stood still was taken for a claim", &[6_003_456]),
     ("a socket that a restored document lacked was not claimed again", &[6_105_630]),
@@ -75,7 +75,7 @@ const MENDED: [(&str, &[u64]); 17] = [
     ("the new controller was not asked when its predecessor left without an answer", &[3_080_924, 3_179_123]),
     ("a release crossed a grant that had crossed the question for it", &[6_028_248]),
     ("a client came back before the store restored its controller", &[4_108_272, 6_106_256]),
-    ("a controller that never asked for control counted as one that did when it came back", &[401_439]),
+    ("a controller that never asked for control counted as one that did when it came back", &[401_439, 7_146_643]),
     ("a forgotten follower came back, and there were two of nobody", &[635_695, 2_092_202]),
 ];
 

@@ -134,9 +134,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.role_frame(connection, frame);
         }
         let Some(member) = self.room.member_mut(connection) else { return };
-        // The client may show a state that was on its way to it when it sent this one.
-        let may_cross = std::mem::take(&mut member.states.may_cross);
-        let crossed = if answer { member.states.last.is_some_and(|last| last != hash) } else { may_cross };
+        // The client may show a state that was on its way to it when it sent this one. An answer that repeats that state
+        // may have been sent before it, too.
+        let crossed = match answer {
+            true => member.states.last.is_some_and(|last| last != hash),
+            false => std::mem::take(&mut member.states.may_cross),
+        };
+        member.states.may_cross &= !crossed;
         member.states.drove(hash);
         // The answer to its earlier question is outdated now.
         member.states.updated |= !answer;
