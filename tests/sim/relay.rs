@@ -4,8 +4,8 @@ use gitorial_relay::control::Join;
 use gitorial_relay::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
 use gitorial_relay::protocol::{CloseReason, Frame};
 use gitorial_relay::queue::{Next, Queue, QueueLimits};
-use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, Reply, Request};
-use gitorial_relay::route::{Body, Route, RoutedFrame};
+use gitorial_relay::room::{Env, FLUSH_TIMEOUT, Input, Item, Reply, Request};
+use gitorial_relay::route::{Body, Kind, Route, RoutedFrame};
 use gitorial_relay::store::Beat;
 use gitorial_relay::trust::Trust;
 
@@ -146,6 +146,7 @@ impl World {
     }
 
     fn perform(&mut self, node: usize, output: Performed) {
+        self.note_state(node, &output);
         let local = self.nodes[node].local(self.now);
         match output {
             Performed::Request(request) => self.request(node, request),
@@ -182,6 +183,21 @@ impl World {
             }
             Performed::Reply(Ticket::Join(number), reply) => self.joined(node, number, reply),
             Performed::Reply(Ticket::Nobody, _) => {}
+        }
+    }
+
+    /// Notes a state that the node lets through: of a client of its own, to whomever.
+    fn note_state(&mut self, node: usize, output: &Performed) {
+        let (source, epoch) = match output {
+            Performed::Send(_, Item { state_of: Some(state), .. }) => *state,
+            Performed::Publish(_, Body::Frame(RoutedFrame { route, .. })) if route.kind == Kind::State => {
+                (route.source, route.epoch)
+            }
+            _ => return,
+        };
+        let socket = self.nodes[node].sockets.values().find(|socket| socket.connection == source);
+        if let Some(client) = socket.map(|socket| socket.client) {
+            self.passes(client, epoch);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gitorial_relay::control::Rules;
-use gitorial_relay::ids::{Millis, NodeId};
+use gitorial_relay::ids::{Epoch, Millis, NodeId};
 use gitorial_relay::route::Body;
 use gitorial_relay::session::{Info, Place, Role, Session, Strategy};
 use rand::rngs::StdRng;
@@ -117,6 +117,10 @@ pub struct World {
     queue: BinaryHeap<Reverse<Timed>>,
     order: u64,
     history: Vec<Entry>,
+    /// The latest epoch of which a state has passed, and whose it was.
+    latest: Option<(Epoch, Who)>,
+    /// What was found wrong while the world ran.
+    found: Vec<Verdict>,
     faults: Vec<Scheduled>,
     trace: Option<Vec<String>>,
 }
@@ -179,6 +183,8 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
             history: Vec::new(),
+            latest: None,
+            found: Vec::new(),
             faults,
             trace: traced.then(Vec::new),
         };
@@ -234,6 +240,7 @@ impl World {
     }
 
     fn end(self, mut verdicts: Vec<Verdict>) -> Ended {
+        verdicts.extend(self.found);
         verdicts.extend(judge(&self.history));
         Ended { verdicts, trace: self.trace.unwrap_or_default() }
     }
@@ -310,6 +317,24 @@ impl World {
         match self.rng.random_range(0..20) {
             0 => self.rng.random_range(5..60),
             _ => self.rng.random_range(0..4),
+        }
+    }
+
+    /// A node lets a state of this client through. Of all nodes together, none may do so after a state of a later epoch.
+    pub fn passes(&mut self, client: usize, epoch: Epoch) {
+        let who = self.clients[client].who;
+        let Some((latest, of)) = self.latest.filter(|(latest, _)| *latest >= epoch) else {
+            self.latest = Some((epoch, who));
+            return;
+        };
+        let verdict = match latest == epoch {
+            true if of == who => return,
+            true => Verdict::TwoControllers { session: 0, epoch: epoch.0, clients: (of, who) },
+            false => Verdict::OlderAfterNewer { receiver: who, older: epoch.0, newer: latest.0 },
+        };
+        if !self.found.contains(&verdict) {
+            self.note(|| format!("WRONG: {verdict:?}"));
+            self.found.push(verdict);
         }
     }
 
