@@ -26,6 +26,9 @@ pub enum Verdict {
     LossUntold { who: Who, epoch: u64 },
     /// The relay did something to a client that must not be done to one.
     Hurt { who: Who, how: String },
+    /// Control was on its way to a client for longer than a lease lasts.
+    #[allow(dead_code, reason = "only the simulator sees the document at every moment")]
+    Stuck { session: usize },
     /// After healing, a client was wrong about its role.
     WrongRole { who: Who, controller: Option<Who> },
     /// After healing, a follower did not have its controller's last state.
@@ -51,7 +54,7 @@ impl Verdict {
             Self::LossUntold { .. } | Self::Hurt { .. } | Self::WrongRole { .. } | Self::Miscounted { .. } => {
                 Promise::Truth
             }
-            Self::NobodyDrives { .. } | Self::RoleLost { .. } => Promise::Truth,
+            Self::NobodyDrives { .. } | Self::RoleLost { .. } | Self::Stuck { .. } => Promise::Truth,
         }
     }
 }

@@ -157,7 +157,10 @@ fn a_token_is_valid_until_the_next_one_is_given() {
     scene.leave(1, true);
     scene.come_back(12, Some(1));
     let effects = scene.come_back(13, Some(1));
-    assert!(scene.drives(13) && scene.client(13).id == name(1), "the socket before may be lost, and nobody has noticed");
+    assert!(
+        scene.drives(13) && scene.client(13).id == name(1),
+        "the socket before may be lost, and nobody has noticed"
+    );
     assert!(effects.contains(&Effect::Close(socket(12), CloseReason::Evicted)));
 }
 

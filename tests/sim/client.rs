@@ -38,6 +38,8 @@ pub struct Client {
     pub brain: Brain,
     pub socket: Option<ClientSocket>,
     pub failures: u32,
+    /// It never comes back.
+    pub gone: bool,
     /// It reads nothing.
     pub stalled: bool,
     /// What has reached its socket meanwhile.
@@ -47,7 +49,15 @@ pub struct Client {
 impl Client {
     pub fn new(client: usize, generation: Option<Generation>) -> Self {
         let who = Who { session: 0, client };
-        Self { who, brain: Brain::new(who, generation), socket: None, failures: 0, stalled: false, waiting: Vec::new() }
+        Self {
+            who,
+            brain: Brain::new(who, generation),
+            socket: None,
+            failures: 0,
+            gone: false,
+            stalled: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// Its knowledge now.

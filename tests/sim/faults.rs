@@ -37,6 +37,8 @@ pub enum Fault {
     Ghost(usize),
     /// A client reads nothing.
     Stall(usize),
+    /// A client is gone for good, without a goodbye.
+    Gone(usize),
 }
 
 /// How long the clients act in a world with a mutation that needs faults of its own.
@@ -121,12 +123,15 @@ pub enum Mutation {
 impl Mutation {
     /// Faults that this mutation needs, for worlds that are to find it. The faults of the usual worlds are too varied to
     /// bring about often what takes a moment.
-    pub fn needs(self, rng: &mut StdRng, nodes: usize) -> Vec<Scheduled> {
+    pub fn needs(self, rng: &mut StdRng, nodes: usize, clients: usize) -> Vec<Scheduled> {
         let node = rng.random_range(0..nodes);
         let (fault, lasts, every) = match self {
             // Longer than a lease: others take what the node has.
             Self::LateRenewal | Self::StaleHeartbeats => (Fault::Pause(node), 2_300..3_200, 4_000),
+            Self::EternalLease => (Fault::Cut(node), 3_000..4_500, 6_000),
+            Self::DeafRenewal => (Fault::Deafen(node), 8_000..9_000, 10_000),
             Self::Impatient => (Fault::Cut(node), 1_200..2_000, 3_000),
+            Self::ForgottenRoom => (Fault::Gone(rng.random_range(0..clients)), 1..2, EAGER),
             Self::AnyServer => (Fault::FailOver(rng.random_range(1..=2)), 1..30, 700),
             _ => return Vec::new(),
         };

@@ -90,6 +90,8 @@ struct Plan {
     seconds: u64,
     jobs: u64,
     mutations: bool,
+    /// The only mutation to try.
+    only: Option<String>,
 }
 
 impl Plan {
@@ -106,6 +108,10 @@ impl Plan {
             seconds: value("--seconds").unwrap_or(0),
             jobs: value("--jobs").unwrap_or(2),
             mutations: arguments.iter().any(|argument| argument == "--mutations"),
+            only: arguments
+                .iter()
+                .position(|argument| argument == "--only")
+                .and_then(|at| arguments.get(at + 1).cloned()),
         }
     }
 }
@@ -192,9 +198,10 @@ fn replay(seed: u64) -> ExitCode {
 /// Runs worlds with each mutation until the judge finds it.
 fn find_mutations(plan: &Plan) -> ExitCode {
     let mut missed = false;
-    for mutation in Mutation::ALL {
+    let wanted = |mutation: &Mutation| plan.only.as_ref().is_none_or(|only| *only == format!("{mutation:?}"));
+    for mutation in Mutation::ALL.into_iter().filter(wanted) {
         let began = Instant::now();
-        let plan = Plan { worlds: MUTANT_WORLDS, seconds: 0, seed: None, ..*plan };
+        let plan = Plan { worlds: MUTANT_WORLDS, seconds: 0, seed: None, only: None, ..*plan };
         let (ran, found) = run_many(&plan, Some(mutation));
         let seconds = began.elapsed().as_secs_f64();
         match found.first() {

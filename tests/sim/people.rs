@@ -23,7 +23,7 @@ const DEAD: Millis = 6_000;
 impl World {
     /// A client opens a socket on any node that is up.
     pub fn open(&mut self, client: usize) {
-        if self.clients[client].socket.is_some() {
+        if self.clients[client].socket.is_some() || self.clients[client].gone {
             return;
         }
         let up: Vec<usize> =

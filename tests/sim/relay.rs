@@ -1,6 +1,7 @@
 //! What happens at a node: its room takes a step, and the outputs are performed in order.
 
 use gitorial_relay::control::Join;
+use gitorial_relay::dialect::legacy::is_answered;
 use gitorial_relay::ids::{ClientId, ConnectionId, NodeId, ResumeToken, SessionId};
 use gitorial_relay::protocol::{CloseReason, Frame};
 use gitorial_relay::queue::{Next, Queue, QueueLimits};
@@ -13,6 +14,7 @@ use rand::Rng;
 
 use super::client::Down;
 use super::faults::Mutation;
+use super::judge::Verdict;
 use super::node::{Machine, NodeSocket, Performed, Sink, SocketNumber, Ticket, Up};
 use super::upkeep::{Call, Operation};
 use super::world::World;
@@ -320,6 +322,13 @@ impl World {
             let early = if self.mutation == Some(Mutation::NoHold) { 1_000_000 } else { 0 };
             match socket.queue.next(local + early, heard_all || early > 0) {
                 Next::Write(item) => {
+                    let leaves = socket.inbound.iter().any(|up| matches!(up, Up::Close(_)));
+                    if leaves && is_answered(item.kind) && !self.clients[client].brain.is_modern() {
+                        self.finds(Verdict::Hurt {
+                            who: self.clients[client].who,
+                            how: "asked after its close".into(),
+                        });
+                    }
                     let text = String::from_utf8_lossy(&item.text).into_owned();
                     self.send_down(client, number, Down::Text(text));
                 }

@@ -41,6 +41,10 @@ impl World {
             Fault::Delay => self.network.slow = true,
             Fault::Loss => self.network.lossy = true,
             Fault::CutClient(client) => self.cut_client(client),
+            Fault::Gone(client) => {
+                self.clients[client].gone = true;
+                self.cut_client(client);
+            }
             Fault::Ghost(client) => {
                 let Some(number) = self.clients[client].socket.as_ref().map(|socket| socket.number) else { return };
                 self.receive(client, number, Down::Lost);
@@ -77,7 +81,7 @@ impl World {
             Fault::Deafen(node) => self.nodes[node].deaf = false,
             Fault::StoreAway | Fault::RestartEmpty | Fault::FailOver(_) => self.store_away = false,
             Fault::LostAnswers => self.answers_lost = false,
-            Fault::Flush | Fault::CutClient(_) | Fault::Ghost(_) => {}
+            Fault::Flush | Fault::CutClient(_) | Fault::Ghost(_) | Fault::Gone(_) => {}
             Fault::Delay => self.network.slow = false,
             Fault::Loss => self.network.lossy = false,
             Fault::Stall(client) => self.go_on(client),

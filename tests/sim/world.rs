@@ -31,6 +31,12 @@ const CONVERGED: Millis = 60_000;
 /// How often a world at rest is looked at.
 const LOOK: Millis = 500;
 
+/// How long after its end a grace period is noticed.
+const OVERDUE: Millis = 5_000;
+
+/// How long control may take to move while only one kind of fault happens: the lease of a dead node, and what is lost.
+const MOVED: Millis = 6_000;
+
 /// More events than any world needs.
 const MAX_EVENTS: u64 = 400_000;
 
@@ -119,6 +125,8 @@ pub struct World {
     history: Vec<Entry>,
     /// The latest epoch of which a state has passed, and whose it was.
     latest: Option<(Epoch, Who)>,
+    /// The epoch that is ending, and since when.
+    moving: Option<(Epoch, Millis)>,
     /// What was found wrong while the world ran.
     found: Vec<Verdict>,
     faults: Vec<Scheduled>,
@@ -162,7 +170,7 @@ impl World {
         let clients: Vec<Client> =
             (0..clients).map(|client| Client::new(client, generation(client, &mut rng))).collect();
         let mut faults = schedule(&mut rng, nodes.len(), clients.len());
-        let needed = mutation.map(|mutation| mutation.needs(&mut rng, nodes.len())).unwrap_or_default();
+        let needed = mutation.map(|mutation| mutation.needs(&mut rng, nodes.len(), clients.len())).unwrap_or_default();
         let eager = !needed.is_empty();
         faults.extend(needed);
         let mut world = Self {
@@ -184,6 +192,7 @@ impl World {
             order: 0,
             history: Vec::new(),
             latest: None,
+            moving: None,
             found: Vec::new(),
             faults,
             trace: traced.then(Vec::new),
@@ -219,7 +228,10 @@ impl World {
     /// Runs the world to its end.
     pub fn run(mut self) -> Ended {
         let healed = self.faults.iter().map(|scheduled| scheduled.at + scheduled.lasts).max().unwrap_or(0);
-        let rest = healed.max(if self.eager { EAGER } else { ACTING }) + LOOK;
+        let gone = self.faults.iter().any(|scheduled| matches!(scheduled.fault, Fault::Gone(_)));
+        let forgotten =
+            if gone { Millis::try_from(self.rules.grace.as_millis()).unwrap_or(0) + 2 * OVERDUE } else { 0 };
+        let rest = healed.max(if self.eager { EAGER } else { ACTING }) + LOOK + forgotten;
         let (mut events, mut look) = (0, rest);
         let mut verdicts = Vec::new();
         while let Some(Reverse(next)) = self.queue.pop() {
@@ -261,7 +273,9 @@ impl World {
         for standing in standings.iter_mut().filter(|standing| Some(standing.who) == controller) {
             standing.deserted |= unasked && standing.stubborn;
         }
-        let quiet = Quiet { controller, clients: session.live_clients(), standings };
+        standings.retain(|standing| !self.clients[standing.who.client].gone);
+        let overdue = self.overdue_places(session);
+        let quiet = Quiet { controller, clients: session.live_clients() + overdue, standings };
         let mut verdicts = judge_quiet(0, &quiet);
         // A client that gave control up calls that PASSIVE, and has made no choice that somebody should control.
         let followers = session.roles().values().filter(|role| **role == Role::Passive).count();
@@ -271,6 +285,13 @@ impl World {
             self.note(|| format!("not at rest: {verdicts:?}; {core}"));
         }
         verdicts
+    }
+
+    /// The places that are kept for clients that have been away for longer than the grace period.
+    fn overdue_places(&self, session: &Session) -> usize {
+        let grace = Millis::try_from(self.rules.grace.as_millis()).unwrap_or(Millis::MAX);
+        let since = session.clients().filter_map(|(_, client)| client.cut_off_at);
+        since.filter(|since| since + grace + OVERDUE < Store::clock(self.now)).count()
     }
 
     fn happen(&mut self, event: Event) {
@@ -285,7 +306,10 @@ impl World {
                 }
                 self.happen_at_node(node, what);
             }
-            Event::Store(call) => self.call_store(call),
+            Event::Store(call) => {
+                self.call_store(call);
+                self.watch_transfer();
+            }
             Event::Down(client, socket, down) => self.receive(client, socket, down),
             Event::Open(client) => self.open(client),
             Event::OpenTimeout(client, socket) => self.give_up(client, socket),
@@ -332,9 +356,26 @@ impl World {
             true => Verdict::TwoControllers { session: 0, epoch: epoch.0, clients: (of, who) },
             false => Verdict::OlderAfterNewer { receiver: who, older: epoch.0, newer: latest.0 },
         };
+        self.finds(verdict);
+    }
+
+    /// Something is found wrong while the world runs.
+    pub fn finds(&mut self, verdict: Verdict) {
         if !self.found.contains(&verdict) {
             self.note(|| format!("WRONG: {verdict:?}"));
             self.found.push(verdict);
+        }
+    }
+
+    /// Looks how long control has been moving. A node that hears nothing must not keep others from it. Only worlds with
+    /// faults of a kind are held to this: others may leave no node that could end the move.
+    fn watch_transfer(&mut self) {
+        let core = self.store.document().map(|stored| &stored.session.core);
+        let moving = core.filter(|core| core.transfer.is_some()).map(|core| core.epoch);
+        let since = self.moving.filter(|(epoch, _)| Some(*epoch) == moving).map_or(self.now, |(_, since)| since);
+        self.moving = moving.map(|epoch| (epoch, since));
+        if self.eager && moving.is_some() && self.now - since > MOVED {
+            self.finds(Verdict::Stuck { session: 0 });
         }
     }
 
