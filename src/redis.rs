@@ -12,15 +12,20 @@ use fred::interfaces::{ClientLike, EventInterface};
 use fred::rustls;
 use fred::types::config::{Config, ReconnectPolicy, ServerConfig, TlsConfig, TlsConnector};
 use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{CommandResult, Metrics};
 
+mod eviction;
+mod trouble;
 mod words;
 
+pub use eviction::Evicts;
+pub(crate) use eviction::{check_eviction, info_line};
+use trouble::Trouble;
 use words::{Censor, is_answer, with_remedy};
 
 /// How the relay reaches Redis. The `Debug` form never shows the URL, which may hold a password.
@@ -170,14 +175,6 @@ pub enum RedisSettingsError {
     Timeout,
 }
 
-/// The reason why a Redis must not be used as a store.
-#[derive(Debug, thiserror::Error)]
-#[error("redis evicts keys when it is full (maxmemory-policy {policy}): sessions would vanish; set it to noeviction")]
-pub struct Evicts {
-    /// The policy that was found.
-    pub policy: String,
-}
-
 fn tls() -> Result<TlsConfig, RedisSettingsError> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -214,8 +211,7 @@ pub(crate) struct Connection {
     client: Arc<RwLock<Client>>,
     metrics: Arc<Metrics>,
     censor: Censor,
-    /// Why the last attempt to connect failed.
-    trouble: Arc<Mutex<Option<Error>>>,
+    trouble: Arc<Trouble>,
     made: watch::Receiver<u64>,
     silent: Arc<Notify>,
     started: Instant,
@@ -236,7 +232,7 @@ impl Connection {
         let client = Arc::new(RwLock::new(settings.client(channel_capacity)?));
         let (tell, made) = watch::channel(0);
         let silent = Arc::new(Notify::new());
-        let trouble = Arc::default();
+        let trouble = Arc::<Trouble>::default();
         let censor = settings.censor()?;
         let keeper = Keeper {
             current: Arc::clone(&client),
@@ -274,7 +270,7 @@ impl Connection {
         name: &'static str,
         command: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let sent = self.elapsed();
+        let (began, sent) = (Instant::now(), self.elapsed());
         let answer =
             if self.client().is_connected() { command.await } else { Err(Error::new(ErrorKind::IO, NOT_CONNECTED)) };
         match &answer {
@@ -286,17 +282,23 @@ impl Connection {
             Err(error) if error.details() == NOT_CONNECTED => {}
             _ => self.heard.store(self.elapsed(), Ordering::Relaxed),
         }
+        if answer.is_ok() {
+            self.trouble.answered(began);
+        }
         self.metrics.redis_command(name, if answer.is_ok() { CommandResult::Ok } else { CommandResult::Error });
         answer
     }
 
     /// The reason for this error of [`Connection::ask`]. Without a connection it is the reason why there is none.
     pub(crate) fn failure(&self, error: &Error) -> Failure {
-        let trouble = self.trouble.lock().clone().filter(|_| error.details() == NOT_CONNECTED);
+        let trouble = self.trouble.last().filter(|_| error.details() == NOT_CONNECTED);
         let cause = trouble.as_ref().unwrap_or(error);
         let local = matches!(cause.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled);
         if !local && is_answer(cause.details()) {
             return Failure::Refused(with_remedy(&self.censor.fit(cause.details())));
+        }
+        if let Some(what) = self.trouble.unreadable() {
+            return Failure::Unanswered(format!("what redis sends is refused, {}", self.censor.fit(&what)));
         }
         if matches!(cause.kind(), ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::NotFound) {
             return Failure::Strange;
@@ -338,7 +340,7 @@ const NOT_CONNECTED: &str = "not connected";
 struct Keeper {
     current: Arc<RwLock<Client>>,
     silent: Arc<Notify>,
-    trouble: Arc<Mutex<Option<Error>>>,
+    trouble: Arc<Trouble>,
     censor: Censor,
     tell: watch::Sender<u64>,
     metrics: Arc<Metrics>,
@@ -362,7 +364,7 @@ impl Keeper {
                                 tracing::warn!(error = why, "the connection to redis ended, trying again");
                             }
                             told = Some(why);
-                            *self.trouble.lock() = Some(error);
+                            self.trouble.note(error);
                         }
                         tokio::time::sleep(Duration::from_secs(1)).await;
                         break;
@@ -371,7 +373,7 @@ impl Keeper {
                         tracing::warn!("redis is silent; connecting again");
                         break;
                     }
-                    Ok((error, _)) = errors.recv() => *self.trouble.lock() = Some(error),
+                    Ok((error, _)) = errors.recv() => self.trouble.note(error),
                     Ok(_) = made.recv() => {
                         if *self.tell.borrow() > 0 {
                             self.metrics.redis_reconnects.inc();
@@ -389,29 +391,6 @@ impl Keeper {
 /// A command without a key, sent to the server that has `key` (a cluster has many servers).
 pub(crate) fn beside(command: &'static str, key: &str) -> CustomCommand {
     CustomCommand::new_static(command, ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes())), false)
-}
-
-/// Checks whether this Redis evicts keys when it is full. A Redis that does not tell is let through. INFO tells it, and
-/// a node needs INFO anyway; CONFIG GET would tell the node's user passwords too.
-pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts> {
-    let command = CustomCommand::new_static("INFO", None, false);
-    let client = connection.client();
-    let said = connection.ask::<String>("info", client.custom(command, vec!["memory"])).await;
-    let said = said.map_err(|error| connection.failure(&error).to_string());
-    match said.and_then(|info| info_line(&info, "maxmemory_policy").ok_or_else(|| "INFO lacks it".to_owned())) {
-        Ok(policy) if policy != "noeviction" => Err(Evicts { policy }),
-        Ok(_) => Ok(()),
-        Err(error) => {
-            tracing::warn!(error, "redis does not report its maxmemory-policy; it should be noeviction");
-            Ok(())
-        }
-    }
-}
-
-/// The value of this line in an answer to INFO.
-pub(crate) fn info_line(info: &str, name: &str) -> Option<String> {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned());
-    info.lines().find_map(value)
 }
 
 #[cfg(test)]

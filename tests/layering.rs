@@ -155,8 +155,8 @@ fn the_hub_never_waits() {
 #[test]
 fn fred_is_named_only_in_the_redis_backends() {
     let all: Vec<_> = sources("").into_iter().map(|(name, _)| name).collect();
-    let may = ["redis.rs", "store/redis.rs", "broker/redis.rs"];
-    for name in all.iter().filter(|name| !may.iter().any(|may| name == &Path::new(may))) {
+    let may = ["redis", "store/redis", "broker/redis"];
+    for name in all.iter().filter(|name| !may.iter().any(|may| name.with_extension("").starts_with(may))) {
         never(&[name.with_extension("").to_str().unwrap()], &["fred::"]);
     }
 }

@@ -27,6 +27,7 @@ mod old_goodbyes;
 mod operator;
 mod racing;
 mod redis_away;
+mod redis_lies;
 mod redis_refuses;
 mod sessions;
 mod sessions_http;
