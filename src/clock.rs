@@ -69,7 +69,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Now {
         let local = self.local();
-        Now { local, store: self.store_at_origin.load(Ordering::Relaxed) + local }
+        Now { local, store: self.store_at_origin.load(Ordering::Relaxed).saturating_add(local) }
     }
 
     /// Sets the store's time to what the store has just reported.

@@ -146,12 +146,23 @@ impl fmt::Display for NodeId {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+/// How far an epoch may be ahead of the store's time, in milliseconds: a day. It is ahead after a failover to a server
+/// whose clock is behind.
+const EPOCH_AHEAD: Millis = 24 * 60 * 60 * 1_000;
+
 impl Epoch {
+    /// Whether a grant until `now` can have this epoch. A forged or corrupt one that is far higher than all that will be
+    /// granted would refuse the states of every controller to come.
+    #[must_use]
+    pub const fn is_possible(self, now: Millis) -> bool {
+        self.0 <= now.saturating_add(EPOCH_AHEAD).saturating_mul(1000)
+    }
+
     /// The epoch of the next grant at `now`. It is above this epoch. It is also at least the store's time in
     /// microseconds, and so above the epochs of earlier grants that the store may have lost.
     #[must_use]
     pub fn next(self, now: Millis) -> Self {
-        Self((self.0 + 1).max(now.saturating_mul(1000)))
+        Self(self.0.saturating_add(1).max(now.saturating_mul(1000)))
     }
 }
 
@@ -213,5 +224,14 @@ mod tests {
         assert_eq!(Epoch(7).next(0), Epoch(8));
         assert_eq!(Epoch(7).next(1_000), Epoch(1_000_000));
         assert!(Epoch(1_000_000).next(1_000) > Epoch(1_000_000));
+        assert_eq!(Epoch(u64::MAX).next(1), Epoch(u64::MAX));
+    }
+
+    #[test]
+    fn an_epoch_a_day_ahead_of_the_clock_is_impossible() {
+        let now = 1_700_000_000_000;
+        assert!(Epoch(0).is_possible(now) && Epoch(0).next(now).is_possible(now) && Epoch(5).is_possible(0));
+        assert!(Epoch(now * 1_000).is_possible(now - EPOCH_AHEAD));
+        assert!(!Epoch(now * 1_000 + 1).is_possible(now - EPOCH_AHEAD) && !Epoch(u64::MAX).is_possible(now));
     }
 }

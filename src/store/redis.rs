@@ -194,7 +194,7 @@ impl Store for RedisStore {
         let (now, server, fields) = answer;
         let names = fields.iter().step_by(2).map(|name| String::from_utf8_lossy(name).into_owned());
         let fields: HashMap<String, Bytes> = names.zip(fields.iter().skip(1).step_by(2).cloned()).collect();
-        let found = if fields.is_empty() { None } else { Some(read(&fields, &server)?) };
+        let found = if fields.is_empty() { None } else { Some(read(&fields, &server, now)?) };
         Ok(Loaded { now, server, found })
     }
 
@@ -391,19 +391,20 @@ fn px(keep: Duration) -> i64 {
 }
 
 fn to_millis((seconds, micros): (u64, u64)) -> Millis {
-    seconds * 1_000 + micros / 1_000
+    seconds.saturating_mul(1_000).saturating_add(micros / 1_000)
 }
 
 fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::Corrupt("a document that cannot be written as json".into()))
 }
 
-fn read(fields: &HashMap<String, Bytes>, server: &str) -> Result<Stored, StoreError> {
+fn read(fields: &HashMap<String, Bytes>, server: &str, now: Millis) -> Result<Stored, StoreError> {
     let text = |name: &'static str| {
         let bytes = fields.get(name).ok_or_else(|| unreadable(name))?;
         std::str::from_utf8(bytes).map_err(|_| unreadable(name))
     };
     let mut session = whole(parse("info", text("info")?.as_bytes())?, parse("core", text("core")?.as_bytes())?);
+    session.core.epoch.is_possible(now).then_some(()).ok_or_else(|| unreadable("the epoch"))?;
     session.rosters = parts(fields, "r:", "a roster")?;
     session.activity = parts(fields, "s:", "an activity")?;
     let version = text("version")?.parse().map_err(|_| unreadable("version"))?;

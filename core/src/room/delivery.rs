@@ -23,6 +23,10 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
 
     fn routed(&mut self, from: &NodeId, RoutedFrame { route, text }: RoutedFrame) {
         let (epoch, seq, source) = (route.epoch, route.seq, route.source);
+        // A false epoch must not raise the fence, and what came with it is not believed either.
+        if !epoch.is_possible(self.env.now.store) {
+            return self.count(Counted::Dropped);
+        }
         match route.kind {
             Kind::State => {
                 let stream = &mut self.room.stream;
