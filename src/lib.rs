@@ -46,4 +46,4 @@ pub mod store;
 
 pub use gitorial_relay_core::{control, dialect, ids, protocol, queue, reconcile, room, route, session, stored, trust};
 pub use node::{Node, NodeError, NodeSettings};
-pub use redis::{Evicts, RedisSettings, RedisSettingsError};
+pub use redis::{ClusterSecret, ClusterSecretError, Evicts, RedisSettings, RedisSettingsError};

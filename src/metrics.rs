@@ -69,6 +69,32 @@ impl Refusal {
     }
 }
 
+/// Why a message in this node's inbox is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disbelief {
+    /// It is not signed.
+    Unsigned,
+    /// It is signed with another secret, or was changed.
+    WronglySigned,
+    /// No node of this version writes it.
+    Unreadable,
+}
+
+impl Disbelief {
+    /// Every reason, in order.
+    pub const ALL: [Self; 3] = [Self::Unsigned, Self::WronglySigned, Self::Unreadable];
+
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::WronglySigned => "wrongly_signed",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// The state of a node at one moment. It is not counted as things happen, but read when the metrics are scraped
 /// ([`crate::relay::Relay::measure`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,6 +144,7 @@ pub struct Metrics {
     views: Views,
     joins: Vec<IntCounter>,
     refused_sessions: Vec<IntCounter>,
+    refused_messages: Vec<IntCounter>,
     frames: IntCounterVec,
     frames_in: Vec<IntCounter>,
     frames_out: Vec<IntCounter>,
@@ -180,6 +207,7 @@ impl Metrics {
         let closes = counters("closes_total", "Connections that the relay closed, by reason.", &["reason"]);
         let transitions = counters("role_transitions_total", "Decisions about control, by kind.", &["transition"]);
         let refused = counters("refused_sessions_total", "Sessions that were not created, by reason.", &["reason"]);
+        let messages = counters("refused_messages_total", "Messages of other nodes ignored, by reason.", &["reason"]);
         let joins = counters("joins_total", "Attempts to join a session, by result.", &["kind"]);
         let lease = Gauge::new("gitorial_relay_lease_seconds", "Time left of the node's lease.").expect("valid name");
         registry.register(Box::new(lease.clone())).expect("distinct name");
@@ -209,6 +237,10 @@ impl Metrics {
             connection_seconds: histogram("connection_seconds", "Duration of connections.", LIVES.to_vec()),
             joins: JoinKind::ALL.iter().map(|kind| joins.with_label_values(&[kind.label()])).collect(),
             refused_sessions: Refusal::ALL.iter().map(|reason| refused.with_label_values(&[reason.label()])).collect(),
+            refused_messages: Disbelief::ALL
+                .iter()
+                .map(|reason| messages.with_label_values(&[reason.label()]))
+                .collect(),
             views: Views {
                 sessions: gauge("sessions", "Sessions with a socket on this node."),
                 ready: gauge("ready", "1 while the node serves, as /readyz says."),
@@ -257,6 +289,11 @@ impl Metrics {
     /// Counts a session that was not created.
     pub fn refused_session(&self, reason: Refusal) {
         self.refused_sessions[reason as usize].inc();
+    }
+
+    /// Counts a message that is ignored.
+    pub fn refused_message(&self, reason: Disbelief) {
+        self.refused_messages[reason as usize].inc();
     }
 
     /// Counts an attempt to join.

@@ -20,11 +20,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::metrics::{CommandResult, Metrics};
 
 mod eviction;
+mod secret;
 mod trouble;
 mod words;
 
 pub use eviction::Evicts;
 pub(crate) use eviction::{check_eviction, info_line};
+pub use secret::{ClusterSecret, ClusterSecretError};
 use trouble::Trouble;
 use words::{Censor, is_answer, with_remedy};
 
@@ -43,6 +45,8 @@ pub struct RedisSettings {
     pub prefix: String,
     /// The percentage of `maxmemory` from which on no session is created, so that those that live have room.
     pub full_percent: u32,
+    /// What the nodes sign their messages to each other with; without it they are not signed.
+    pub secret: Option<ClusterSecret>,
 }
 
 impl RedisSettings {
@@ -64,6 +68,7 @@ impl RedisSettings {
             replicas: 0,
             prefix: Self::PREFIX.to_owned(),
             full_percent: 90,
+            secret: None,
         }
     }
 
@@ -149,6 +154,7 @@ impl fmt::Debug for RedisSettings {
             .field("replicas", &self.replicas)
             .field("prefix", &self.prefix)
             .field("full_percent", &self.full_percent)
+            .field("secret", &self.secret)
             .finish_non_exhaustive()
     }
 }

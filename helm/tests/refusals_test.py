@@ -26,6 +26,7 @@ SCHEMA = {
         "password",
     ),
     "a short token": ({"adminToken": {"value": "short"}}, "value"),
+    "a short cluster secret": ({"clusterSecret": {"value": "0123456789abcdef,short"}}, "value"),
     "an invalid digest": ({"image": {"digest": "latest"}}, "digest"),
     "an unknown strategy": ({"config": {"conflict-resolution": "toss_a_coin"}}, "conflict-resolution"),
     "a text for a boolean": ({"ingress": {"enabled": "yes please"}}, "enabled"),
@@ -108,6 +109,14 @@ TOGETHER = {
     "a token twice": (
         {"adminToken": {"value": "0123456789abcdef", "existingSecret": {"name": "a"}}},
         "the token or its Secret",
+    ),
+    "a cluster secret for one node": (
+        {"clusterSecret": {"value": "0123456789abcdef"}},
+        "clusterSecret is set, but redis.mode is embedded",
+    ),
+    "a cluster secret twice": (
+        merged(EXTERNAL, {"clusterSecret": {"value": "0123456789abcdef", "existingSecret": {"name": "a"}}}),
+        "the secrets or their Secret",
     ),
     "a minimum above the maximum": (
         merged(EXTERNAL, {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}}),

@@ -8,7 +8,7 @@ from support import chart
 from support.chart import environment, merged, only, pod_of, relay, render, template
 from support.rules import for_each, rule, same
 
-OWN = {"listen", "ops-listen", "redis-url", "admin-token", "node-id"}
+OWN = {"listen", "ops-listen", "redis-url", "admin-token", "cluster-secret", "node-id"}
 SCHEMA = json.loads((chart.CHART / "values.schema.json").read_text(encoding="utf-8"))
 EXTERNAL = {"redis": {"mode": "external"}}
 
@@ -115,6 +115,7 @@ def existing_secrets_are_referenced_and_not_copied():
     env = environment(documents)
     same(env["RELAY_REDIS_URL"], "<relay-redis/redis-url>")
     same(env["RELAY_ADMIN_TOKEN"], "<relay-admin/admin-token>")
+    same(env["RELAY_CLUSTER_SECRET"], "<relay-cluster/cluster-secret>")
 
 
 @rule
@@ -123,7 +124,7 @@ def secrets_are_only_in_secret_objects():
         "tls-acl": ["p@ss/w:rd?#&+%$(X)", urllib.parse.quote("p@ss/w:rd?#&+%$(X)", safe="")],
         "bundled": ["not-a-secret-of-anybody"],
         "gateway": ["secret-in-a-url"],
-        "everything-on": ["an-admin-token-of-24-letters", "not-a-secret-of-anybody"],
+        "everything-on": ["an-admin-token-of-24-letters", "a-secret-of-the-nodes", "not-a-secret-of-anybody"],
     }
     for name, words in secrets.items():
         documents = render(name)

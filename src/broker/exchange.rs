@@ -1,8 +1,9 @@
 //! All links of one node: the outgoing queues and the incoming numbers. No I/O, no clock.
 //!
-//! A publication may be forged by whoever can reach Redis. What it can do is bounded, and undone within two heartbeats:
-//! a link that nobody sends on gives way to the one that is heard, and a receiver that believes in numbers that were
-//! never used gets a new link.
+//! Without a cluster secret a publication may be forged by whoever can reach Redis. What it can do is bounded, and undone
+//! within two heartbeats: a link that nobody sends on gives way to the one that is heard, and a receiver that believes in
+//! numbers that were never used gets a new link. With a secret a publication can only be repeated, so no link gives way:
+//! each keeps its place after its sender has ended, and what is repeated has numbers that arrived before.
 
 use std::collections::HashMap;
 
@@ -30,6 +31,8 @@ pub(super) struct Exchange {
     queued: usize,
     queued_bytes: usize,
     links: u64,
+    /// Nothing is heard that is not signed.
+    signed: bool,
 }
 
 /// The outgoing link to one node.
@@ -68,6 +71,11 @@ pub(super) struct Batch {
 }
 
 impl Exchange {
+    /// An exchange without links. `signed`: nothing is heard that is not signed.
+    pub(super) fn new(signed: bool) -> Self {
+        Self { signed, ..Self::default() }
+    }
+
     /// Queues a message. Returns `false` if the queue is full; the message's number then stays a gap that the receiver
     /// notices.
     pub(super) fn publish(&mut self, to: &NodeId, message: Message, now: u64) -> bool {
@@ -118,7 +126,7 @@ impl Exchange {
             heard.idle += 1;
             // The sender repeats its last number in every heartbeat interval on the link that it uses.
             let given_up = std::mem::take(&mut heard.older) && heard.idle > 1;
-            heard.idle <= IDLE_IN && !given_up
+            self.signed || heard.idle <= IDLE_IN && !given_up
         });
         for lane in self.lanes.values_mut().filter(|lane| lane.link.last() > 0) {
             lane.put(Entry::Last { number: lane.link.last() }.into(), now);
@@ -131,7 +139,7 @@ impl Exchange {
     /// Notes that a publication arrived on this link. Returns `false` if the link is an old one, or if this node hears
     /// too many others; the caller then ignores the publication.
     pub(super) fn heard(&mut self, head: &Head) -> bool {
-        if self.incoming.len() >= MAX_PEERS && !self.incoming.contains_key(&head.from) {
+        if self.incoming.len() >= MAX_PEERS && !self.incoming.contains_key(&head.from) && !self.drop_silent() {
             return false;
         }
         let heard = self.incoming.entry(head.from.clone()).or_insert_with(|| Heard::new(head.link));
@@ -145,6 +153,14 @@ impl Exchange {
             heard.older = true;
         }
         current
+    }
+
+    /// Makes room for another node: drops the link that has been silent for the longest time. Returns `false` if all are
+    /// in use.
+    fn drop_silent(&mut self) -> bool {
+        let longest = self.incoming.iter().max_by_key(|(_, heard)| heard.idle);
+        let silent = longest.filter(|(_, heard)| heard.idle > IDLE_IN).map(|(node, _)| node.clone());
+        silent.is_some_and(|node| self.incoming.remove(&node).is_some())
     }
 
     /// The receiver's end of the link that [`Exchange::heard`] was just called with.
@@ -168,7 +184,10 @@ impl Exchange {
     /// Drops both directions.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.restart(node);
-        self.incoming.remove(node);
+        match self.incoming.get_mut(node) {
+            Some(heard) if self.signed => heard.link.give_up(),
+            _ => drop(self.incoming.remove(node)),
+        }
     }
 
     /// Drops the outgoing link and what waits on it. The next message begins another link.
@@ -258,6 +277,32 @@ mod tests {
         assert!(!exchange.heard(&head(3)), "the link was used since the heartbeat before");
         exchange.tick(0);
         assert!(exchange.heard(&head(3)));
+    }
+
+    #[test]
+    fn with_a_secret_nothing_that_is_repeated_is_heard_again() {
+        let (mut exchange, from) = (Exchange::new(true), NodeId::from_text("b@1"));
+        let head = |link| Head { from: from.clone(), link, sent_at: 0 };
+        assert!(exchange.heard(&head(1)) && exchange.heard(&head(2)));
+        assert!(exchange.incoming(&from).is_some_and(|link| link.arrived(1) && link.arrived(5)));
+        exchange.forget(&from);
+        for _ in 0..=IDLE_IN {
+            exchange.tick(0);
+            assert!(!exchange.heard(&head(1)), "a link does not give way to an older one");
+        }
+        assert_eq!(exchange.queued(), 0, "nobody is asked about the gaps of a node that has ended");
+        assert!(exchange.heard(&head(2)));
+        assert!(exchange.incoming(&from).is_some_and(|link| !link.arrived(1) && !link.arrived(5)));
+    }
+
+    #[test]
+    fn links_of_nodes_that_ended_make_room() {
+        let mut exchange = Exchange::new(true);
+        let head = |name: usize| Head { from: NodeId::from_text(&format!("n{name}@1")), link: 1, sent_at: 0 };
+        assert!((0..MAX_PEERS).all(|name| exchange.heard(&head(name))));
+        assert!(!exchange.heard(&head(MAX_PEERS)));
+        (0..=IDLE_IN).for_each(|_| exchange.tick(0));
+        assert!(exchange.heard(&head(MAX_PEERS)) && exchange.incoming.len() == MAX_PEERS);
     }
 
     #[test]

@@ -122,6 +122,11 @@ impl Incoming {
         }
     }
 
+    /// The sender has ended: nobody can be asked about the gap.
+    pub(super) fn give_up(&mut self) {
+        self.gap = None;
+    }
+
     fn expect(&mut self, next: u64) {
         if next > self.expected {
             let from = self.gap.as_ref().map_or(self.expected, |gap| *gap.start());

@@ -7,6 +7,7 @@ mod exchange;
 mod link;
 mod memory;
 mod redis;
+mod seal;
 mod wire;
 
 use std::fmt;

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -25,10 +26,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::exchange::Exchange;
-use super::wire::{Entry, Head, Item, decode, encode};
+use super::seal::{Forged, Seal};
+use super::wire::{Entry, Head, Item, Refused, decode, encode};
 use super::{Body, Broker, BrokerError, Delivery, Message, RoutedFrame, SharedBroker};
 use crate::ids::NodeId;
-use crate::metrics::{CommandResult, Metrics};
+use crate::metrics::{CommandResult, Disbelief, Metrics};
 use crate::redis::{Connection, Failure, RedisSettings, RedisSettingsError};
 
 /// The largest number of deliveries that wait for the relay. A delivery beyond it becomes a gap.
@@ -50,6 +52,9 @@ struct Post {
     /// Begins the name of every inbox.
     prefix: String,
     exchange: Mutex<Exchange>,
+    seal: Seal,
+    /// What was logged already, by [`Disbelief`].
+    told: [AtomicBool; Disbelief::ALL.len()],
     /// Notified when there is something to publish.
     wake: Notify,
     deliveries: mpsc::Sender<Delivery>,
@@ -93,10 +98,13 @@ impl RedisBroker {
         let (tell, publications) = mpsc::unbounded_channel();
         let fresh = move |client: &Client| drop(tell.send(client.message_rx()));
         let listening = Connection::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
+        let seal = Seal::of(settings.secret.as_ref());
         let post = Arc::new(Post {
             node,
             prefix: settings.prefix.clone(),
-            exchange: Mutex::default(),
+            exchange: Mutex::new(Exchange::new(seal.is_required())),
+            seal,
+            told: Default::default(),
             wake: Notify::new(),
             deliveries,
             probes: Mutex::default(),
@@ -198,7 +206,7 @@ async fn publish(post: Arc<Post>, heartbeat: Duration) {
                     _ => None,
                 }));
                 let inbox = post.inbox(&batch.to);
-                for publication in encode(&head, &batch.items) {
+                for publication in encode(&post.seal, &batch.to, &head, &batch.items) {
                     let () = pipeline.publish(inbox.as_str(), publication).await?;
                 }
             }
@@ -222,7 +230,7 @@ async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<P
         };
         match heard {
             Ok(Publication { value: Value::Bytes(bytes), .. }) => post.take_in(bytes),
-            Ok(_) => post.garbled(),
+            Ok(_) => post.ignore(Refused::Garbled),
             Err(RecvError::Lagged(count)) => tracing::warn!(count, "publications arrived faster than they were read"),
             Err(RecvError::Closed) => match clients.recv().await {
                 Some(next) => publications = next,
@@ -305,7 +313,10 @@ impl Post {
 
     /// Reads one publication. Never waits or panics, whatever the publication contains.
     fn take_in(&self, publication: Bytes) {
-        let Ok((head, items)) = decode(publication) else { return self.garbled() };
+        let (head, items) = match decode(&self.seal, &self.node, publication) {
+            Ok(read) => read,
+            Err(refused) => return self.ignore(refused),
+        };
         let now = micros();
         let elapsed = Duration::from_micros(now.saturating_sub(head.sent_at));
         let mut exchange = self.exchange();
@@ -314,11 +325,10 @@ impl Post {
         }
         let before = exchange.incoming(&head.from).and_then(|link| link.gap().cloned());
         for item in items {
-            let Ok(item) = item else {
-                self.garbled();
-                break;
-            };
-            self.item(&mut exchange, &head, item, now, elapsed);
+            match item {
+                Ok(item) => self.item(&mut exchange, &head, item, now, elapsed),
+                Err(refused) => self.ignore(refused),
+            }
         }
         // A new gap is asked about at once, an old one with the next heartbeat.
         if exchange.incoming(&head.from).is_some_and(|link| link.gap().is_some() && link.gap() != before.as_ref()) {
@@ -397,9 +407,19 @@ impl Post {
         self.wake.notify_one();
     }
 
-    fn garbled(&self) {
-        self.metrics.redis_command("receive", CommandResult::Error);
-        tracing::debug!("a publication in this node's inbox cannot be read");
+    /// Counts a publication that is ignored, and tells the first one of each kind.
+    fn ignore(&self, refused: Refused) {
+        let (why, remedy) = match refused {
+            Refused::Garbled => (Disbelief::Unreadable, "no node of this version writes such messages"),
+            Refused::Forged(Forged::Unsigned) => (Disbelief::Unsigned, "give every node the same cluster-secret"),
+            Refused::Forged(Forged::WronglySigned) => {
+                (Disbelief::WronglySigned, "give every node the same cluster-secret, and find out who else can publish")
+            }
+        };
+        self.metrics.refused_message(why);
+        if !self.told[why as usize].swap(true, Ordering::Relaxed) {
+            tracing::warn!(reason = why.label(), remedy, "a message from another node is ignored; this is told once");
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Effective {
 
 fn shown(name: &str, value: &str) -> String {
     match name {
-        "admin-token" => HIDDEN.to_owned(),
+        "admin-token" | "cluster-secret" => HIDDEN.to_owned(),
         "redis-url" => value.parse::<RedisUrl>().map_or_else(|_| HIDDEN.to_owned(), |url| url.masked()),
         _ => value.to_owned(),
     }

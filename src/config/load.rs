@@ -21,7 +21,7 @@ const CHECK: &str = "check-config";
 const SERVING: [&str; 2] = ["serve", CHECK];
 
 /// Settings whose values never appear in messages.
-const SECRET: [&str; 2] = ["admin-token", "redis-url"];
+const SECRET: [&str; 3] = ["admin-token", "cluster-secret", "redis-url"];
 
 /// The request of the command line.
 #[derive(Clone, Debug, PartialEq)]

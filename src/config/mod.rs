@@ -22,9 +22,9 @@ pub(crate) use values::{
     LogFilter, LogFormat, NodeName, OtlpEndpoint, PathPrefix, RedisUrl, SessionListing, WsPaths, duration,
 };
 
-use gitorial_relay::RedisSettings;
 use gitorial_relay::http::{HttpSettings, Listing, Origins};
 use gitorial_relay::session::Strategy;
+use gitorial_relay::{ClusterSecret, RedisSettings};
 use values::{number, redis_prefix, strategy, switch};
 
 /// The checked settings of one node. The `Debug` form shows no secret.
@@ -94,6 +94,12 @@ pub(crate) struct Config {
     /// The percentage of Redis's maxmemory from which on no new sessions are created, so that those that live have room.
     #[arg(long, default_value = "90", value_parser = number::<1, 100>, value_name = "PERCENT", help_heading = "Redis")]
     pub(crate) redis_full_percent: usize,
+
+    /// Signs the messages between the nodes: 16 characters or more, the same on each node. To change it, name several,
+    /// separated by commas: the first one signs, each is accepted, and an empty one accepts what is not signed. Set it in
+    /// the environment, so that it stays secret.
+    #[arg(long, value_name = "SECRETS", help_heading = "Redis")]
+    pub(crate) cluster_secret: Option<ClusterSecret>,
 
     /// How long a session lives after the last activity in it, as in 30m.
     #[arg(long, default_value = "30m", value_parser = duration, value_name = "DURATION", help_heading = "Sessions")]

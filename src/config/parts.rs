@@ -32,6 +32,7 @@ impl Config {
             replicas: u32::try_from(self.redis_wait_replicas).unwrap_or(u32::MAX),
             prefix: self.redis_prefix.clone(),
             full_percent: u32::try_from(self.redis_full_percent).unwrap_or(100),
+            secret: self.cluster_secret.clone(),
         })
     }
 

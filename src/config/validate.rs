@@ -128,7 +128,11 @@ impl Config {
 
     /// A setting that only has an effect with Redis shows that Redis was intended, so the node must not run alone.
     fn redis_is_meant(&self) -> Result<(), ConfigError> {
-        let given = [("redis-fail-fast", self.redis_fail_fast), ("redis-wait-replicas", self.redis_wait_replicas > 0)];
+        let given = [
+            ("redis-fail-fast", self.redis_fail_fast),
+            ("redis-wait-replicas", self.redis_wait_replicas > 0),
+            ("cluster-secret", self.cluster_secret.is_some()),
+        ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) if self.redis_url.is_none() => {
                 Err(ConfigError::setting(name, format!("has no effect without Redis; set {} too", other("redis-url"))))

@@ -354,7 +354,7 @@ async fn garbage_in_an_inbox_is_dropped_and_counted() {
         RedisBroker::connect(&settings, node.clone(), Arc::clone(&metrics), Duration::from_secs(1)).await.expect("url");
     eventually(PATIENCE, async || broker.probe().await.ok()).await;
     fixture.command(&["PUBLISH", &format!("gitorial:inbox:{{{node}}}"), "{}"]);
-    let counted = r#"gitorial_relay_redis_commands_total{command="receive",outcome="error"} 1"#;
+    let counted = r#"gitorial_relay_refused_messages_total{reason="unreadable"} 1"#;
     eventually(PATIENCE, async || metrics.render().contains(counted).then_some(())).await;
     broker.probe().await.expect("it still hears");
 }

@@ -11,6 +11,7 @@ mod backpressure;
 mod broker_contract;
 mod drain;
 mod existing_clients;
+mod forged;
 mod frames_control;
 mod frames_presence;
 mod frames_refused;

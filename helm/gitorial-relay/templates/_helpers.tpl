@@ -127,6 +127,9 @@ RELAY_PATH_PREFIX: {{ . | quote }}
 {{- if .Values.adminToken.value }}
 admin-token: {{ .Values.adminToken.value | quote }}
 {{- end }}
+{{- if .Values.clusterSecret.value }}
+cluster-secret: {{ .Values.clusterSecret.value | quote }}
+{{- end }}
 {{- if eq $redis.mode "bundled" }}
 redis-url: {{ printf "redis://:%s@%s-redis:6379/0" $redis.bundled.password (include "gitorial-relay.fullname" .) | quote }}
 {{- else if eq (include "gitorial-relay.ownRedisUrl" .) "secret" }}

@@ -86,6 +86,12 @@
 
 {{- define "gitorial-relay.validateListing" -}}
 {{- $listing := index .Values.config "session-listing" | default "off" -}}
+{{- $cluster := or .Values.clusterSecret.value .Values.clusterSecret.existingSecret.name -}}
+{{- if and .Values.clusterSecret.value .Values.clusterSecret.existingSecret.name -}}
+{{- fail "clusterSecret: set the secrets or their Secret, not both" -}}
+{{- else if and $cluster (eq .Values.redis.mode "embedded") -}}
+{{- fail "clusterSecret is set, but redis.mode is embedded, with one node; set redis.mode to external or bundled" -}}
+{{- end -}}
 {{- $token := or .Values.adminToken.value .Values.adminToken.existingSecret.name -}}
 {{- if and .Values.adminToken.value .Values.adminToken.existingSecret.name -}}
 {{- fail "adminToken: set the token or its Secret, not both" -}}

@@ -165,14 +165,21 @@ fn a_wrong_file_is_one_sentence_that_names_it() {
 
 #[test]
 fn no_secret_is_ever_shown() {
-    let secrets =
-        [("RELAY_ADMIN_TOKEN", "hunter2hunter2hunter2"), ("RELAY_REDIS_URL", "redis://u:hunter2@h?p=hunter2")];
+    let secrets = [
+        ("RELAY_ADMIN_TOKEN", "hunter2hunter2hunter2"),
+        ("RELAY_CLUSTER_SECRET", "hunter2hunter2hunter2,hunter2hunter2hunter3"),
+        ("RELAY_REDIS_URL", "redis://u:hunter2@h?p=hunter2"),
+    ];
     let config = config(&["--session-listing=admin"], &secrets);
     assert_eq!(config.session_listing, SessionListing::Admin);
-    assert!(!format!("{config:?} {:?}", config.http()).contains("hunter2"));
-    for flags in
-        [["--admin-token=hunter2"], ["--redis-url=hunter2"], ["--redis-url=hunter2://x"], ["--admin-tokn=hunter2"]]
-    {
+    assert!(!format!("{config:?} {:?} {:?}", config.http(), config.redis()).contains("hunter2"));
+    for flags in [
+        ["--admin-token=hunter2"],
+        ["--cluster-secret=hunter2"],
+        ["--redis-url=hunter2"],
+        ["--redis-url=hunter2://x"],
+        ["--admin-tokn=hunter2"],
+    ] {
         assert!(!complaint(&flags, &NO_ENV).contains("hunter2"), "{flags:?}");
     }
     let Ok(Invocation::Print(help)) = read_with(&["--help"], &secrets) else { panic!("no help") };
