@@ -132,7 +132,7 @@ impl Mutation {
             Self::DeafRenewal => (Fault::Deafen(node), 8_000..9_000, 10_000),
             Self::Impatient => (Fault::Cut(node), 1_200..2_000, 3_000),
             Self::ForgottenRoom => (Fault::Gone(rng.random_range(0..clients)), 1..2, EAGER),
-            Self::AnyServer => (Fault::FailOver(rng.random_range(1..=2)), 1..30, 700),
+            Self::AnyServer => (Fault::FailOver(rng.random_range(1..=2)), 1..30, 4_000),
             _ => return Vec::new(),
         };
         let mut times = || rng.random_range(0..every / 2);
