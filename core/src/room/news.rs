@@ -216,7 +216,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
                 }
                 // An offer must be in the document before it can be accepted.
                 Some(frame) if drives => self.decide_frame(connection, frame),
-                _ => self.count(super::Counted::Dropped),
+                _ => {
+                    self.count(super::Counted::Dropped);
+                    // It got no states while it waited.
+                    self.bring_up_to_date();
+                }
             }
         }
     }
