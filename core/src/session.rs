@@ -239,6 +239,9 @@ pub struct Activity {
     pub drove_at: Millis,
 }
 
+/// How long after its return a client has done the handshake, in milliseconds, unless its socket is lost.
+const HANDSHAKE_DUE: Millis = 500;
+
 /// A client's place in the session, bound to one socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
@@ -313,11 +316,13 @@ impl Client {
     }
 
     /// Whether this digest proves that a socket belongs to this client. A token is used once. The token of the last
-    /// return is good once more while the client has no new one or is cut off, because it may never have read the new
-    /// one (docs/protocol.md, "Leaving and coming back").
+    /// return is good once more while the client is cut off, because it may never have read the new one, and if it has
+    /// not got a new one in time: then its socket is lost, though its node could not write that (docs/protocol.md,
+    /// "Leaving and coming back").
     #[must_use]
-    pub fn resumes_with(&self, proof: &str) -> bool {
-        let unread = self.cut_off_at.is_some() || self.resume.is_none();
+    pub fn resumes_with(&self, proof: &str, now: Millis) -> bool {
+        let overdue = self.resume.is_none() && now >= self.joined_at.saturating_add(HANDSHAKE_DUE);
+        let unread = self.cut_off_at.is_some() || overdue;
         let before = self.resume_before.as_ref().filter(|_| unread);
         [self.resume.as_ref(), before].into_iter().flatten().any(|digest| digest == proof)
     }

@@ -146,22 +146,26 @@ fn a_resume_on_another_node_is_a_new_grant_and_spends_its_token() {
     scene.come_back(12, Some(1));
     assert!(scene.drives(12) && scene.epoch() > epoch);
     assert_eq!((scene.client(12).id.clone(), scene.role(11)), (name(1), Role::Passive));
-    scene.handshake(12);
     scene.come_back(13, Some(1));
     assert!(scene.drives(12) && scene.client(13).id != name(1));
 }
 
 #[test]
-fn a_token_is_valid_until_the_next_one_is_given() {
+fn a_token_is_valid_again_if_no_handshake_follows_its_return() {
     let mut scene = modern(Strategy::FirstComeFirstServed);
     scene.leave(1, true);
     scene.come_back(12, Some(1));
+    scene.now += 500;
     let effects = scene.come_back(13, Some(1));
     assert!(
         scene.drives(13) && scene.client(13).id == name(1),
-        "the socket before may be lost, and nobody has noticed"
+        "the socket is lost, and its node could not write that"
     );
     assert!(effects.contains(&Effect::Close(socket(12), CloseReason::Evicted)));
+    scene.handshake(13);
+    scene.now += 500;
+    scene.come_back(14, Some(1));
+    assert!(scene.drives(13) && scene.client(14).id != name(1));
 }
 
 #[test]

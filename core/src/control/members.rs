@@ -71,7 +71,7 @@ impl Decider<'_> {
     /// The place that the client of this join had before, if its token proves that it is the same client.
     fn comes_back(&self, join: &Join) -> Option<Client> {
         let (id, proof) = (join.wants.as_ref()?, join.resume.as_ref()?);
-        let same = |client: &&Client| client.id == *id && client.resumes_with(proof);
+        let same = |client: &&Client| client.id == *id && client.resumes_with(proof, self.context.now);
         self.session.clients().map(|(_, client)| client).find(same).cloned()
     }
 
