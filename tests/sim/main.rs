@@ -59,7 +59,7 @@ const FOUND: [u64; 31] = [
 ];
 
 /// More such seeds, by what was wrong.
-const MENDED: [(&str, &[u64]); 18] = [
+const MENDED: [(&str, &[u64]); 19] = [
     ("a controller's state of its last epoch was refused, and it was not asked again", &[82_318, 356_460, 379_917]),
     ("a frame was refused in doubt, and its sender was not told the truth", &[233_835, 307_687, 3_052_631]),
     ("a new state under way counted as an answer", &[242_565, 350_717, 633_092, 2_046_933, 2_049_007, 2_052_250]),
@@ -77,6 +77,7 @@ const MENDED: [(&str, &[u64]); 18] = [
     ("a client came back before the store restored its controller", &[4_108_272, 6_106_256]),
     ("a controller that never asked for control counted as one that did when it came back", &[401_439, 7_146_643]),
     ("a client whose held state was dropped had got no states meanwhile", &[8_138_440]),
+    ("a write that was committed after it was looked for was not announced", &[9_092_677, 9_283_068]),
     ("a forgotten follower came back, and there were two of nobody", &[635_695, 2_092_202]),
 ];
 

@@ -202,11 +202,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
         let Awaited::Document(term) = std::mem::take(&mut self.room.work.awaited) else { return };
         let Some(mut stored) = found else { return self.missing() };
         self.room.known.unread_since_loss &= !self.room.work.reads_after_loss;
-        if let Some(unknown) = self.room.work.unknown.take()
-            && was_committed(&unknown.1, &stored)
-        {
-            let (basis, decision) = *unknown;
-            return self.finish(Basis { term, ..basis }, decision, stored.version, true);
+        if let Some(unknown) = self.room.work.unknown.take() {
+            if was_committed(&unknown.1, &stored) {
+                let (basis, decision) = *unknown;
+                return self.finish(Basis { term, ..basis }, decision, stored.version, true);
+            }
+            // It may be committed after this read.
+            self.room.known.unannounced = true;
         }
         let recovering = self.is_recovering(&stored.session);
         if recovering {
