@@ -47,8 +47,13 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             Kind::RequestSync => {
                 // The document, as this node last read it, does not name that node yet, so the controller's answer
                 // would not reach it. The controller is asked when the document is read again.
-                if matches!(route.target, Target::Only(_)) && !self.room.known.elsewhere.contains(from) {
+                let to_controller = matches!(route.target, Target::Only(_));
+                if to_controller && !self.room.known.elsewhere.contains(from) {
                     self.room.stream.early_sync_request = true;
+                    return;
+                }
+                // Its answer would be refused. The controller is asked as soon as this node has a lease again.
+                if to_controller && self.env.trust.term(self.env.now).is_none() {
                     return;
                 }
                 let asker = Place { node: from.clone(), connection: source };
