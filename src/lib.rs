@@ -41,6 +41,7 @@ pub mod node;
 pub mod presence;
 pub mod random;
 mod redis;
+pub mod region;
 pub mod relay;
 pub mod store;
 

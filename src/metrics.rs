@@ -105,8 +105,10 @@ pub struct Snapshot {
     pub draining: bool,
     /// The open sockets still to be closed, while the node is shutting down.
     pub drain_sockets: usize,
-    /// The time left of the node's lease.
+    /// The time left of the node's lease, of the one that lasts longest if there are several regions.
     pub lease: Duration,
+    /// The regions without a lease.
+    pub regions_without_lease: usize,
     /// The frames that wait for the node's sockets.
     pub queued_frames: usize,
     /// The frames that wait for the socket with the longest queue.
@@ -162,6 +164,7 @@ struct Views {
     draining: IntGauge,
     drain_sockets: IntGauge,
     lease_seconds: Gauge,
+    regions_without_lease: IntGauge,
     queued_frames: IntGauge,
     longest_queue_frames: IntGauge,
     broker_queue_messages: IntGauge,
@@ -209,7 +212,8 @@ impl Metrics {
         let refused = counters("refused_sessions_total", "Sessions that were not created, by reason.", &["reason"]);
         let messages = counters("refused_messages_total", "Messages of other nodes ignored, by reason.", &["reason"]);
         let joins = counters("joins_total", "Attempts to join a session, by result.", &["kind"]);
-        let lease = Gauge::new("gitorial_relay_lease_seconds", "Time left of the node's lease.").expect("valid name");
+        let lease = Gauge::new("gitorial_relay_lease_seconds", "Time left of the node's lease that lasts longest.")
+            .expect("valid name");
         registry.register(Box::new(lease.clone())).expect("distinct name");
         let opts = Opts::new("gitorial_relay_build_info", "Always 1; the label is the running version.");
         let build = IntGaugeVec::new(opts, &["version"]).expect("valid name");
@@ -247,6 +251,7 @@ impl Metrics {
                 draining: gauge("draining", "1 while the node is shutting down."),
                 drain_sockets: gauge("drain_sockets", "Sockets still to be closed while the node is shutting down."),
                 lease_seconds: lease,
+                regions_without_lease: gauge("regions_without_lease", "Regions whose lease the node does not hold."),
                 queued_frames: gauge("queued_frames", "Frames that wait for all sockets of the node."),
                 longest_queue_frames: gauge("longest_queue_frames", "Frames in the longest queue of a socket."),
                 broker_queue_messages: gauge("broker_queue_messages", "Messages that wait to be sent to other nodes."),
@@ -310,6 +315,7 @@ impl Metrics {
         count(&views.draining, usize::from(snapshot.draining));
         count(&views.drain_sockets, snapshot.drain_sockets);
         views.lease_seconds.set(snapshot.lease.as_secs_f64());
+        count(&views.regions_without_lease, snapshot.regions_without_lease);
         count(&views.queued_frames, snapshot.queued_frames);
         count(&views.longest_queue_frames, snapshot.longest_queue_frames);
         count(&views.broker_queue_messages, snapshot.broker_queue);
@@ -386,6 +392,7 @@ mod tests {
             draining: true,
             drain_sockets: 2,
             lease: Duration::from_millis(2_500),
+            regions_without_lease: 6,
             queued_frames: 7,
             longest_queue_frames: 5,
             broker_queue: 3,
@@ -393,7 +400,12 @@ mod tests {
         metrics.show(&snapshot);
         let text = metrics.render();
         let shown = ["ready 1", "draining 1", "drain_sockets 2", "lease_seconds 2.5", "queued_frames 7"];
-        for name in shown.iter().chain(&["longest_queue_frames 5", "broker_queue_messages 3", "sessions 4"]) {
+        for name in shown.iter().chain(&[
+            "longest_queue_frames 5",
+            "regions_without_lease 6",
+            "broker_queue_messages 3",
+            "sessions 4",
+        ]) {
             assert!(text.contains(&format!("gitorial_relay_{name}\n")), "{name}");
         }
         metrics.show(&Snapshot::default());

@@ -1,4 +1,4 @@
-//! Node leases: this node renews its own, and watches those of the others.
+//! Node leases in one region: this node renews its own, and watches those of the others.
 //!
 //! The rules of leases and of doubt are in [`crate::trust`]. This part asks the store and the broker, and keeps what they
 //! answered. A renewal counts only if this node received its own probe through its inbox, because a node with a silent
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::broker::{BrokerError, SharedBroker};
 use crate::clock::Clock;
 use crate::ids::{Millis, NodeId};
+use crate::region::Region;
 use crate::store::{Renewal, SharedStore, StoreError};
 use crate::trust::{Lease, MachineId, Observer, Trust};
 
@@ -30,11 +31,12 @@ pub enum RenewError {
     Broker(#[from] BrokerError),
 }
 
-/// The leases as one node sees them.
+/// The leases of one region as one node sees them.
 #[derive(Debug)]
 pub struct Presence {
+    region: Region,
     /// This incarnation of the node.
-    pub node: NodeId,
+    node: NodeId,
     store: SharedStore,
     broker: SharedBroker,
     clock: Arc<Clock>,
@@ -81,11 +83,19 @@ impl Published {
 impl Presence {
     /// Creates the leases. No lease is held and no node is known before the first [`Presence::renew`].
     #[must_use]
-    pub fn new(node: NodeId, store: SharedStore, broker: SharedBroker, clock: Arc<Clock>, timing: Timing) -> Self {
+    pub fn new(
+        region: Region,
+        node: NodeId,
+        store: SharedStore,
+        broker: SharedBroker,
+        clock: Arc<Clock>,
+        timing: Timing,
+    ) -> Self {
         let machine = clock.machine();
         let observer = Mutex::new(Observer::new(timing, machine));
         let published = Published::default();
-        Self { node, store, broker, clock, machine, timing, count: AtomicU64::new(0), observer, published }
+        let count = AtomicU64::new(0);
+        Self { region, node, store, broker, clock, machine, timing, count, observer, published }
     }
 
     /// What the node believes at this moment. Cheap: no lock.
@@ -135,7 +145,10 @@ impl Presence {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         // A key that outlives the lease a little tells a slow node from one that has ended.
         let keep = self.timing.lease + 2 * self.timing.margin;
-        let (beat, heard) = tokio::join!(self.store.beat(&self.node, count, renewal, keep), self.broker.probe());
+        let (beat, heard) = tokio::join!(
+            self.store.beat(self.region, &self.node, count, renewal, keep),
+            self.broker.probe(self.region)
+        );
         let beat = beat?;
         self.clock.set_store(beat.now);
         self.observe(|observer, now| observer.read_lineage(beat.lineage, now));
@@ -149,7 +162,7 @@ impl Presence {
     ///
     /// [`StoreError`] if the store did not answer.
     pub async fn read_lineage(&self) -> Result<(), StoreError> {
-        let lineage = self.store.lineage().await?;
+        let lineage = self.store.lineage(self.region).await?;
         self.observe(|observer, now| observer.read_lineage(lineage, now));
         Ok(())
     }
@@ -162,7 +175,7 @@ impl Presence {
     /// again.
     pub async fn watch(&self, nodes: &HashSet<NodeId>) -> Result<Vec<NodeId>, StoreError> {
         let nodes: Vec<NodeId> = nodes.iter().filter(|node| **node != self.node).cloned().collect();
-        match self.store.beats(&nodes).await {
+        match self.store.beats(self.region, &nodes).await {
             Ok(counts) => {
                 Ok(self.observe(|observer, now| observer.watched(nodes.into_iter().zip(counts).collect(), now)))
             }
@@ -186,7 +199,7 @@ impl Presence {
         if nodes.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let counts = self.store.beats(&nodes).await?;
+        let counts = self.store.beats(self.region, &nodes).await?;
         Ok(self.observer.lock().still_lapsed(nodes.into_iter().zip(counts).collect()))
     }
 
@@ -196,8 +209,8 @@ impl Presence {
             return Ok(());
         }
         // In this order: a node that renews its lease in between is not taken for one that has not.
-        let counts = self.store.beats(&strangers).await?;
-        let renewals = self.store.renewals(&strangers).await?;
+        let counts = self.store.beats(self.region, &strangers).await?;
+        let renewals = self.store.renewals(self.region, &strangers).await?;
         let now = self.clock.now();
         let mut observer = self.observer.lock();
         for ((node, renewal), count) in strangers.into_iter().zip(renewals).zip(counts) {
@@ -215,7 +228,7 @@ impl Presence {
     /// Gives the lease back, because this node ends in order.
     pub async fn retire(&self) {
         self.observe(|observer, _| observer.retire());
-        if let Err(error) = self.store.retire(&self.node).await {
+        if let Err(error) = self.store.retire(self.region, &self.node).await {
             tracing::warn!(%error, "the heartbeat could not be removed; it lapses by itself");
         }
     }

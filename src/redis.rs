@@ -11,22 +11,31 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::rustls;
 use fred::types::config::{Config, ReconnectPolicy, ServerConfig, TlsConfig, TlsConnector};
-use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion};
+use fred::types::{Builder, RespVersion};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{CommandResult, Metrics};
+use crate::region::Regions;
 
 mod eviction;
+mod names;
+mod script;
 mod secret;
+mod servers;
+mod slots;
 mod trouble;
 mod words;
 
 pub use eviction::Evicts;
-pub(crate) use eviction::{check_eviction, info_line};
+pub(crate) use eviction::check_eviction;
+pub(crate) use names::Names;
+pub(crate) use script::Script;
 pub use secret::{ClusterSecret, ClusterSecretError};
+pub(crate) use servers::{Call, Server, Servers};
+use slots::Address;
 use trouble::Trouble;
 use words::{Censor, is_answer, with_remedy};
 
@@ -126,8 +135,19 @@ impl RedisSettings {
         Ok(Censor::of(config.password.into_iter().chain(sentinels)))
     }
 
-    fn client(&self, channel_capacity: usize) -> Result<Client, RedisSettingsError> {
-        let mut builder = Builder::from_config(self.config()?);
+    /// How many regions the sessions are divided into: one, unless the URL names a Cluster.
+    pub(crate) fn regions(&self) -> Regions {
+        let clustered = self.url.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("-cluster"));
+        if clustered { Regions::OF_A_CLUSTER } else { Regions::ONE }
+    }
+
+    /// A client of the server at `address`; without one, of whatever the URL names.
+    fn client(&self, address: Option<&Address>, channel_capacity: usize) -> Result<Client, RedisSettingsError> {
+        let mut config = self.config()?;
+        if let Some((host, port)) = address {
+            config.server = ServerConfig::new_centralized(host.as_str(), *port);
+        }
+        let mut builder = Builder::from_config(config);
         let mut policy = ReconnectPolicy::new_exponential(0, 20, 1_000, 2);
         policy.set_jitter(50);
         builder.set_policy(policy);
@@ -227,15 +247,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects in the background, and keeps trying. `channel_capacity`: the number of subscription messages that may
-    /// wait. `fresh` gets each new client before it connects.
-    pub(crate) fn open(
+    /// Connects to the server at `address`, or to what the URL names, in the background, and keeps trying.
+    /// `channel_capacity`: the number of subscription messages that may wait. `fresh` gets each new client before it
+    /// connects.
+    fn open(
         settings: &RedisSettings,
+        address: Option<&Address>,
         channel_capacity: usize,
         metrics: Arc<Metrics>,
         fresh: impl Fn(&Client) + Send + 'static,
     ) -> Result<Self, RedisSettingsError> {
-        let client = Arc::new(RwLock::new(settings.client(channel_capacity)?));
+        let client = Arc::new(RwLock::new(settings.client(address, channel_capacity)?));
         let (tell, made) = watch::channel(0);
         let silent = Arc::new(Notify::new());
         let trouble = Arc::<Trouble>::default();
@@ -266,6 +288,11 @@ impl Connection {
         self.client.read().clone()
     }
 
+    /// Whether there is a connection at this moment.
+    pub(crate) fn is_up(&self) -> bool {
+        self.client.read().is_connected()
+    }
+
     /// Waits for the answer to a command, counts it under `name`, and notices a silent server.
     ///
     /// # Errors
@@ -277,8 +304,7 @@ impl Connection {
         command: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (began, sent) = (Instant::now(), self.elapsed());
-        let answer =
-            if self.client().is_connected() { command.await } else { Err(Error::new(ErrorKind::IO, NOT_CONNECTED)) };
+        let answer = if self.is_up() { command.await } else { Err(Error::new(ErrorKind::IO, NOT_CONNECTED)) };
         match &answer {
             Err(error) if *error.kind() == ErrorKind::Timeout => {
                 if self.heard.load(Ordering::Relaxed) <= sent {
@@ -326,7 +352,7 @@ impl Connection {
     /// Waits until there is a connection. Returns `false` if that takes longer than `deadline`.
     pub(crate) async fn wait_until_connected(&self, deadline: Duration) -> bool {
         let connected = async {
-            while !self.client().is_connected() {
+            while !self.is_up() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -392,11 +418,6 @@ impl Keeper {
             *self.current.write() = client.clone_new();
         }
     }
-}
-
-/// A command without a key, sent to the server that has `key` (a cluster has many servers).
-pub(crate) fn beside(command: &'static str, key: &str) -> CustomCommand {
-    CustomCommand::new_static(command, ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes())), false)
 }
 
 #[cfg(test)]

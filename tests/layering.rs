@@ -117,7 +117,7 @@ const LAYERS: [&[&str]; 8] = [
     &["presence", "hub"],
     &["store", "broker"],
     &["redis"],
-    &["metrics", "clock", "random"],
+    &["metrics", "clock", "random", "region"],
 ];
 
 /// Whether this code names the module `crate::part`.

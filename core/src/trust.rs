@@ -69,7 +69,9 @@ pub struct StoreLineage {
     /// The time since when the store cannot have lost data, in the store's time: since it was last empty, or since
     /// another server answers for documents. Zero if only this process can have known it before.
     pub since: Millis,
-    /// The lineages of the servers that answer for documents, by name.
+    /// The lineage of the server that answered, by name.
+    pub server: String,
+    /// The lineages of all servers that may answer for documents without a loss, by name.
     pub servers: BTreeSet<String>,
 }
 
@@ -286,7 +288,10 @@ impl Observer {
 
     /// Compares the store's lineage with the one seen before.
     pub fn read_lineage(&mut self, lineage: StoreLineage, now: Millis) {
-        let changed = self.lineage.as_ref().is_some_and(|before| *before != lineage);
+        let changed = self.lineage.as_ref().is_some_and(|before| {
+            let same_data = before.marker == lineage.marker && before.since == lineage.since;
+            !same_data || !before.servers.contains(&lineage.server)
+        });
         self.lineage = Some(lineage);
         if changed {
             self.doubt(now);
@@ -440,7 +445,8 @@ mod tests {
     }
 
     fn lineage(marker: &str, since: Millis) -> StoreLineage {
-        StoreLineage { marker: marker.to_owned(), since, servers: BTreeSet::from(["one".to_owned()]) }
+        let server = "one".to_owned();
+        StoreLineage { marker: marker.to_owned(), since, servers: BTreeSet::from([server.clone()]), server }
     }
 
     #[test]

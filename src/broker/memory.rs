@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{Broker, BrokerError, Delivery, Message, SharedBroker};
 use crate::ids::{NodeId, SessionId};
+use crate::region::Region;
 
 /// The largest number of deliveries that wait for a node. A message beyond it is lost, and reported.
 const MAX_DELIVERIES: usize = 16_384;
@@ -114,7 +115,7 @@ impl Broker for MemoryBroker {
         self.bus.state.lock().publish(&self.node, to, message);
     }
 
-    async fn probe(&self) -> Result<(), BrokerError> {
+    async fn probe(&self, _: Region) -> Result<(), BrokerError> {
         let mut state = self.bus.state.lock();
         state.report();
         let hears = state.inboxes.get(&self.node).is_some_and(|inbox| !inbox.is_closed());
@@ -126,7 +127,7 @@ impl Broker for MemoryBroker {
         0
     }
 
-    fn forget(&self, node: &NodeId) {
+    fn forget(&self, _: Region, node: &NodeId) {
         self.bus.state.lock().lost.remove(&(self.node.clone(), node.clone()));
     }
 }

@@ -1,7 +1,7 @@
 //! Carries frames from node to node: the contract of every broker.
 //!
-//! A message is addressed to a node's inbox. Messages from one node to another arrive once and in the order of
-//! publishing. A loss is noticed and reported to the sender as [`Delivery::Lost`], which names the sessions to resync.
+//! A message is addressed to a node's inbox. Messages from one node to another about one session arrive once and in the
+//! order of publishing. A loss is noticed and reported to the sender as [`Delivery::Lost`], which names the sessions to resync.
 
 mod exchange;
 mod link;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::ids::{NodeId, SessionId};
+use crate::region::Region;
 
 pub use gitorial_relay_core::route::{Body, Kind, Message, Route, RoutedFrame, Target};
 pub use memory::{MemoryBroker, MemoryBus};
@@ -62,14 +63,14 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// reported.
     fn publish(&self, to: &NodeId, message: Message);
 
-    /// Sends a message to this node's own inbox and waits for it, which proves that this node receives.
-    async fn probe(&self) -> Result<(), BrokerError>;
+    /// Sends a message to this node's own inbox for this region and waits for it, which proves that this node receives.
+    async fn probe(&self, region: Region) -> Result<(), BrokerError>;
 
     /// How many messages wait to be sent.
     fn queued(&self) -> usize;
 
-    /// Drops the data about a node that has ended.
-    fn forget(&self, node: &NodeId);
+    /// Drops the data about a node that has ended, as far as they are about this region.
+    fn forget(&self, region: Region, node: &NodeId);
 }
 
 /// A shared broker.

@@ -1,37 +1,38 @@
-//! The broker over Redis channels: one inbox for each node, plain `SUBSCRIBE` and `PUBLISH`.
+//! The broker over Redis channels: one inbox for each node, plain `SUBSCRIBE` and `PUBLISH`. On a Cluster there is one
+//! for each node and region, and its channel is sharded (`SSUBSCRIBE`, `SPUBLISH`): a publication visits the servers of
+//! its region only, and an inbox whose server is away leaves the others alone.
 //!
-//! One connection publishes and one listens, so that a link keeps its order. On a Cluster every publication reaches
-//! every server; sharded inboxes would avoid that and are a later step.
+//! One connection to a server publishes and one listens, so that a link keeps its order.
 //!
 //! Every loss is noticed in the same way, whatever its reason: by the numbers of the link ([`super::link`]). A
 //! publication that failed, had no listener or did not fit leaves a gap. The receiver sees the gap by the next message
 //! or by the sender's last number, which is sent once in each heartbeat interval.
 
+mod subscription;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::Error;
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::{Message as Publication, Value};
+use fred::types::Value;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::subscription::{reader, stay_subscribed};
 use super::exchange::Exchange;
 use super::seal::{Forged, Seal};
 use super::wire::{Entry, Head, Item, Refused, decode, encode};
 use super::{Body, Broker, BrokerError, Delivery, Message, RoutedFrame, SharedBroker};
 use crate::ids::NodeId;
 use crate::metrics::{CommandResult, Disbelief, Metrics};
-use crate::redis::{Connection, Failure, RedisSettings, RedisSettingsError};
+use crate::redis::{Call, Failure, Names, RedisSettings, RedisSettingsError, Servers};
+use crate::region::{Region, Regions};
 
 /// The largest number of deliveries that wait for the relay. A delivery beyond it becomes a gap.
 const MAX_DELIVERIES: usize = 16_384;
@@ -42,15 +43,21 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The broker over Redis. It connects in the background, reconnects by itself, and ends when it is dropped.
 pub struct RedisBroker {
-    post: Arc<Post>,
-    _tasks: [AbortOnDropHandle<()>; 3],
+    node: NodeId,
+    regions: Regions,
+    posts: Posts,
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// The state that the tasks of a broker share.
+/// One for each region.
+type Posts = Arc<[Arc<Post>]>;
+
+/// The state that the tasks of one region share.
 struct Post {
     node: NodeId,
-    /// Begins the name of every inbox.
-    prefix: String,
+    region: Region,
+    /// What the names of its inboxes begin and end with, before and after the node.
+    inboxes: (String, &'static str),
     exchange: Mutex<Exchange>,
     seal: Seal,
     /// What was logged already, by [`Disbelief`].
@@ -63,8 +70,10 @@ struct Post {
     subscribed: watch::Sender<u64>,
     /// Why Redis refuses the subscription.
     refused: watch::Sender<Option<String>>,
-    publishing: Connection,
-    listening: Connection,
+    /// Notified when the subscription may have ended.
+    doubted: Notify,
+    publishing: Arc<Servers>,
+    listening: Arc<Servers>,
     metrics: Arc<Metrics>,
 }
 
@@ -93,63 +102,135 @@ impl RedisBroker {
     ) -> Result<(SharedBroker, mpsc::Receiver<Delivery>), BrokerError> {
         let unusable = |error: RedisSettingsError| BrokerError::Unavailable(error.to_string());
         let (deliveries, delivered) = mpsc::channel(MAX_DELIVERIES);
-        let publishing = Connection::open(settings, 32, Arc::clone(&metrics), |_| ()).map_err(unusable)?;
-        // The channel holds one entry for each client that was given up: a handful in an outage.
-        let (tell, publications) = mpsc::unbounded_channel();
-        let fresh = move |client: &Client| drop(tell.send(client.message_rx()));
-        let listening = Connection::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
+        let publishing = Servers::open(settings, 32, Arc::clone(&metrics), || Box::new(|_| ())).map_err(unusable)?;
+        let readers = Arc::new(OnceLock::new());
+        let fresh = {
+            let readers = Arc::clone(&readers);
+            move || reader(Arc::clone(&readers))
+        };
+        let listening = Servers::open(settings, MAX_PUBLICATIONS, Arc::clone(&metrics), fresh).map_err(unusable)?;
+        let (publishing, listening) = (Arc::new(publishing), Arc::new(listening));
+        let regions = settings.regions();
+        let names = Names::new(&settings.prefix, regions);
         let seal = Seal::of(settings.secret.as_ref());
-        let post = Arc::new(Post {
-            node,
-            prefix: settings.prefix.clone(),
-            exchange: Mutex::new(Exchange::new(seal.is_required())),
-            seal,
-            told: Default::default(),
-            wake: Notify::new(),
-            deliveries,
-            probes: Mutex::default(),
-            subscribed: watch::Sender::new(0),
-            refused: watch::Sender::new(None),
-            publishing,
-            listening,
-            metrics,
-        });
-        let tasks = [
-            AbortOnDropHandle::new(tokio::spawn(publish(Arc::clone(&post), heartbeat))),
-            AbortOnDropHandle::new(tokio::spawn(listen(Arc::clone(&post), publications))),
-            AbortOnDropHandle::new(tokio::spawn(stay_subscribed(Arc::clone(&post), heartbeat))),
-        ];
-        Ok((Arc::new(Self { post, _tasks: tasks }), delivered))
+        let post = |region| {
+            Arc::new(Post {
+                node: node.clone(),
+                region,
+                inboxes: match names.tagged(region) {
+                    Some(begin) => (format!("{begin}inbox:"), ""),
+                    None => (format!("{}inbox:{{", names.prefix()), "}"),
+                },
+                exchange: Mutex::new(Exchange::new(seal.is_required())),
+                seal: if regions == Regions::ONE { seal.clone() } else { seal.clone().of_region(region) },
+                told: Default::default(),
+                wake: Notify::new(),
+                deliveries: deliveries.clone(),
+                probes: Mutex::default(),
+                subscribed: watch::Sender::new(0),
+                refused: watch::Sender::new(None),
+                doubted: Notify::new(),
+                publishing: Arc::clone(&publishing),
+                listening: Arc::clone(&listening),
+                metrics: Arc::clone(&metrics),
+            })
+        };
+        let posts: Posts = regions.iter().map(post).collect();
+        let _ = readers.set(Arc::downgrade(&posts));
+        let mut tasks = Vec::new();
+        for post in posts.iter() {
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(publish(Arc::clone(post), heartbeat))));
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(stay_subscribed(Arc::clone(post), heartbeat))));
+        }
+        Ok((Arc::new(Self { node, regions, posts, _tasks: tasks }), delivered))
+    }
+
+    fn post(&self, region: Region) -> &Post {
+        &self.posts[region.index()]
     }
 }
 
 impl fmt::Debug for RedisBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBroker").field("node", &self.post.node).finish_non_exhaustive()
+        f.debug_struct("RedisBroker").field("node", &self.node).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Broker for RedisBroker {
     fn publish(&self, to: &NodeId, message: Message) {
-        if !self.post.exchange().publish(to, message, micros()) {
-            self.post.metrics.redis_command("enqueue", CommandResult::Error);
+        let post = self.post(self.regions.of(message.session));
+        if !post.exchange().publish(to, message, micros()) {
+            post.metrics.redis_command("enqueue", CommandResult::Error);
         }
-        self.post.wake.notify_one();
+        post.wake.notify_one();
+    }
+
+    async fn probe(&self, region: Region) -> Result<(), BrokerError> {
+        self.post(region).probe().await
+    }
+
+    fn queued(&self) -> usize {
+        self.posts.iter().map(|post| post.exchange().queued()).sum()
+    }
+
+    fn forget(&self, region: Region, node: &NodeId) {
+        self.post(region).exchange().forget(node);
+    }
+}
+
+/// The task that publishes: it sends all queued items in one round trip, and the next items gather meanwhile.
+async fn publish(post: Arc<Post>, heartbeat: Duration) {
+    let mut heartbeats = interval(heartbeat);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let command = if post.publishing.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
+    loop {
+        tokio::select! {
+            () = post.wake.notified() => {}
+            _ = heartbeats.tick() => post.exchange().tick(micros()),
+        }
+        let batches = post.exchange().drain();
+        if batches.is_empty() {
+            continue;
+        }
+        let (mut calls, mut probes) = (Vec::new(), Vec::new());
+        for batch in batches {
+            let head = Head { from: post.node.clone(), link: batch.link, sent_at: batch.sent_at };
+            probes.extend(batch.items.iter().filter_map(|item| match item.entry {
+                Entry::Probe { token } => Some(token),
+                _ => None,
+            }));
+            let inbox = post.inbox(&batch.to);
+            let publications = encode(&post.seal, &batch.to, &head, &batch.items).into_iter();
+            calls.extend(publications.map(|bytes| Call::new(command, [inbox.as_str().into(), Value::Bytes(bytes)])));
+        }
+        let before = post.publishing.of(post.region);
+        let outcome = post.publishing.ask(post.region, "publish", calls).await;
+        post.probes_went(&probes, outcome);
+        if post.publishing.has_moved(post.region, before.as_ref()) {
+            // So have the inboxes, this node's own among them.
+            post.doubted.notify_one();
+        }
+    }
+}
+
+impl Post {
+    fn inbox(&self, node: &NodeId) -> String {
+        format!("{}{node}{}", self.inboxes.0, self.inboxes.1)
     }
 
     async fn probe(&self) -> Result<(), BrokerError> {
-        let mut subscribed = self.post.subscribed.subscribe();
-        let mut refused = self.post.refused.subscribe();
+        let mut subscribed = self.subscribed.subscribe();
+        let mut refused = self.refused.subscribe();
         let token = rand::random();
         let (tell, mut told) = oneshot::channel();
-        self.post.probes.lock().insert(token, Probe { tell, sent: false });
+        self.probes.lock().insert(token, Probe { tell, sent: false });
         let back = async {
             loop {
                 // A probe that is sent while the inbox is not subscribed would be lost without a fault.
                 if *subscribed.borrow_and_update() > 0 {
-                    self.post.exchange().send(&self.post.node, Entry::Probe { token }, micros());
-                    self.post.wake.notify_one();
+                    self.exchange().send(&self.node, Entry::Probe { token }, micros());
+                    self.wake.notify_one();
                 }
                 tokio::select! {
                     answer = &mut told => return answer.ok(),
@@ -161,128 +242,17 @@ impl Broker for RedisBroker {
             }
         };
         let answer = timeout(PROBE_TIMEOUT, back).await;
-        let waiting = self.post.probes.lock().remove(&token);
+        let waiting = self.probes.lock().remove(&token);
         match answer {
             Ok(Some(outcome)) => outcome,
             _ if waiting.is_some_and(|probe| probe.sent) => {
                 tracing::warn!("this node's inbox is silent; subscribing again");
-                self.post.subscribed.send_replace(0);
-                self.post.listening.reconnect();
+                self.subscribed.send_replace(0);
+                self.subscribe_again();
                 Err(BrokerError::InboxSilent)
             }
             _ => Err(BrokerError::Unavailable("redis did not take a probe in time".to_owned())),
         }
-    }
-
-    fn queued(&self) -> usize {
-        self.post.exchange().queued()
-    }
-
-    fn forget(&self, node: &NodeId) {
-        self.post.exchange().forget(node);
-    }
-}
-
-/// The task that publishes: it sends all queued items in one round trip, and the next items gather meanwhile.
-async fn publish(post: Arc<Post>, heartbeat: Duration) {
-    let mut heartbeats = interval(heartbeat);
-    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = post.wake.notified() => {}
-            _ = heartbeats.tick() => post.exchange().tick(micros()),
-        }
-        let batches = post.exchange().drain();
-        if batches.is_empty() {
-            continue;
-        }
-        let pipeline = post.publishing.client().pipeline();
-        let mut probes = Vec::new();
-        let all = async {
-            for batch in batches {
-                let head = Head { from: post.node.clone(), link: batch.link, sent_at: batch.sent_at };
-                probes.extend(batch.items.iter().filter_map(|item| match item.entry {
-                    Entry::Probe { token } => Some(token),
-                    _ => None,
-                }));
-                let inbox = post.inbox(&batch.to);
-                for publication in encode(&post.seal, &batch.to, &head, &batch.items) {
-                    let () = pipeline.publish(inbox.as_str(), publication).await?;
-                }
-            }
-            pipeline.all::<Value>().await
-        };
-        let outcome = post.publishing.ask("publish", all).await;
-        post.probes_went(&probes, &outcome);
-    }
-}
-
-/// The task that reads the inbox: it reads from the present client until there is a new one.
-async fn listen(post: Arc<Post>, mut clients: mpsc::UnboundedReceiver<Receiver<Publication>>) {
-    let Some(mut publications) = clients.recv().await else { return };
-    loop {
-        let heard = tokio::select! {
-            heard = publications.recv() => heard,
-            Some(next) = clients.recv() => {
-                publications = next;
-                continue;
-            }
-        };
-        match heard {
-            Ok(Publication { value: Value::Bytes(bytes), .. }) => post.take_in(bytes),
-            Ok(_) => post.ignore(Refused::Garbled),
-            Err(RecvError::Lagged(count)) => tracing::warn!(count, "publications arrived faster than they were read"),
-            Err(RecvError::Closed) => match clients.recv().await {
-                Some(next) => publications = next,
-                None => return,
-            },
-        }
-    }
-}
-
-/// The task that keeps the subscription. It subscribes on each new connection until Redis confirms the subscription,
-/// and pings, so that a connection that has died silently is noticed.
-async fn stay_subscribed(post: Arc<Post>, heartbeat: Duration) {
-    let inbox = post.inbox(&post.node);
-    let mut made = post.listening.made();
-    let mut count = 0;
-    loop {
-        made.mark_unchanged();
-        let client = post.listening.client();
-        let subscribe = async {
-            client.subscribe(inbox.as_str()).await?;
-            // The library does not wait for the answer to SUBSCRIBE. The answer to this command comes after it.
-            client.pubsub_numsub::<HashMap<String, u64>, _>(inbox.as_str()).await
-        };
-        let subscribed = post.listening.ask("subscribe", subscribe).await;
-        let words = subscribed.as_ref().err().and_then(|error| match post.listening.failure(error) {
-            Failure::Unanswered(_) => None,
-            refused => Some(words_of(refused)),
-        });
-        // The client is usually not connected yet. Once it is connected, a longer wait would only lose messages. A Redis
-        // that says no is asked less often.
-        let pause = if words.is_some() { heartbeat } else { Duration::from_millis(50) };
-        post.refused.send_replace(words);
-        if !subscribed.is_ok_and(|listeners| listeners.get(&inbox).is_some_and(|count| *count > 0)) {
-            let _ = timeout(pause, made.changed()).await;
-            continue;
-        }
-        count += 1;
-        post.subscribed.send_replace(count);
-        while timeout(heartbeat, made.changed()).await.is_err() {
-            let client = post.listening.client();
-            let ping = post.listening.ask("ping", client.ping::<Value>(None)).await;
-            if let Err(error) = ping {
-                tracing::debug!(error = %post.listening.failure(&error), "no answer on the listening connection");
-            }
-        }
-        post.subscribed.send_replace(0);
-    }
-}
-
-impl Post {
-    fn inbox(&self, node: &NodeId) -> String {
-        format!("{}inbox:{{{node}}}", self.prefix)
     }
 
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
@@ -290,18 +260,18 @@ impl Post {
     }
 
     /// Notes that Redis accepted these probes, or tells their callers that it did not.
-    fn probes_went(&self, tokens: &[u64], outcome: &Result<Value, Error>) {
+    fn probes_went(&self, tokens: &[u64], outcome: Result<Vec<Value>, Failure>) {
         let mut probes = self.probes.lock();
         for token in tokens {
-            match outcome {
+            match &outcome {
                 Ok(_) => {
                     if let Some(probe) = probes.get_mut(token) {
                         probe.sent = true;
                     }
                 }
-                Err(error) => {
+                Err(failure) => {
                     if let Some(probe) = probes.remove(token) {
-                        let _ = probe.tell.send(Err(match self.publishing.failure(error) {
+                        let _ = probe.tell.send(Err(match failure.clone() {
                             Failure::Unanswered(why) => BrokerError::Unavailable(why),
                             refused => BrokerError::Refused(words_of(refused)),
                         }));

@@ -8,6 +8,7 @@ use sha2::Sha256;
 
 use crate::ids::NodeId;
 use crate::redis::ClusterSecret;
+use crate::region::Region;
 
 /// The length of a signature, in bytes: HMAC-SHA256, of which the first half is sent.
 pub(super) const SIGNATURE: usize = 16;
@@ -36,6 +37,13 @@ impl Seal {
         let key = |secret: &str| Key::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
         let secrets = secret.into_iter().flat_map(ClusterSecret::secrets);
         Self { keys: secrets.map(|secret| secret.map(key)).collect() }
+    }
+
+    /// The same keys for one region of a Cluster, so that what is signed for one inbox of a node is not believed in another.
+    pub(super) fn of_region(self, region: Region) -> Self {
+        // It stands where the length of a name does, and no name is that long.
+        let mark = (u64::MAX - region.index() as u64).to_le_bytes();
+        Self { keys: self.keys.into_iter().map(|key| key.map(|key| key.chain_update(mark))).collect() }
     }
 
     /// Whether nothing is believed without a signature.
@@ -77,6 +85,7 @@ fn over(key: &Key, to: &NodeId, content: &[u8]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::region::Regions;
 
     fn seal(secret: &str) -> Seal {
         Seal::of(Some(&secret.parse().expect("a secret")))
@@ -99,6 +108,18 @@ mod tests {
         );
         assert_eq!(seal(&a).check(&here, None, b"text"), Err(Forged::Unsigned));
         assert_eq!(check(&format!("{b},{a}"), &here, b"text"), Ok(()), "each secret is accepted");
+    }
+
+    #[test]
+    fn a_signature_is_good_for_one_region_only() {
+        let (secret, here) = ("a".repeat(16), NodeId::from_text("n@1"));
+        let mut regions = Regions::OF_A_CLUSTER.iter().map(|region| seal(&secret).of_region(region));
+        let (first, second) = (regions.next().expect("one"), regions.next().expect("another"));
+        let signature = first.sign(&here, b"text").expect("it signs");
+        assert_eq!(first.check(&here, Some(&signature), b"text"), Ok(()));
+        for other in [second, seal(&secret)] {
+            assert_eq!(other.check(&here, Some(&signature), b"text"), Err(Forged::WronglySigned));
+        }
     }
 
     #[test]

@@ -15,6 +15,16 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(flatten)]
+    regions: Option<RegionCounts>,
+}
+
+/// Only on a Cluster, where regions fail apart from each other.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RegionCounts {
+    regions: usize,
+    regions_away: usize,
 }
 
 pub(super) fn routes(relay: Relay) -> Router {
@@ -27,7 +37,7 @@ pub(super) fn routes(relay: Relay) -> Router {
 
 /// Whether the process is alive. The handler never asks the store, because a restart repairs no Redis.
 async fn healthz() -> impl IntoResponse {
-    ([(CACHE_CONTROL, "no-store")], Json(Health { status: "ok", reason: None }))
+    ([(CACHE_CONTROL, "no-store")], Json(Health { status: "ok", reason: None, regions: None }))
 }
 
 /// Whether the node accepts clients.
@@ -41,7 +51,11 @@ async fn readyz(State(relay): State<Relay>) -> impl IntoResponse {
         | Readiness::StoreRefuses
         | Readiness::InboxSilent => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
-    (code, [(CACHE_CONTROL, "no-store")], Json(Health { status, reason: Some(relay.why()) }))
+    let regions = match relay.regions() {
+        (1, _) => None,
+        (regions, regions_away) => Some(RegionCounts { regions, regions_away }),
+    };
+    (code, [(CACHE_CONTROL, "no-store")], Json(Health { status, reason: Some(relay.why()), regions }))
 }
 
 async fn metrics(State(relay): State<Relay>) -> impl IntoResponse {

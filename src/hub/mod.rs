@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::ids::SessionId;
+use crate::region::{Region, Regions};
 use crate::room::{self, Reply};
 
 pub use crate::room::Item;
@@ -57,44 +58,63 @@ impl Room {
     }
 }
 
-/// The rooms of a node.
-#[derive(Debug, Default)]
+/// The rooms of a node, by region.
+#[derive(Debug)]
 pub struct Hub {
-    rooms: RwLock<HashMap<SessionId, Arc<Room>>>,
+    regions: Regions,
+    rooms: Vec<RwLock<Rooms>>,
 }
 
+type Rooms = HashMap<SessionId, Arc<Room>>;
+
 impl Hub {
+    /// Creates a hub without rooms.
+    #[must_use]
+    pub fn new(regions: Regions) -> Self {
+        Self { regions, rooms: regions.iter().map(|_| RwLock::default()).collect() }
+    }
+
+    fn rooms_with(&self, session: SessionId) -> &RwLock<Rooms> {
+        &self.rooms[self.regions.of(session).index()]
+    }
+
     /// Returns the room of this session, and creates it if needed.
     pub fn open(&self, session: SessionId) -> Arc<Room> {
         if let Some(room) = self.find(session) {
             return room;
         }
         let new = || Arc::new(Room { id: session, state: Mutex::default() });
-        self.rooms.write().entry(session).or_insert_with(new).clone()
+        self.rooms_with(session).write().entry(session).or_insert_with(new).clone()
     }
 
     /// The room of this session, if this node has one.
     #[must_use]
     pub fn find(&self, session: SessionId) -> Option<Arc<Room>> {
-        self.rooms.read().get(&session).cloned()
+        self.rooms_with(session).read().get(&session).cloned()
     }
 
     /// All rooms at this moment.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room>> {
-        self.rooms.read().values().cloned().collect()
+        self.rooms.iter().flat_map(|rooms| rooms.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The rooms of one region at this moment.
+    #[must_use]
+    pub fn rooms_of(&self, region: Region) -> Vec<Arc<Room>> {
+        self.rooms[region.index()].read().values().cloned().collect()
     }
 
     /// How many rooms are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rooms.read().len()
+        self.rooms.iter().map(|rooms| rooms.read().len()).sum()
     }
 
     /// Whether no room is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rooms.read().is_empty()
+        self.len() == 0
     }
 
     /// Drops this room if it is `idle`. A room that is dropped counts as closed.
@@ -103,7 +123,7 @@ impl Hub {
         if !idle(&room.lock().machine) {
             return false;
         }
-        let mut rooms = self.rooms.write();
+        let mut rooms = self.rooms_with(room.id).write();
         let mut state = room.lock();
         if state.closed || !idle(&state.machine) {
             return false;

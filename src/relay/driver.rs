@@ -8,20 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
-use super::readiness::Trouble;
+use super::regions::HeldRegions;
 use super::{RelaySettings, SPANS};
 use crate::broker::{Message, SharedBroker};
 use crate::clock::Clock;
 use crate::hub::{Hub, Pushed, Room, Socket, Ticket};
-use crate::ids::{Millis, SessionId};
+use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
-use crate::presence::Presence;
 use crate::protocol::FrameType;
 use crate::random::bits;
 use crate::room::{Counted, Env, FLUSH_TIMEOUT, Output, Outputs, RelayEvent, Reply, Request};
@@ -37,16 +35,15 @@ pub(super) struct Driver {
     pub(super) settings: RelaySettings,
     pub(super) store: SharedStore,
     pub(super) broker: SharedBroker,
-    pub(super) presence: Presence,
+    /// This incarnation of the node.
+    pub(super) node: NodeId,
+    pub(super) regions: HeldRegions,
     pub(super) clock: Arc<Clock>,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: broadcast::Sender<RelayEvent>,
     pub(super) connections: AtomicU64,
     pub(super) draining: AtomicBool,
-    pub(super) started: AtomicBool,
-    /// Why the lease was not renewed the last time; `None` after a renewal.
-    pub(super) trouble: Mutex<Option<Trouble>>,
     pub(super) tasks: TaskTracker,
 }
 
@@ -103,9 +100,9 @@ impl Driver {
         }
         let mut env = Env {
             session: room.id,
-            here: &self.presence.node,
+            here: &self.node,
             now: self.clock.now(),
-            trust: self.presence.trust(),
+            trust: self.regions.of(room.id).presence.trust(),
             rules: &self.settings.rules,
             draw: &mut bits,
         };
@@ -127,7 +124,7 @@ impl Driver {
                 let (input, error) = driver.ask(&room, request).instrument(span.clone()).await;
                 let mut state = room.lock();
                 let stepped = driver.advance(&room, &mut state, input, error);
-                let idle = state.machine.is_idle(&driver.presence.node);
+                let idle = state.machine.is_idle(&driver.node);
                 drop(state);
                 let Some(next) = stepped.wake() else {
                     if idle {
@@ -160,14 +157,15 @@ impl Driver {
     }
 
     async fn try_ask(&self, room: &Room, request: Request) -> Result<Input, StoreError> {
+        let presence = &self.regions.of(room.id).presence;
         Ok(match request {
             Request::Load => {
                 let loaded = self.store.load(room.id).await?;
                 self.clock.set_store(loaded.now);
-                self.presence.heard_from(&loaded.server);
+                presence.heard_from(&loaded.server);
                 Input::Loaded(loaded)
             }
-            Request::LookAgain(nodes) => Input::StillLapsed(self.presence.still_lapsed(nodes).await?),
+            Request::LookAgain(nodes) => Input::StillLapsed(presence.still_lapsed(nodes).await?),
             Request::Commit(write) => {
                 let span = tracing::debug_span!(target: SPANS, "commit");
                 let committed = self.store.commit(room.id, write).instrument(span).await?;
@@ -177,7 +175,7 @@ impl Driver {
                 Input::Committed(committed)
             }
             Request::ReadLineage => {
-                self.presence.read_lineage().await?;
+                presence.read_lineage().await?;
                 Input::LineageRead
             }
             Request::Create(session, keep) => {
@@ -200,11 +198,11 @@ impl Driver {
 
     /// Drops a room that has nothing to do any more.
     pub(super) fn close_if_idle(&self, room: &Arc<Room>) {
-        self.hub.close_if(room, |machine| machine.is_idle(&self.presence.node));
+        self.hub.close_if(room, |machine| machine.is_idle(&self.node));
     }
 
     async fn touch(self: Arc<Self>, room: Arc<Room>, activity: Activity, keep: Duration) {
-        let found = match self.store.touch(room.id, &self.presence.node, activity, keep).await {
+        let found = match self.store.touch(room.id, &self.node, activity, keep).await {
             Ok(found) => Some(found),
             Err(error) => {
                 tracing::debug!(session = room.id.tag(), %error, "activity could not be reported; the relay retries");

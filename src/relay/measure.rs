@@ -14,7 +14,8 @@ impl Relay {
             ready: self.readiness() == Readiness::Ready,
             draining,
             drain_sockets: if draining { open } else { 0 },
-            lease: self.driver.presence.left(),
+            lease: self.driver.regions.left(),
+            regions_without_lease: self.driver.regions.away(),
             broker_queue: self.driver.broker.queued(),
             sessions: self.driver.hub.len(),
             ..Snapshot::default()

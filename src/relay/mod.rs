@@ -3,14 +3,16 @@
 //! What happens in a session is decided by its room ([`crate::room`]), which is pure. Around the rooms are:
 //!
 //! - `driver`: gives the rooms what happens, and performs their outputs; the store is asked in a task per conversation.
-//! - `upkeep`: this node's lease, dead nodes, and a tick for every room.
+//! - `upkeep`: this node's leases, dead nodes, and a tick for every room.
 //! - `sessions`: sessions as the HTTP API sees them.
 //! - `measure`: snapshots for the metrics.
+//! - `regions`: the lease of each region.
 //! - `readiness`: whether the node can serve, and why not.
 
 mod driver;
 mod measure;
 mod readiness;
+mod regions;
 mod sessions;
 mod upkeep;
 
@@ -21,7 +23,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use futures_util::future::join_all;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +35,7 @@ use crate::control::{Join, Rules};
 use crate::hub::{Hub, QueueLimits, Socket};
 use crate::ids::{ClientId, ConnectionId, Millis, NodeId, ResumeToken, SessionId};
 use crate::metrics::{JoinKind, Metrics};
-use crate::presence::{Presence, Timing};
+use crate::presence::Timing;
 use crate::protocol::{CloseReason, ErrorCode, Flow, Frame, FrameType};
 use crate::random::Random;
 use crate::room::Reply;
@@ -45,6 +47,7 @@ pub use readiness::Readiness;
 pub use sessions::{NewSession, RelayError, Stats};
 
 use driver::{Driver, Input};
+use regions::HeldRegions;
 use upkeep::Upkeep;
 
 /// How many deliveries are handled before the task yields.
@@ -120,20 +123,19 @@ impl Relay {
         settings: RelaySettings,
     ) -> Self {
         let clock = Arc::new(Clock::new(settings.time));
-        let presence = Presence::new(node, store.clone(), broker.clone(), clock.clone(), settings.timing);
+        let regions = HeldRegions::new(&node, &store, &broker, &clock, settings.timing);
         let driver = Driver {
             settings,
             store,
             broker,
-            presence,
+            node,
+            hub: Hub::new(regions.division()),
+            regions,
             clock,
-            hub: Hub::default(),
             metrics,
             events: broadcast::channel(1024).0,
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            started: AtomicBool::new(false),
-            trouble: Mutex::default(),
             tasks: TaskTracker::new(),
         };
         Self { driver: Arc::new(driver) }
@@ -142,7 +144,7 @@ impl Relay {
     /// This incarnation of the node.
     #[must_use]
     pub fn node(&self) -> &NodeId {
-        &self.driver.presence.node
+        &self.driver.node
     }
 
     /// The node's own time ([`Clock::local`]), by which frames are held.
@@ -172,7 +174,7 @@ impl Relay {
         if self.driver.draining.load(Ordering::Acquire) {
             return Err(CloseReason::Drain);
         }
-        if self.driver.presence.term().is_none() {
+        if self.driver.regions.of(join_request.session).presence.term().is_none() {
             return Err(CloseReason::StoreUnavailable);
         }
         let join = Join {
@@ -302,14 +304,17 @@ impl Relay {
         }
     }
 
-    /// Keeps the node's lease and does all timed work, until told to stop.
+    /// Keeps the node's leases and does all timed work, until told to stop. Each region has a task, so that one whose
+    /// server is away or silent delays no other.
     pub async fn upkeep(self, stop: CancellationToken) {
-        Upkeep::of(self.driver).run(stop).await;
+        let upkeep = |region| Upkeep::of(self.driver.clone(), region).run(stop.clone());
+        join_all(self.driver.regions.division().iter().map(|region| self.driver.tasks.spawn(upkeep(region)))).await;
     }
 
-    /// Does the timed work of one heartbeat: renews the lease, watches the other nodes, and does what is due.
+    /// Does the timed work of one heartbeat: renews the leases, watches the other nodes, and does what is due.
     pub async fn on_tick(&self) {
-        Upkeep::of(self.driver.clone()).tick().await;
+        let upkeep = |region| Upkeep::of(self.driver.clone(), region);
+        join_all(self.driver.regions.division().iter().map(async |region| upkeep(region).tick().await)).await;
     }
 
     /// Counts a new socket, unless the node is full. Dropping the pass uncounts the socket.
@@ -358,10 +363,10 @@ impl Relay {
         sockets.into_iter().map(|(_, socket)| socket).collect()
     }
 
-    /// Gives this node's lease back: no client of this node is the controller any more, and the other nodes need not
-    /// wait for the lease to lapse.
+    /// Gives this node's leases back: no client of this node is the controller any more, and the other nodes need not
+    /// wait for them to lapse.
     pub async fn retire(&self) {
-        self.driver.presence.retire().await;
+        self.driver.regions.retire().await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use super::Relay;
+use super::regions::Held;
 use crate::broker::BrokerError;
 use crate::presence::RenewError;
 use crate::store::StoreError;
@@ -64,29 +65,55 @@ impl Trouble {
 }
 
 impl Relay {
-    /// Whether this node can serve.
+    /// The worst trouble of the regions that have no lease: a refusal before a silence.
+    fn trouble(&self) -> Option<Trouble> {
+        let away = self.driver.regions.iter().filter(|held| held.presence.term().is_none());
+        let mut troubles = away.filter_map(|held| held.trouble.lock().clone());
+        let first = troubles.next()?;
+        Some(if first.is_refusal() { first } else { troubles.find(Trouble::is_refusal).unwrap_or(first) })
+    }
+
+    fn serving(&self, trouble: Option<String>) -> String {
+        match (self.driver.regions.away(), self.driver.regions.division().count()) {
+            (0, _) => "serving".to_owned(),
+            (away, all) => {
+                let why = trouble.unwrap_or_else(|| "they have not been reached yet".to_owned());
+                format!("serving, but {away} of {all} regions are away: {why}")
+            }
+        }
+    }
+
+    /// Whether this node can serve: it holds the lease of a region, and has tried to reach the others.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         if self.driver.draining.load(Ordering::Acquire) {
             return Readiness::Draining;
         }
-        if self.driver.presence.term().is_some() {
-            return Readiness::Ready;
+        let regions = &self.driver.regions;
+        if !regions.are_all_away() {
+            let met = regions.have_been_met(self.driver.clock.local());
+            return if met { Readiness::Ready } else { Readiness::Starting };
         }
-        match self.driver.trouble.lock().as_ref().map(|trouble| trouble.kind) {
+        match self.trouble().map(|trouble| trouble.kind) {
             Some(Readiness::StoreRefuses) => Readiness::StoreRefuses,
-            _ if !self.driver.started.load(Ordering::Acquire) => Readiness::Starting,
+            _ if !regions.iter().any(Held::has_started) => Readiness::Starting,
             kind => kind.unwrap_or(Readiness::StoreUnavailable),
         }
+    }
+
+    /// How many regions there are, and of how many of them this node has no lease.
+    #[must_use]
+    pub fn regions(&self) -> (usize, usize) {
+        (self.driver.regions.division().count(), self.driver.regions.away())
     }
 
     /// The reason for [`Relay::readiness`] in one sentence, in the store's own words if it said no.
     #[must_use]
     pub fn why(&self) -> String {
         let readiness = self.readiness();
-        let trouble = self.driver.trouble.lock().as_ref().map(|trouble| trouble.text.clone());
+        let trouble = self.trouble().map(|trouble| trouble.text);
         match (readiness, trouble) {
-            (Readiness::Ready, _) => "serving".to_owned(),
+            (Readiness::Ready, text) => self.serving(text),
             (Readiness::Draining, _) => "draining: this node is shutting down".to_owned(),
             (Readiness::Starting, None) => "waiting for the store: it has not been reached yet".to_owned(),
             (Readiness::Starting, Some(text)) => format!("waiting for the store: {text}"),

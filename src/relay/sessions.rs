@@ -11,10 +11,13 @@ use crate::ids::{Millis, SessionId};
 use crate::metrics::Refusal;
 use crate::protocol::SessionData;
 use crate::random::Random;
+use crate::region::Region;
 use crate::room::{Reply, keep};
 use crate::session::{Info, Session, Status, Strategy};
 use crate::store::StoreError;
 
+/// How many ids are drawn to find one in a region that can be tried.
+const MAX_DRAWS: usize = 1000;
 /// The largest number of sessions in a list.
 const MAX_LISTED: usize = 1000;
 
@@ -70,38 +73,66 @@ pub struct Stats {
 }
 
 impl Relay {
-    /// Creates a session under a fresh id.
+    /// Creates a session under a fresh id. If the region of this id cannot take it, another one is tried.
     ///
     /// # Errors
     ///
     /// [`RelayError`] if the node has no lease, or if the store cannot be reached, refuses or is full.
     pub async fn create_session(&self, new: NewSession) -> Result<SessionData, RelayError> {
-        // A node without a lease would close the sockets of the new session. A draining node still creates sessions,
-        // because its balancer may not have noticed yet, and other nodes serve them.
-        if self.driver.presence.term().is_none() {
-            self.driver.metrics.refused_session(Refusal::NotReady);
-            return Err(RelayError::NotReady(self.why()));
+        let mut refused = None;
+        let mut tried = Vec::new();
+        // As long as most of the regions are there, one of them is found.
+        while tried.len() <= self.driver.regions.division().count() / 2 {
+            let Some(id) = self.free_id(&tried) else { break };
+            match self.create(id, &new).await {
+                Ok(data) => return Ok(data),
+                Err(error) => refused = Some(error),
+            }
+            tried.push(self.driver.regions.division().of(id));
         }
+        match refused {
+            None => {
+                self.driver.metrics.refused_session(Refusal::NotReady);
+                Err(RelayError::NotReady(self.why()))
+            }
+            // A full store may be asked very often, so that is counted and not logged.
+            Some(StoreError::Full) => {
+                self.driver.metrics.refused_session(Refusal::Full);
+                Err(RelayError::TooManySessions)
+            }
+            Some(error) => Err(noted(error)),
+        }
+    }
+
+    /// A fresh id in a region that was not tried, and of which the node has the lease: without it the node would close
+    /// the sockets of the new session. A draining node still creates sessions, because its balancer may not have noticed
+    /// yet, and other nodes serve them.
+    fn free_id(&self, tried: &[Region]) -> Option<SessionId> {
+        let (regions, held) = (self.driver.regions.division(), &self.driver.regions);
+        let is_free = |region: &Region| held.at(*region).presence.term().is_some() && !tried.contains(region);
+        let is_well = |region: &Region| held.at(*region).trouble.lock().is_none();
+        let mut free: Vec<Region> = regions.iter().filter(is_free).collect();
+        if free.iter().any(is_well) {
+            free.retain(is_well);
+        }
+        // Every region has the same chance, so this ends soon.
+        let ids = std::iter::repeat_with(SessionId::random).take(MAX_DRAWS);
+        if free.is_empty() { None } else { ids.into_iter().find(|id| free.contains(&regions.of(*id))) }
+    }
+
+    async fn create(&self, id: SessionId, new: &NewSession) -> Result<SessionData, StoreError> {
         let settings = &self.driver.settings;
-        let created_at = self.driver.store.time().await.map_err(noted)?;
+        let created_at = self.driver.store.time(self.driver.regions.division().of(id)).await?;
         let longest = settings.session_max_lifetime;
         let info = Info {
             created_at,
             ttl: millis(new.expires_in.unwrap_or(settings.session_ttl).min(longest)),
             ends_at: created_at.saturating_add(millis(longest)),
             strategy: new.strategy.unwrap_or(settings.strategy),
-            metadata: new.metadata,
+            metadata: new.metadata.clone(),
         };
-        let (id, session) = (SessionId::random(), Session::new(Arc::new(info)));
-        let write = self.driver.store.create(id, &session, keep(&session, created_at));
-        match write.await {
-            // A full store may be asked very often, so that is counted and not logged.
-            Err(StoreError::Full) => {
-                self.driver.metrics.refused_session(Refusal::Full);
-                return Err(RelayError::TooManySessions);
-            }
-            written => written.map_err(noted)?,
-        };
+        let session = Session::new(Arc::new(info));
+        self.driver.store.create(id, &session, keep(&session, created_at)).await?;
         self.driver.emit(RelayEvent::SessionCreated(id));
         tracing::debug!(session = id.tag(), "session created");
         Ok(SessionData::of(id, &session, created_at))
@@ -116,16 +147,17 @@ impl Relay {
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionData>, RelayError> {
         let loaded = self.driver.store.load(id).await.map_err(noted)?;
         self.driver.clock.set_store(loaded.now);
-        self.driver.presence.heard_from(&loaded.server);
+        let presence = &self.driver.regions.of(id).presence;
+        presence.heard_from(&loaded.server);
         match loaded.found {
-            None if self.driver.presence.may_have_lost_data() => Err(RelayError::Unavailable),
+            None if presence.may_have_lost_data() => Err(RelayError::Unavailable),
             None => Ok(None),
             Some(stored) if stored.session.status_at(loaded.now) != Status::Active => Ok(None),
             Some(stored) => Ok(Some(SessionData::of(id, &stored.session, loaded.now))),
         }
     }
 
-    /// Reads at most a thousand live sessions, in no particular order.
+    /// Reads at most a thousand live sessions, in no particular order. Those of a region that is away are left out.
     ///
     /// # Errors
     ///
@@ -133,7 +165,12 @@ impl Relay {
     pub async fn sessions(&self) -> Result<Vec<SessionData>, RelayError> {
         let mut sessions = Vec::new();
         for id in self.driver.store.list(MAX_LISTED).await.map_err(noted)? {
-            sessions.extend(self.session(id).await?);
+            match self.session(id).await {
+                // Its region has gone away meanwhile; the others have not.
+                Err(_)
+                    if self.driver.regions.of(id).presence.term().is_none() && !self.driver.regions.are_all_away() => {}
+                found => sessions.extend(found?),
+            }
         }
         Ok(sessions)
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::random::Random;
+use crate::region::{Region, Regions};
 use crate::session::{Activity, Session};
 
 /// The store looks for lapsed entries after this many writes, or later if it has more entries.
@@ -71,7 +72,7 @@ impl MemoryStore {
     fn remembers(&self) -> StoreLineage {
         let marker = self.inner.generation.clone();
         let servers = BTreeSet::from([marker.clone()]);
-        StoreLineage { marker, since: 0, servers }
+        StoreLineage { server: marker.clone(), marker, since: 0, servers }
     }
 
     fn now(&self) -> Millis {
@@ -183,7 +184,18 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
+    fn regions(&self) -> Regions {
+        Regions::ONE
+    }
+
+    async fn beat(
+        &self,
+        _: Region,
+        node: &NodeId,
+        count: u64,
+        renewal: Renewal,
+        keep: Duration,
+    ) -> Result<Beat, StoreError> {
         self.with(|state, now| {
             state.renewals.insert(node.clone(), Kept { value: renewal, until: now + millis(RENEWAL_KEPT) });
             state.beats.insert(node.clone(), Kept { value: count, until: now + millis(keep) });
@@ -192,30 +204,30 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
+    async fn lineage(&self, _: Region) -> Result<StoreLineage, StoreError> {
         Ok(self.remembers())
     }
 
-    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+    async fn beats(&self, _: Region, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
         self.with(|state, now| {
             let beat = |node| state.beats.get(node).filter(|kept| now < kept.until).map(|kept| kept.value);
             Ok(nodes.iter().map(beat).collect())
         })
     }
 
-    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+    async fn renewals(&self, _: Region, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
         self.with(|state, now| {
             let last = |node| state.renewals.get(node).filter(|kept| now < kept.until).map(|kept| kept.value);
             Ok(nodes.iter().map(last).collect())
         })
     }
 
-    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
+    async fn retire(&self, _: Region, node: &NodeId) -> Result<(), StoreError> {
         self.with(|state, _| state.beats.remove(node));
         Ok(())
     }
 
-    async fn time(&self) -> Result<Millis, StoreError> {
+    async fn time(&self, _: Region) -> Result<Millis, StoreError> {
         Ok(self.now())
     }
 }
@@ -241,8 +253,12 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(2)).await;
         let renewal = Renewal { machine: None, began: 0, at: 0 };
+        let region = Regions::ONE.iter().next().expect("one");
         for _ in 0..PURGE_EVERY {
-            store.beat(&NodeId::from_text("a@1"), 1, renewal, Duration::from_secs(1)).await.expect("memory answers");
+            store
+                .beat(region, &NodeId::from_text("a@1"), 1, renewal, Duration::from_secs(1))
+                .await
+                .expect("memory answers");
         }
         assert_eq!(store.inner.state.lock().documents.len(), 0);
     }

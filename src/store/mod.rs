@@ -3,7 +3,9 @@
 //! A store compares, sets and tells the time. It knows no rules of the protocol; they are in [`crate::control`]. The data
 //! that it takes and gives is the core's ([`crate::stored`]).
 
+mod keys;
 mod memory;
+mod primaries;
 mod redis;
 
 use std::fmt;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::ids::{Millis, NodeId, SessionId};
+use crate::region::{Region, Regions};
 use crate::session::{Activity, Core, Info, Session};
 
 pub use gitorial_relay_core::stored::{Base, Committed, Loaded, Stored, Write, WriteId};
@@ -71,24 +74,34 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The ids of at most `limit` documents, tombstones included, in no particular order.
     async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError>;
 
+    /// How many regions the sessions are divided into. A region fails apart from the others, so all below is about one.
+    fn regions(&self) -> Regions;
+
     /// Writes a node's heartbeat and keeps it for `keep`. The heartbeat is a number that the node raises each time.
     /// `renewal`, which it is for, is kept for [`RENEWAL_KEPT`]. Returns only when the configured replicas have both.
-    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError>;
+    async fn beat(
+        &self,
+        region: Region,
+        node: &NodeId,
+        count: u64,
+        renewal: Renewal,
+        keep: Duration,
+    ) -> Result<Beat, StoreError>;
 
-    /// The lineage of the store.
-    async fn lineage(&self) -> Result<StoreLineage, StoreError>;
+    /// The lineage of the region's data.
+    async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError>;
 
     /// The last heartbeat of each node; `None` for a node without one.
-    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError>;
+    async fn beats(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// The last renewal of each node.
-    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError>;
+    async fn renewals(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError>;
 
     /// Removes the heartbeat of a node that has ended in order.
-    async fn retire(&self, node: &NodeId) -> Result<(), StoreError>;
+    async fn retire(&self, region: Region, node: &NodeId) -> Result<(), StoreError>;
 
-    /// The store's time.
-    async fn time(&self) -> Result<Millis, StoreError>;
+    /// The time of the region's server.
+    async fn time(&self, region: Region) -> Result<Millis, StoreError>;
 }
 
 /// A shared store.

@@ -3,20 +3,21 @@
 //! On a Cluster each document is read and written only on its own primary. The store's time is then that primary's
 //! clock, so the clocks of the primaries have to agree to well within the lease times.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, ClusterInterface, KeysInterface};
 use fred::types::scan::Scanner;
-use fred::types::scripts::Script;
-use fred::types::{CustomCommand, Expiration, FromValue, Value};
+use fred::types::{FromValue, Value};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::keys::Keys;
+use super::primaries::Primaries;
 use super::{
     Base, Beat, Committed, Loaded, RENEWAL_KEPT, Renewal, Store, StoreError, StoreLineage, Stored, Write, WriteId,
     whole,
@@ -24,59 +25,21 @@ use super::{
 use crate::ids::{Millis, NodeId, SessionId};
 use crate::metrics::Metrics;
 use crate::random::Random;
-use crate::redis::{Connection, Evicts, Failure, RedisSettings, beside, check_eviction, info_line};
+use crate::redis::{Call, Connection, Evicts, Failure, RedisSettings, Script, Servers, check_eviction};
+use crate::region::{Region, Regions};
 use crate::session::{Activity, Session};
 
 /// The script that reads both keys, and writes new values.
 const LINEAGE: &str = include_str!("lua/lineage.lua");
 
-/// The names of the keys, all with one prefix.
-#[derive(Clone, Debug)]
-struct Keys {
-    prefix: String,
-    /// The id of this Redis's data, and when the data began. The first node writes it once; it is lost only together
-    /// with all other data.
-    generation: String,
-    /// When each server that answers for documents was first seen, by the name of its lineage. The key is in the slot
-    /// of `generation`.
-    servers: String,
-}
-
-impl Keys {
-    fn with(prefix: &str) -> Self {
-        let generation = format!("{prefix}generation");
-        let servers = format!("{prefix}servers:{{{generation}}}");
-        Self { prefix: prefix.to_owned(), generation, servers }
-    }
-
-    fn document(&self, id: SessionId) -> String {
-        format!("{}{{{}}}", self.prefix, id.reveal())
-    }
-
-    /// Every document's key with its braces: 9 characters, then the first hyphen of the id.
-    fn documents(&self) -> String {
-        format!("{}?????????-????-????-????-?????????????", self.prefix)
-    }
-
-    fn session_of(&self, key: &str) -> Option<SessionId> {
-        SessionId::parse(key.strip_prefix(&self.prefix)?.strip_prefix('{')?.strip_suffix('}')?)
-    }
-
-    fn beat(&self, node: &NodeId) -> String {
-        format!("{}node:{{{node}}}", self.prefix)
-    }
-
-    fn renewal(&self, node: &NodeId) -> String {
-        format!("{}:renewal", self.beat(node))
-    }
-}
-
 /// Sessions and heartbeats in Redis. Connects in the background and reconnects by itself.
 #[derive(Debug)]
 pub struct RedisStore {
-    connection: Arc<Connection>,
-    /// A separate connection if heartbeats wait for replicas, so that no other command waits behind them.
-    beats: Arc<Connection>,
+    servers: Arc<Servers>,
+    /// Separate connections if heartbeats wait for replicas, so that no other command waits behind them.
+    beats: Arc<Servers>,
+    /// Which primaries of a Cluster are known.
+    primaries: Mutex<Primaries>,
     create: Script,
     load: Script,
     commit: Script,
@@ -96,19 +59,20 @@ impl RedisStore {
     /// [`StoreError::Unavailable`] if the settings cannot be used ([`RedisSettings::validate`]).
     pub async fn connect(settings: &RedisSettings, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let open = || {
-            let connection = Connection::open(settings, 32, Arc::clone(&metrics), |_| ());
-            connection.map(Arc::new).map_err(|error| StoreError::Unavailable(error.to_string()))
+            let servers = Servers::open(settings, 32, Arc::clone(&metrics), || Box::new(|_| ()));
+            servers.map(Arc::new).map_err(|error| StoreError::Unavailable(error.to_string()))
         };
-        let connection = open()?;
-        let beats = if settings.replicas > 0 { open()? } else { Arc::clone(&connection) };
+        let servers = open()?;
+        let beats = if settings.replicas > 0 { open()? } else { Arc::clone(&servers) };
         Ok(Self {
-            connection,
+            servers,
             beats,
-            create: Script::from_lua(include_str!("lua/create.lua")),
-            load: Script::from_lua(include_str!("lua/load.lua")),
-            commit: Script::from_lua(include_str!("lua/commit.lua")),
-            touch: Script::from_lua(include_str!("lua/touch.lua")),
-            keys: Keys::with(&settings.prefix),
+            primaries: Mutex::default(),
+            create: Script::new(include_str!("lua/create.lua")),
+            load: Script::new(include_str!("lua/load.lua")),
+            commit: Script::new(include_str!("lua/commit.lua")),
+            touch: Script::new(include_str!("lua/touch.lua")),
+            keys: Keys::new(settings),
             timeout: settings.command_timeout,
             replicas: settings.replicas,
             full_percent: settings.full_percent,
@@ -116,10 +80,10 @@ impl RedisStore {
         })
     }
 
-    /// Waits until Redis has been reached. Returns `false` if that takes longer than `deadline`; the store goes on
+    /// Waits until Redis has been reached, or a server of the Cluster. Returns `false` if that takes longer than `deadline`; the store goes on
     /// trying.
     pub async fn wait_until_connected(&self, deadline: Duration) -> bool {
-        let (store, beats) = (&self.connection, &self.beats);
+        let (store, beats) = (&self.servers, &self.beats);
         tokio::join!(store.wait_until_connected(deadline), beats.wait_until_connected(deadline)) == (true, true)
     }
 
@@ -129,20 +93,24 @@ impl RedisStore {
     ///
     /// [`Evicts`] names the policy found.
     pub async fn check_eviction(&self) -> Result<(), Evicts> {
-        check_eviction(&self.connection).await
+        for server in self.servers.all() {
+            check_eviction(&server.connection).await?;
+        }
+        Ok(())
     }
 
-    /// Sends a command, and counts and times the answer.
-    async fn ask<T>(
+    /// Sends commands about keys of one region, and counts and times the answer.
+    async fn ask(
         &self,
-        connection: &Connection,
+        servers: &Servers,
+        region: Region,
         name: &'static str,
-        command: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, StoreError> {
+        calls: Vec<Call>,
+    ) -> Result<Vec<Value>, StoreError> {
         let timer = self.metrics.store_seconds.start_timer();
-        let answer = connection.ask(name, command).await;
+        let answer = servers.ask(region, name, calls).await;
         timer.observe_duration();
-        answer.map_err(|error| self.failed(connection.failure(&error)))
+        answer.map_err(|failure| self.failed(failure))
     }
 
     fn failed(&self, failure: Failure) -> StoreError {
@@ -154,15 +122,20 @@ impl RedisStore {
         }
     }
 
+    /// Runs a script over the document of a session.
     async fn run<T: FromValue>(
         &self,
         script: &Script,
         name: &'static str,
-        key: String,
+        id: SessionId,
         args: Vec<Value>,
     ) -> Result<T, StoreError> {
-        let client = self.connection.client();
-        self.ask(&self.connection, name, script.evalsha_with_reload(&client, key, args)).await
+        let (region, key) = (self.keys.regions.of(id), self.keys.document(id));
+        let timer = self.metrics.store_seconds.start_timer();
+        let answer = script.run(&self.servers, region, name, key, args).await;
+        timer.observe_duration();
+        let strange = |_| self.failed(Failure::Strange);
+        answer.map_err(|failure| self.failed(failure))?.convert().map_err(strange)
     }
 }
 
@@ -181,7 +154,7 @@ impl Store for RedisStore {
         for (node, activity) in &session.activity {
             field(format!("s:{node}"), json(activity)?);
         }
-        match self.run::<Value>(&self.create, "create", self.keys.document(id), args).await? {
+        match self.run::<Value>(&self.create, "create", id, args).await? {
             Value::Null => Err(StoreError::Corrupt("the id of a new document is taken".into())),
             answer if answer.as_str().is_some_and(|answer| answer == "full") => Err(StoreError::Full),
             answer => answer.convert().map_err(|_| StoreError::Corrupt("an unknown answer to a creation".into())),
@@ -189,8 +162,7 @@ impl Store for RedisStore {
     }
 
     async fn load(&self, id: SessionId) -> Result<Loaded, StoreError> {
-        let answer: (Millis, String, Vec<Bytes>) =
-            self.run(&self.load, "load", self.keys.document(id), Vec::new()).await?;
+        let answer: (Millis, String, Vec<Bytes>) = self.run(&self.load, "load", id, Vec::new()).await?;
         let (now, server, fields) = answer;
         let names = fields.iter().step_by(2).map(|name| String::from_utf8_lossy(name).into_owned());
         let fields: HashMap<String, Bytes> = names.zip(fields.iter().skip(1).step_by(2).cloned()).collect();
@@ -210,7 +182,7 @@ impl Store for RedisStore {
                 args.extend([format!("s:{node}").into(), String::new().into()]);
             }
         }
-        let answer: Vec<u64> = self.run(&self.commit, "commit", self.keys.document(id), args).await?;
+        let answer: Vec<u64> = self.run(&self.commit, "commit", id, args).await?;
         match answer[..] {
             [0] => Ok(Committed::Missing),
             [1] => Ok(Committed::Conflict),
@@ -227,135 +199,160 @@ impl Store for RedisStore {
         keep: Duration,
     ) -> Result<bool, StoreError> {
         let args = vec![px(keep).into(), format!("s:{node}").into(), json(&activity)?.into()];
-        self.run(&self.touch, "touch", self.keys.document(id), args).await
+        self.run(&self.touch, "touch", id, args).await
     }
 
     async fn list(&self, limit: usize) -> Result<Vec<SessionId>, StoreError> {
-        // The list has many pages. All of them together may take ten times as long as one command.
-        let pages = async {
-            let late = |_| Err(Error::new(ErrorKind::Canceled, "the list of sessions took too long"));
-            tokio::time::timeout(self.timeout * 10, self.scan(limit)).await.unwrap_or_else(late)
-        };
-        self.ask(&self.connection, "scan", pages).await
+        let (mut found, mut failed) = (HashSet::new(), None);
+        let servers = self.servers.all();
+        for server in &servers {
+            match self.scan(&server.connection, limit - found.len()).await {
+                Ok(some) => found.extend(some),
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        match failed {
+            // A server of a Cluster that is away hides its own sessions only.
+            Some(failure) if servers.len() == 1 || found.is_empty() => Err(self.failed(failure)),
+            _ => Ok(found.into_iter().collect()),
+        }
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
-        let key = self.keys.beat(node);
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
+    fn regions(&self) -> Regions {
+        self.keys.regions
+    }
+
+    async fn beat(
+        &self,
+        region: Region,
+        node: &NodeId,
+        count: u64,
+        renewal: Renewal,
+        keep: Duration,
+    ) -> Result<Beat, StoreError> {
         let renewal = serde_json::to_string(&renewal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let replicas = self.replicas;
+        let set = |key: String, value: Value, keep| Call::new("SET", [key.into(), value, "PX".into(), px(keep).into()]);
+        let beat = set(self.keys.beat(region, node), i64::try_from(count).unwrap_or(i64::MAX).into(), keep);
+        let renewal = set(self.keys.renewal(region, node), renewal.into(), RENEWAL_KEPT);
+        let others = self.primaries.lock().others(keep);
+        let mut calls = vec![beat, renewal, self.lineage_call(region, &others)];
         // Redis waits for at most half the time that the relay waits for Redis.
         let patience = px(self.timeout / 2);
-        let primaries = self.primaries().await?;
-        let all = async {
-            let pipeline = self.beats.client().pipeline();
-            let () = pipeline.set(&key, count, Some(Expiration::PX(px(keep))), None, false).await?;
-            let kept = Some(Expiration::PX(px(RENEWAL_KEPT)));
-            let () = pipeline.set(self.keys.renewal(node), renewal.as_str(), kept, None, false).await?;
-            let () =
-                pipeline.custom(beside("EVAL", &self.keys.generation), lineage_script(&self.keys, &primaries)).await?;
-            if replicas > 0 {
-                let wait = beside("WAIT", &key);
-                let () = pipeline.custom(wait, vec![Value::from(i64::from(replicas)), patience.into()]).await?;
-            }
-            pipeline.all::<Vec<Value>>().await
-        };
-        let mut answers = self.ask(&self.beats, "beat", all).await?.into_iter().skip(2);
+        let wait = Call::new("WAIT", [i64::from(self.replicas).into(), patience.into()]);
+        // On a Cluster the heartbeat may turn out to be on another server, and the wait has to follow it.
+        let later = self.servers.is_cluster() && self.replicas > 0;
+        if self.replicas > 0 && !later {
+            calls.push(wait.clone());
+        }
+        let mut answers = self.ask(&self.beats, region, "beat", calls).await?;
+        if later {
+            answers.extend(self.ask(&self.beats, region, "wait", vec![wait]).await?);
+        }
+        let mut answers = answers.into_iter().skip(2);
         let mut next = || answers.next().unwrap_or(Value::Null);
-        let (now, lineage) = understand(next(), primaries)?;
-        if replicas > 0 {
+        let (now, lineage) = self.understand(next(), others)?;
+        if self.replicas > 0 {
             let have: u32 = next().convert().map_err(strange)?;
-            if have < replicas {
-                let words = format!("{have} of {replicas} replicas have the heartbeat");
+            if have < self.replicas {
+                let words = format!("{have} of {} replicas have the heartbeat", self.replicas);
                 return Err(self.failed(Failure::Refused(words)));
             }
         }
         Ok(Beat { now, lineage })
     }
 
-    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
-        let primaries = self.primaries().await?;
-        let client = self.connection.client();
-        let ask = client
-            .custom::<Value, Value>(beside("EVAL", &self.keys.generation), lineage_script(&self.keys, &primaries));
-        let answer = self.ask(&self.connection, "memory", ask).await?;
-        understand(answer, primaries).map(|(_, lineage)| lineage)
+    async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError> {
+        let others = self.primaries.lock().others_as_before();
+        let call = self.lineage_call(region, &others);
+        let answer = self.one(region, "memory", call).await?;
+        self.understand(answer, others).map(|(_, lineage)| lineage)
     }
 
-    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
-        if nodes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let all = async {
-            let pipeline = self.connection.client().pipeline();
-            for node in nodes {
-                let () = pipeline.get(self.keys.beat(node)).await?;
-            }
-            pipeline.all::<Vec<Option<u64>>>().await
-        };
-        self.ask(&self.connection, "get", all).await
+    async fn beats(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        let found = self.get(region, nodes, Keys::beat).await?;
+        found.into_iter().map(|value| value.convert().map_err(strange)).collect()
     }
 
-    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
-        let all = async {
-            let pipeline = self.connection.client().pipeline();
-            for node in nodes {
-                let () = pipeline.get(self.keys.renewal(node)).await?;
-            }
-            pipeline.all::<Vec<Option<String>>>().await
-        };
-        let found = if nodes.is_empty() { Vec::new() } else { self.ask(&self.connection, "get", all).await? };
+    async fn renewals(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        let found = self.get(region, nodes, Keys::renewal).await?;
         // Without a renewal that this version understands, the node is watched for as long as a lease lasts.
-        Ok(found.into_iter().map(|text| text.and_then(|text| serde_json::from_str(&text).ok())).collect())
+        Ok(found.into_iter().map(|text| serde_json::from_str(&text.as_string()?).ok()).collect())
     }
 
-    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
+    async fn retire(&self, region: Region, node: &NodeId) -> Result<(), StoreError> {
         // The command uses the connection of the heartbeats, so that no earlier heartbeat can arrive after it.
-        let client = self.beats.client();
-        self.ask(&self.beats, "del", client.del::<(), _>(self.keys.beat(node))).await
+        let call = Call::new("DEL", [self.keys.beat(region, node).into()]);
+        self.ask(&self.beats, region, "del", vec![call]).await.map(drop)
     }
 
-    async fn time(&self) -> Result<Millis, StoreError> {
-        let client = self.connection.client();
-        let ask = client.custom::<(u64, u64), Value>(beside("TIME", &self.keys.generation), Vec::new());
-        Ok(to_millis(self.ask(&self.connection, "time", ask).await?))
+    async fn time(&self, region: Region) -> Result<Millis, StoreError> {
+        let answer = self.one(region, "time", Call::new("TIME", [])).await?;
+        answer.convert().map(to_millis).map_err(strange)
     }
 }
 
 impl RedisStore {
-    /// The lineages of all primaries of a Cluster; empty without a Cluster.
-    async fn primaries(&self) -> Result<BTreeSet<String>, StoreError> {
-        let client = self.beats.client();
-        if !client.is_clustered() {
-            return Ok(BTreeSet::new());
-        }
-        let all = async {
-            let servers = client.cached_cluster_state().map(|state| state.unique_primary_nodes()).unwrap_or_default();
-            let info = CustomCommand::new_static("INFO", None, false);
-            let ask = servers.into_iter().map(|server| {
-                let (node, info) = (client.with_cluster_node(server), info.clone());
-                async move { node.custom::<String, _>(info, vec!["replication"]).await }
-            });
-            futures_util::future::try_join_all(ask).await
-        };
-        let answers = self.ask(&self.beats, "info", all).await?;
-        Ok(answers.iter().filter_map(|info| info_line(info, "master_replid")).collect())
+    async fn one(&self, region: Region, name: &'static str, call: Call) -> Result<Value, StoreError> {
+        let answers = self.ask(&self.servers, region, name, vec![call]).await?;
+        Ok(answers.into_iter().next().unwrap_or(Value::Null))
     }
 
-    async fn scan(&self, limit: usize) -> Result<Vec<SessionId>, Error> {
-        let client = self.connection.client();
-        let mut pages = if client.is_clustered() {
-            client.scan_cluster(self.keys.documents(), Some(1_000), None).left_stream()
-        } else {
-            client.scan(self.keys.documents(), Some(1_000), None).right_stream()
+    /// What there is under one key of each node.
+    async fn get(
+        &self,
+        region: Region,
+        nodes: &[NodeId],
+        key: fn(&Keys, Region, &NodeId) -> String,
+    ) -> Result<Vec<Value>, StoreError> {
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let calls = nodes.iter().map(|node| Call::new("GET", [key(&self.keys, region, node).into()])).collect();
+        self.ask(&self.servers, region, "get", calls).await
+    }
+
+    /// The call of lineage.lua.
+    fn lineage_call(&self, region: Region, others: &[String]) -> Call {
+        let marker = format!("{:032x}", rand::random::<u128>());
+        let names = [self.keys.generation(region), self.keys.servers(region), marker].map(Value::from);
+        let fixed = [Value::from(LINEAGE), Value::from(2)].into_iter().chain(names);
+        Call::new("EVAL", fixed.chain(others.iter().map(|name| name.as_str().into())))
+    }
+
+    /// Parses the answer of lineage.lua.
+    fn understand(&self, answer: Value, others: Vec<String>) -> Result<(Millis, StoreLineage), StoreError> {
+        let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
+        if self.servers.is_cluster() {
+            self.primaries.lock().seen(&server);
+        }
+        let servers = others.into_iter().chain([server.clone()]).collect();
+        Ok((now, StoreLineage { marker, since, server, servers }))
+    }
+
+    /// The sessions that one server has.
+    async fn scan(&self, server: &Connection, limit: usize) -> Result<HashSet<SessionId>, Failure> {
+        // The list has many pages. All of them together may take ten times as long as one command.
+        let pages = async {
+            let late = |_| Err(Error::new(ErrorKind::Canceled, "the list of sessions took too long"));
+            tokio::time::timeout(self.timeout * 10, self.pages(server, limit)).await.unwrap_or_else(late)
         };
+        let timer = self.metrics.store_seconds.start_timer();
+        let answer = server.ask("scan", pages).await;
+        timer.observe_duration();
+        answer.map_err(|error| server.failure(&error))
+    }
+
+    async fn pages(&self, server: &Connection, limit: usize) -> Result<HashSet<SessionId>, Error> {
+        let client = server.client();
+        let mut pages = std::pin::pin!(client.scan(self.keys.documents(), Some(1_000), None));
         // SCAN may name a key twice.
         let mut found = HashSet::new();
         while found.len() < limit {
             let Some(page) = pages.next().await else { break };
             let mut page = page?;
             let keys = page.take_results().unwrap_or_default();
-            found.extend(keys.iter().filter_map(|key| self.keys.session_of(key.as_str()?)));
+            let ids = keys.iter().filter_map(|key| self.keys.session_of(key.as_str()?));
+            found.extend(ids.take(limit));
             if found.len() < limit {
                 page.next();
             } else {
@@ -364,21 +361,6 @@ impl RedisStore {
         }
         Ok(found.into_iter().take(limit).collect())
     }
-}
-
-/// The arguments of EVAL for lineage.lua.
-fn lineage_script(keys: &Keys, primaries: &BTreeSet<String>) -> Vec<Value> {
-    let marker = format!("{:032x}", rand::random::<u128>());
-    let names = [keys.generation.as_str(), keys.servers.as_str(), marker.as_str()];
-    let fixed = [Value::from(LINEAGE), Value::from(2)].into_iter().chain(names.map(Value::from));
-    fixed.chain(primaries.iter().map(|name| name.as_str().into())).collect()
-}
-
-/// Parses the answer of lineage.lua.
-fn understand(answer: Value, primaries: BTreeSet<String>) -> Result<(Millis, StoreLineage), StoreError> {
-    let (now, server, marker, since): (Millis, String, String, Millis) = answer.convert().map_err(strange)?;
-    let servers = if primaries.is_empty() { [server].into() } else { primaries };
-    Ok((now, StoreLineage { marker, since, servers }))
 }
 
 fn strange(_: Error) -> StoreError {
@@ -429,23 +411,4 @@ fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Sto
 
 fn unreadable(what: &'static str) -> StoreError {
     StoreError::Corrupt(format!("{what} of a session"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_keys_of_the_lineage_are_in_one_slot_whatever_the_prefix() {
-        let slot = |key: &str| fred::util::redis_keyslot(key.as_bytes());
-        for prefix in ["gitorial:", "a", "staging:relay-2."] {
-            let keys = Keys::with(prefix);
-            assert_eq!(slot(&keys.generation), slot(&keys.servers), "{prefix}");
-            let id = SessionId::random();
-            assert_eq!(keys.session_of(&keys.document(id)), Some(id));
-            assert_eq!(slot(&keys.document(id)), slot(&id.reveal()));
-        }
-        assert_eq!(Keys::with("gitorial:").servers, "gitorial:servers:{gitorial:generation}");
-        assert_eq!(Keys::with("a:").session_of(&Keys::with("a:b:").document(SessionId::random())), None);
-    }
 }

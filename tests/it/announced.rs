@@ -10,6 +10,7 @@ use gitorial_relay::hub::Socket;
 use gitorial_relay::ids::{Millis, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::boot;
+use gitorial_relay::region::{Region, Regions};
 use gitorial_relay::relay::{JoinRequest, NewSession, Relay, RelayEvent, RelaySettings};
 use gitorial_relay::session::{Activity, Role, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Renewal, Store, StoreError, StoreLineage, Write};
@@ -54,28 +55,39 @@ impl Store for SlowReads {
         self.store.list(limit).await
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
-        self.store.beat(node, count, renewal, keep).await
+    fn regions(&self) -> Regions {
+        self.store.regions()
     }
 
-    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
-        self.store.lineage().await
+    async fn beat(
+        &self,
+        region: Region,
+        node: &NodeId,
+        count: u64,
+        renewal: Renewal,
+        keep: Duration,
+    ) -> Result<Beat, StoreError> {
+        self.store.beat(region, node, count, renewal, keep).await
     }
 
-    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.store.beats(nodes).await
+    async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError> {
+        self.store.lineage(region).await
     }
 
-    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
-        self.store.renewals(nodes).await
+    async fn beats(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.store.beats(region, nodes).await
     }
 
-    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.store.retire(node).await
+    async fn renewals(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        self.store.renewals(region, nodes).await
     }
 
-    async fn time(&self) -> Result<Millis, StoreError> {
-        self.store.time().await
+    async fn retire(&self, region: Region, node: &NodeId) -> Result<(), StoreError> {
+        self.store.retire(region, node).await
+    }
+
+    async fn time(&self, region: Region) -> Result<Millis, StoreError> {
+        self.store.time(region).await
     }
 }
 

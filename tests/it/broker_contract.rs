@@ -12,6 +12,7 @@ use gitorial_relay::broker::{
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId, Seq, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::{Random, boot};
+use gitorial_relay::region::Regions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::support::eventually;
 use super::support::redis::RedisFixture;
+use super::support::redis_cluster::RedisCluster;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,6 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Net {
     Memory(MemoryBus),
     Redis(RedisFixture),
+    Cluster(RedisCluster),
+}
+
+async fn connect(url: &str, node: &NodeId) -> (SharedBroker, mpsc::Receiver<Delivery>) {
+    let mut settings = RedisSettings::new(url);
+    settings.command_timeout = Duration::from_millis(500);
+    settings.connect_timeout = Duration::from_millis(500);
+    let (heartbeat, metrics) = (Duration::from_millis(100), Arc::new(Metrics::new()));
+    RedisBroker::connect(&settings, node.clone(), metrics, heartbeat).await.expect("the url is right")
 }
 
 /// A node on it.
@@ -34,9 +45,14 @@ struct Peer {
     node: NodeId,
     broker: SharedBroker,
     inbox: mpsc::Receiver<Delivery>,
+    regions: Regions,
 }
 
 impl Net {
+    fn regions(&self) -> Regions {
+        if matches!(self, Self::Cluster(_)) { Regions::OF_A_CLUSTER } else { Regions::ONE }
+    }
+
     async fn join(&self, name: &str) -> Peer {
         self.join_as(boot(name)).await
     }
@@ -44,17 +60,12 @@ impl Net {
     async fn join_as(&self, node: NodeId) -> Peer {
         let (broker, inbox) = match self {
             Self::Memory(bus) => bus.join(node.clone()),
-            Self::Redis(fixture) => {
-                let mut settings = RedisSettings::new(fixture.url());
-                settings.command_timeout = Duration::from_millis(500);
-                settings.connect_timeout = Duration::from_millis(500);
-                let heartbeat = Duration::from_millis(100);
-                let metrics = Arc::new(Metrics::new());
-                RedisBroker::connect(&settings, node.clone(), metrics, heartbeat).await.expect("the url is right")
-            }
+            Self::Redis(fixture) => connect(fixture.url(), &node).await,
+            Self::Cluster(fixture) => connect(&fixture.url(), &node).await,
         };
-        eventually(PATIENCE, async || broker.probe().await.ok()).await;
-        Peer { node, broker, inbox }
+        let peer = Peer { node, broker, inbox, regions: self.regions() };
+        eventually(PATIENCE, async || peer.probe().await.ok()).await;
+        peer
     }
 
     /// From now on every message is lost.
@@ -63,7 +74,11 @@ impl Net {
             Self::Memory(bus) => bus.drop_next(usize::MAX),
             Self::Redis(fixture) => {
                 fixture.stop().await;
-                eventually(PATIENCE, async || peer.broker.probe().await.err()).await;
+                eventually(PATIENCE, async || peer.probe().await.err()).await;
+            }
+            Self::Cluster(fixture) => {
+                (0..fixture.len()).for_each(|index| fixture.kill(index));
+                eventually(PATIENCE, async || peer.probe().await.err()).await;
             }
         }
     }
@@ -73,14 +88,25 @@ impl Net {
         match self {
             Self::Memory(bus) => bus.drop_next(0),
             Self::Redis(fixture) => fixture.restart().await,
+            Self::Cluster(fixture) => {
+                for index in 0..fixture.len() {
+                    fixture.restart(index).await;
+                }
+                fixture.is_whole().await;
+            }
         }
         for peer in peers {
-            eventually(PATIENCE, async || peer.broker.probe().await.ok()).await;
+            eventually(PATIENCE, async || peer.probe().await.ok()).await;
         }
     }
 }
 
 impl Peer {
+    async fn probe(&self) -> Result<(), BrokerError> {
+        let probes = self.regions.iter().map(|region| self.broker.probe(region));
+        futures_util::future::try_join_all(probes).await.map(drop)
+    }
+
     async fn next(&mut self) -> Delivery {
         timeout(PATIENCE, self.inbox.recv()).await.expect("a delivery in time").expect("the broker lives")
     }
@@ -132,11 +158,12 @@ async fn settled(sessions: &BTreeSet<SessionId>, from: &mut Peer, to: &mut Peer)
 async fn messages_of_two_senders_arrive_in_order_and_once(net: Net) {
     let (a, b, mut c) = (net.join("a").await, net.join("b").await, net.join("c").await);
     let senders = [a, b].map(|peer| {
-        let to = c.node.clone();
+        let (to, session) = (c.node.clone(), SessionId::random());
         tokio::spawn(async move {
             for seq in 1..=1_000 {
                 let text = Bytes::from(format!(r#"{{"type":"state_update","n":{seq}}}"#));
-                peer.broker.publish(&to, of_frame(a_frame(1, seq, Target::Others, text)));
+                let body = Body::Frame(a_frame(1, seq, Target::Others, text));
+                peer.broker.publish(&to, Message { session, body });
                 if seq % 50 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -176,7 +203,7 @@ async fn messages_sent_before_a_node_listened_are_reported_later(net: Net) {
     for session in &sessions {
         a.broker.publish(&late, Message { session: *session, body: Body::Changed { version: 1 } });
     }
-    a.broker.probe().await.expect("the queued messages have been sent");
+    a.probe().await.expect("the queued messages have been sent");
     let mut late = net.join_as(late).await;
     assert_eq!(settled(&sessions, &mut a, &mut late).await, sessions);
     let after = a.tell(&late);
@@ -203,8 +230,8 @@ async fn a_loss_at_the_tail_is_reported_with_its_sessions(mut net: Net) {
     net.cut(&a).await;
     let sessions: BTreeSet<_> = (0..5).map(|_| a.tell(&b)).collect();
     // Lost for certain: a probe that was sent after them has failed.
-    if let Net::Redis(_) = net {
-        eventually(PATIENCE, async || a.broker.probe().await.err()).await;
+    if !matches!(net, Net::Memory(_)) {
+        eventually(PATIENCE, async || a.probe().await.err()).await;
     }
     net.mend([&a, &b]).await;
     settled(&sessions, &mut a, &mut b).await;
@@ -213,7 +240,7 @@ async fn a_loss_at_the_tail_is_reported_with_its_sessions(mut net: Net) {
 async fn a_node_that_hears_itself_passes_the_probe(net: Net) {
     let a = net.join("a").await;
     for _ in 0..20 {
-        a.broker.probe().await.expect("it hears");
+        a.probe().await.expect("it hears");
     }
 }
 
@@ -222,7 +249,7 @@ async fn a_forgotten_node_that_comes_back_is_heard_again(net: Net) {
     for _ in 0..3 {
         let session = a.tell(&b);
         assert!(matches!(b.next().await, Delivery::Message { message, .. } if message.session == session));
-        a.broker.forget(&b.node);
+        a.regions.iter().for_each(|region| a.broker.forget(region, &b.node));
     }
 }
 
@@ -238,6 +265,12 @@ macro_rules! contract {
             $(#[tokio::test]
             async fn $rule() {
                 super::$rule(super::Net::Redis(super::RedisFixture::local().await)).await;
+            })*
+        }
+        mod in_a_cluster {
+            $(#[tokio::test]
+            async fn $rule() {
+                super::$rule(super::Net::Cluster(super::RedisCluster::start(3).await)).await;
             })*
         }
     };
@@ -280,7 +313,7 @@ async fn a_forged_publication_makes_no_node_deaf() {
         let before = a.tell(&b);
         while !matches!(b.next().await, Delivery::Message { message, .. } if message.session == before) {}
         forge(fixture, from, &own, link, last).await;
-        eventually(PATIENCE, async || b.broker.probe().await.ok()).await;
+        eventually(PATIENCE, async || b.probe().await.ok()).await;
         eventually(PATIENCE, async || {
             let after = a.tell(&b);
             let heard = |delivery| matches!(delivery, Delivery::Message { message, .. } if message.session == after);
@@ -314,14 +347,14 @@ async fn a_probe_fails_while_redis_is_away_and_recovers_by_itself() {
         } else {
             back.pause();
         }
-        let error = eventually(PATIENCE, async || a.broker.probe().await.err()).await;
+        let error = eventually(PATIENCE, async || a.probe().await.err()).await;
         assert!(matches!(error, BrokerError::Unavailable(_)), "{fault}: {error}");
         if fault == "stop" {
             back.restart().await;
         } else {
             back.resume();
         }
-        eventually(PATIENCE, async || a.broker.probe().await.ok()).await;
+        eventually(PATIENCE, async || a.probe().await.ok()).await;
         fixture = back;
     }
 }
@@ -337,10 +370,10 @@ async fn a_killed_subscription_recovers_and_reports_its_losses() {
             fixture.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         }
         sessions.insert(a.tell(&b));
-        a.broker.probe().await.ok();
+        a.probe().await.ok();
     }
     settled(&sessions, &mut a, &mut b).await;
-    eventually(PATIENCE, async || b.broker.probe().await.ok()).await;
+    eventually(PATIENCE, async || b.probe().await.ok()).await;
     let after = a.tell(&b);
     settled(&BTreeSet::from([after]), &mut a, &mut b).await;
 }
@@ -349,12 +382,12 @@ async fn a_killed_subscription_recovers_and_reports_its_losses() {
 async fn garbage_in_an_inbox_is_dropped_and_counted() {
     let mut fixture = RedisFixture::local().await;
     let (settings, metrics) = (RedisSettings::new(fixture.url()), Arc::new(Metrics::new()));
-    let node = boot("a");
+    let (node, region) = (boot("a"), Regions::ONE.iter().next().expect("one"));
     let (broker, _inbox) =
         RedisBroker::connect(&settings, node.clone(), Arc::clone(&metrics), Duration::from_secs(1)).await.expect("url");
-    eventually(PATIENCE, async || broker.probe().await.ok()).await;
+    eventually(PATIENCE, async || broker.probe(region).await.ok()).await;
     fixture.command(&["PUBLISH", &format!("gitorial:inbox:{{{node}}}"), "{}"]);
     let counted = r#"gitorial_relay_refused_messages_total{reason="unreadable"} 1"#;
     eventually(PATIENCE, async || metrics.render().contains(counted).then_some(())).await;
-    broker.probe().await.expect("it still hears");
+    broker.probe(region).await.expect("it still hears");
 }

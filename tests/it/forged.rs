@@ -11,6 +11,7 @@ use gitorial_relay::broker::{Body, Delivery, Kind, Message, RedisBroker, Route, 
 use gitorial_relay::ids::{ConnectionId, Epoch, NodeId, Seq, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::{Random, boot};
+use gitorial_relay::region::Regions;
 use reqwest::Method;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
@@ -42,7 +43,8 @@ impl Peer {
                 .await
                 .unwrap();
         let peer = Self { node, broker, inbox, metrics };
-        eventually(PATIENCE, async || peer.broker.probe().await.ok()).await;
+        let region = Regions::ONE.iter().next().unwrap();
+        eventually(PATIENCE, async || peer.broker.probe(region).await.ok()).await;
         peer
     }
 
@@ -165,7 +167,7 @@ async fn what_was_recorded_and_is_sent_again_is_not_heard_again() {
     let recorded = recorder.publications();
     assert!(!recorded.is_empty());
     // Its sender has ended since, and nobody else uses its name.
-    a.broker.forget(&b.node);
+    a.broker.forget(Regions::ONE.iter().next().unwrap(), &b.node);
     drop(b);
     recorded.iter().for_each(|bytes| publish(&redis, &a.inbox_name(), bytes));
     let mut c = Peer::named(boot("c"), &redis, SECRET).await;

@@ -11,6 +11,7 @@ use gitorial_relay::metrics::Metrics;
 use gitorial_relay::presence::Timing;
 use gitorial_relay::protocol::CloseReason;
 use gitorial_relay::random::boot;
+use gitorial_relay::region::{Region, Regions};
 use gitorial_relay::relay::{JoinRequest, NewSession, Readiness, Relay, RelaySettings};
 use gitorial_relay::session::{Activity, Session};
 use gitorial_relay::store::{Beat, Committed, Loaded, MemoryStore, Renewal, Store, StoreError, StoreLineage, Write};
@@ -70,28 +71,39 @@ impl Store for Line {
         self.passes(self.store.list(limit).await)
     }
 
-    async fn beat(&self, node: &NodeId, count: u64, renewal: Renewal, keep: Duration) -> Result<Beat, StoreError> {
-        self.passes(self.store.beat(node, count, renewal, keep).await)
+    fn regions(&self) -> Regions {
+        self.store.regions()
     }
 
-    async fn lineage(&self) -> Result<StoreLineage, StoreError> {
-        self.passes(self.store.lineage().await)
+    async fn beat(
+        &self,
+        region: Region,
+        node: &NodeId,
+        count: u64,
+        renewal: Renewal,
+        keep: Duration,
+    ) -> Result<Beat, StoreError> {
+        self.passes(self.store.beat(region, node, count, renewal, keep).await)
     }
 
-    async fn beats(&self, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.passes(self.store.beats(nodes).await)
+    async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError> {
+        self.passes(self.store.lineage(region).await)
     }
 
-    async fn renewals(&self, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
-        self.passes(self.store.renewals(nodes).await)
+    async fn beats(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.passes(self.store.beats(region, nodes).await)
     }
 
-    async fn retire(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.passes(self.store.retire(node).await)
+    async fn renewals(&self, region: Region, nodes: &[NodeId]) -> Result<Vec<Option<Renewal>>, StoreError> {
+        self.passes(self.store.renewals(region, nodes).await)
     }
 
-    async fn time(&self) -> Result<Millis, StoreError> {
-        self.passes(self.store.time().await)
+    async fn retire(&self, region: Region, node: &NodeId) -> Result<(), StoreError> {
+        self.passes(self.store.retire(region, node).await)
+    }
+
+    async fn time(&self, region: Region) -> Result<Millis, StoreError> {
+        self.passes(self.store.time(region).await)
     }
 }
 

@@ -10,6 +10,7 @@ use super::support::client::RawClient;
 use super::support::cluster::{Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::redis::RedisFixture;
+use super::support::redis_cluster::RedisCluster;
 use super::support::stage::assigned;
 
 /// The keys, channels and commands of the document, for another prefix than the usual one.
@@ -21,9 +22,24 @@ fn documented(prefix: &str) -> String {
     rights.replace(['\'', '\\', '\n'], " ").replace("gitorial:", prefix)
 }
 
+/// What the document adds and takes away for a Cluster.
+fn documented_for_a_cluster() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let row = text.lines().find(|line| line.starts_with("| `CLUSTER SLOTS`")).expect("the row is there");
+    let quoted: Vec<_> = row.split('`').filter(|part| part.contains('+')).collect();
+    let words = |part: &str| part.replace(['\'', '\\'], "");
+    let (more, less) = (words(quoted[0]), words(quoted[1]).replace('+', "-"));
+    format!("{} {more} {less}", documented("gitorial:"))
+}
+
 async fn node(redis: &RedisFixture, prefix: &str) -> Node {
+    node_at(&redis.url_for("relay:hunter2"), prefix).await
+}
+
+async fn node_at(url: &str, prefix: &str) -> Node {
     let options = Options::short_leases().flag("--session-listing", "public").flag("--redis-prefix", prefix);
-    let node = Node::spawn(&options.flag("--redis-url", &redis.url_for("relay:hunter2"))).await;
+    let node = Node::spawn(&options.flag("--redis-url", url)).await;
     node.ready().await;
     node
 }
@@ -47,7 +63,18 @@ async fn takes_control(client: &RawClient) {
 async fn the_documented_rights_are_enough_for_the_life_of_a_session() {
     let mut redis = RedisFixture::local().await;
     redis.allow(&documented("gitorial:"));
-    let (near, far) = (node(&redis, "gitorial:").await, node(&redis, "gitorial:").await);
+    live_a_life(&redis.url_for("relay:hunter2")).await;
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough_on_a_cluster() {
+    let redis = RedisCluster::start(3).await;
+    redis.allow(&documented_for_a_cluster());
+    live_a_life(&redis.url_for("relay:hunter2@")).await;
+}
+
+async fn live_a_life(url: &str) {
+    let (near, far) = (node_at(url, "gitorial:").await, node_at(url, "gitorial:").await);
     let session = near.create_session(json!({ "conflictResolution": "first_come_first_served" })).await;
     let (a, _) = RawClient::join_modern(&near, &session, "client_a").await;
     let (b, _) = RawClient::join_modern(&far, &session, "client_b").await;
@@ -61,7 +88,7 @@ async fn the_documented_rights_are_enough_for_the_life_of_a_session() {
     // A node dies with the controller, and the other one takes its sessions over.
     far.kill9();
     eventually(PATIENCE, async || near.log().contains("the lease of another node has lapsed").then_some(())).await;
-    let third = node(&redis, "gitorial:").await;
+    let third = node_at(url, "gitorial:").await;
     let (c, _) = RawClient::join_modern(&third, &session, "client_c").await;
     c.say("accept_control", json!({ "fromClientId": "client_b", "timestamp": 1 })).await;
     controls(&third, &session, "client_c").await;

@@ -30,6 +30,7 @@ mod racing;
 mod redis_away;
 mod redis_lies;
 mod redis_refuses;
+mod regions;
 mod sessions;
 mod sessions_http;
 mod simultaneous;

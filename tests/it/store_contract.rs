@@ -8,6 +8,7 @@ use gitorial_relay::RedisSettings;
 use gitorial_relay::ids::{ClientId, ConnectionId, Epoch, NodeId, SessionId};
 use gitorial_relay::metrics::Metrics;
 use gitorial_relay::random::{Random, boot};
+use gitorial_relay::region::Region;
 use gitorial_relay::session::{Activity, Assignment, Client, Core, Info, Roster, Session, Strategy};
 use gitorial_relay::store::{
     Base, Committed, MemoryStore, RedisStore, Renewal, Store, StoreError, Stored, Write, WriteId,
@@ -16,13 +17,26 @@ use gitorial_relay::trust::MachineId;
 
 use super::support::eventually;
 use super::support::redis::RedisFixture;
+use super::support::redis_cluster::RedisCluster;
 
 const KEEP: Duration = Duration::from_secs(60);
 const RENEWAL: Renewal = Renewal { machine: Some(MachineId(7)), began: 5, at: 6 };
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn redis(fixture: &RedisFixture) -> RedisStore {
-    let mut settings = RedisSettings::new(fixture.url());
+    store_at(fixture.url()).await
+}
+
+async fn cluster(fixture: &RedisCluster) -> RedisStore {
+    let store = store_at(&fixture.url()).await;
+    for region in store.regions().iter() {
+        eventually(PATIENCE, async || store.time(region).await.ok()).await;
+    }
+    store
+}
+
+async fn store_at(url: &str) -> RedisStore {
+    let mut settings = RedisSettings::new(url);
     settings.command_timeout = Duration::from_millis(500);
     settings.connect_timeout = Duration::from_millis(500);
     let store = RedisStore::connect(&settings, Arc::new(Metrics::new())).await.expect("the url is right");
@@ -58,6 +72,11 @@ fn a_roster(number: u128) -> Roster {
             cut_off_at: None,
         }],
     }
+}
+
+/// A region of this store.
+fn a_region(store: &impl Store) -> Region {
+    store.regions().iter().next().expect("there is one")
 }
 
 fn node(name: &str) -> NodeId {
@@ -110,7 +129,7 @@ async fn a_document_comes_back_as_it_was_written(store: impl Store) {
     assert_eq!((&stored.session.rosters, &stored.session.activity), (&session.rosters, &session.activity));
     assert!(store.create(id, &session, KEEP).await.is_err(), "nothing is overwritten");
     assert!(store.load(SessionId::random()).await.expect("loaded").found.is_none());
-    assert!(store.time().await.expect("time") >= now);
+    assert!(store.time(a_region(&store)).await.expect("time") >= now);
 }
 
 async fn a_stale_caller_is_refused_and_changes_nothing(store: impl Store) {
@@ -230,7 +249,7 @@ async fn a_list_names_each_document_once_and_no_more_than_asked(store: impl Stor
     for _ in 0..30 {
         ids.push(created(&store, KEEP).await);
     }
-    store.beat(&node("a"), 1, RENEWAL, KEEP).await.expect("answer");
+    store.beat(a_region(&store), &node("a"), 1, RENEWAL, KEEP).await.expect("answer");
     let listed = store.list(100_000).await.expect("answer");
     assert!(ids.iter().all(|id| listed.iter().filter(|other| *other == id).count() == 1));
     assert_eq!(store.list(7).await.expect("answer").len(), 7);
@@ -238,29 +257,33 @@ async fn a_list_names_each_document_once_and_no_more_than_asked(store: impl Stor
 
 async fn heartbeats_are_seen_until_they_lapse_or_are_retired(store: impl Store) {
     let (a, b, c) = (node("a"), node("b"), node("c"));
-    let first = store.beat(&a, 1, RENEWAL, KEEP).await.expect("answer");
-    let second = store.beat(&a, 2, RENEWAL, KEEP).await.expect("answer");
+    let first = store.beat(a_region(&store), &a, 1, RENEWAL, KEEP).await.expect("answer");
+    let second = store.beat(a_region(&store), &a, 2, RENEWAL, KEEP).await.expect("answer");
     assert!(second.now >= first.now && first.lineage == second.lineage && !first.lineage.servers.is_empty());
-    store.beat(&b, 7, RENEWAL, Duration::from_millis(30)).await.expect("answer");
+    store.beat(a_region(&store), &b, 7, RENEWAL, Duration::from_millis(30)).await.expect("answer");
     let all = [c.clone(), a.clone(), b.clone()];
-    eventually(PATIENCE, async || (store.beats(&all).await.expect("answer") == [None, Some(2), None]).then_some(()))
-        .await;
-    store.retire(&a).await.expect("answer");
-    assert_eq!(store.beats(&all).await.expect("answer"), [None, None, None]);
-    assert_eq!(store.beats(&[]).await.expect("answer"), []);
+    eventually(PATIENCE, async || {
+        (store.beats(a_region(&store), &all).await.expect("answer") == [None, Some(2), None]).then_some(())
+    })
+    .await;
+    store.retire(a_region(&store), &a).await.expect("answer");
+    assert_eq!(store.beats(a_region(&store), &all).await.expect("answer"), [None, None, None]);
+    assert_eq!(store.beats(a_region(&store), &[]).await.expect("answer"), []);
 }
 
 async fn a_renewal_is_known_when_its_heartbeat_is_gone(store: impl Store) {
     let (a, b) = (node("a"), node("b"));
-    store.beat(&a, 1, RENEWAL, Duration::from_millis(30)).await.expect("answer");
-    let gone = async || (store.beats(std::slice::from_ref(&a)).await.expect("answer") == [None]).then_some(());
+    store.beat(a_region(&store), &a, 1, RENEWAL, Duration::from_millis(30)).await.expect("answer");
+    let gone = async || {
+        (store.beats(a_region(&store), std::slice::from_ref(&a)).await.expect("answer") == [None]).then_some(())
+    };
     eventually(PATIENCE, gone).await;
     let later = Renewal { began: 9, ..RENEWAL };
-    assert_eq!(store.renewals(&[b, a.clone()]).await.expect("answer"), [None, Some(RENEWAL)]);
-    store.beat(&a, 2, later, KEEP).await.expect("answer");
-    store.retire(&a).await.expect("answer");
-    assert_eq!(store.renewals(&[a]).await.expect("answer"), [Some(later)]);
-    assert_eq!(store.renewals(&[]).await.expect("answer"), []);
+    assert_eq!(store.renewals(a_region(&store), &[b, a.clone()]).await.expect("answer"), [None, Some(RENEWAL)]);
+    store.beat(a_region(&store), &a, 2, later, KEEP).await.expect("answer");
+    store.retire(a_region(&store), &a).await.expect("answer");
+    assert_eq!(store.renewals(a_region(&store), &[a]).await.expect("answer"), [Some(later)]);
+    assert_eq!(store.renewals(a_region(&store), &[]).await.expect("answer"), []);
 }
 
 macro_rules! contract {
@@ -277,6 +300,14 @@ macro_rules! contract {
                 let fixture = super::RedisFixture::any().await;
                 super::$rule(super::redis(&fixture).await).await;
             })*
+        }
+        mod in_a_cluster {
+            /// All rules over one Cluster, because it takes a while to start.
+            #[tokio::test]
+            async fn keeps_the_contract() {
+                let fixture = super::RedisCluster::start(3).await;
+                $(super::$rule(super::cluster(&fixture).await).await;)*
+            }
         }
     };
 }
@@ -339,7 +370,7 @@ async fn a_store_started_before_its_redis_answers_once_it_is_up() {
     let mut fixture = RedisFixture::local().await;
     fixture.stop().await;
     let store = RedisStore::connect(&RedisSettings::new(fixture.url()), Arc::new(Metrics::new())).await.expect("url");
-    assert!(matches!(store.time().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.time(a_region(&store)).await, Err(StoreError::Unavailable(_))));
     fixture.restart().await;
     assert!(store.wait_until_connected(PATIENCE).await);
     created(&store, KEEP).await;
@@ -350,7 +381,7 @@ async fn the_generation_outlives_a_connection_but_not_redis_data() {
     let mut fixture = RedisFixture::local().await;
     let store = redis(&fixture).await;
     let a = node("a");
-    let beat = async || store.beat(&a, 1, RENEWAL, KEEP).await.ok();
+    let beat = async || store.beat(a_region(&store), &a, 1, RENEWAL, KEEP).await.ok();
     let first = eventually(PATIENCE, beat).await.lineage;
     fixture.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(eventually(PATIENCE, beat).await.lineage, first);
@@ -374,7 +405,7 @@ async fn a_heartbeat_missing_on_the_replicas_does_not_count() {
     settings.replicas = 1;
     let store = RedisStore::connect(&settings, Arc::new(Metrics::new())).await.expect("url");
     assert!(store.wait_until_connected(PATIENCE).await);
-    let beat = store.beat(&node("a"), 1, RENEWAL, KEEP).await;
+    let beat = store.beat(a_region(&store), &node("a"), 1, RENEWAL, KEEP).await;
     assert!(matches!(beat, Err(StoreError::Refused(_))), "{beat:?}");
 }
 

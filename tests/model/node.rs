@@ -294,9 +294,10 @@ impl Stage<'_> {
         let doubt = self.world.nodes[node].observer.trust().doubtful_until;
         self.with_observer(node, |observer, now, broken| {
             if broken == Some(Broken::Notice) {
-                let servers = BTreeSet::from(["server 1".to_owned()]);
+                let server = "server 1".to_owned();
+                let servers = BTreeSet::from([server.clone()]);
                 let since = if seen.marker == "1" { 0 } else { seen.since };
-                return observer.read_lineage(StoreLineage { servers, since, ..seen }, now);
+                return observer.read_lineage(StoreLineage { server, servers, since, ..seen }, now);
             }
             observer.read_lineage(seen, now);
         });

@@ -48,8 +48,9 @@ impl Store {
 }
 
 fn lineage(marker: u8, server: u8, since: u8) -> StoreLineage {
-    let servers = BTreeSet::from([format!("server {server}")]);
-    StoreLineage { marker: marker.to_string(), since: millis(since), servers }
+    let server = format!("server {server}");
+    let servers = BTreeSet::from([server.clone()]);
+    StoreLineage { marker: marker.to_string(), since: millis(since), server, servers }
 }
 
 fn grant(session: &Session) -> Option<(Epoch, ConnectionId)> {

@@ -100,8 +100,9 @@ impl Store {
     }
 
     pub fn lineage(&self) -> StoreLineage {
-        let servers = BTreeSet::from([server(self.server)]);
-        StoreLineage { marker: format!("marker {}", self.marker), since: self.since, servers }
+        let server = server(self.server);
+        let servers = BTreeSet::from([server.clone()]);
+        StoreLineage { marker: format!("marker {}", self.marker), since: self.since, server, servers }
     }
 
     /// Someone deletes all keys of the running server.

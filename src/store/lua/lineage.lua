@@ -2,7 +2,7 @@
 -- KEYS[1]: the marker, and the time at which it was written. It is lost only if all data is lost.
 -- KEYS[2]: a sorted set: the replication id of each server, and the time at which it was first seen.
 -- ARGV[1]: the marker to write if there is none.
--- ARGV[2], ...: the replication ids of the servers that answer for documents; without them, that of this server.
+-- ARGV[2], ...: the replication ids of other servers that these keys may be moved to without a loss.
 -- Returns {time in ms, replication id of this server, marker, time in ms since which no data can have been lost}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,8 +14,9 @@ if type(info) == 'table' then
   return redis.error_reply('ERR INFO: ' .. info.err)
 end
 local memory = string.match(info, 'master_replid:(%w+)')
-for i = 2, math.max(2, #ARGV) do
-  redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', now), ARGV[i] or memory)
+redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', now), memory)
+for i = 2, #ARGV do
+  redis.call('ZADD', KEYS[2], 'NX', 0, ARGV[i])
 end
 -- Keeps the newest 100 servers, so that failovers do not grow the set without bound.
 redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -101)

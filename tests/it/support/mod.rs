@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod old_client;
 pub mod old_script;
 pub mod redis;
+pub mod redis_cluster;
 pub mod slow_network;
 pub mod stage;
 

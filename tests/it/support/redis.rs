@@ -30,8 +30,9 @@ enum Kind {
     Local(Local),
 }
 
-struct Local {
-    port: u16,
+/// A server process of this machine.
+pub(super) struct Local {
+    pub(super) port: u16,
     folder: TempDir,
     args: Vec<String>,
     server: Option<Child>,
@@ -56,18 +57,7 @@ impl RedisFixture {
 
     /// As [`RedisFixture::local`], with more arguments for the server.
     pub async fn with(args: &[&str]) -> Self {
-        // RUST_LOG shows the log of a failed test.
-        let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
-        let _ = logs.with_test_writer().try_init();
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let args = args.iter().map(ToString::to_string).collect();
-        let mut local = Local { port: 0, folder, args, server: None };
-        let started = async || {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-            local.port = free.expect("a free port").port();
-            local.start().await.then_some(())
-        };
-        eventually(PATIENCE, started).await;
+        let local = Local::with(args).await;
         Self { url: format!("redis://127.0.0.1:{}", local.port), kind: Kind::Local(local) }
     }
 
@@ -147,8 +137,27 @@ impl RedisFixture {
 }
 
 impl Local {
+    /// A server that is up, with these arguments.
+    pub(super) async fn with(args: &[&str]) -> Self {
+        // RUST_LOG shows the log of a failed test.
+        let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+        let _ = logs.with_test_writer().try_init();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut local = Self { port: 0, folder, args, server: None };
+        let started = async || {
+            // Below 55535, so that a Cluster's bus, 10000 above, has a port too.
+            let free = std::iter::repeat_with(|| TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()));
+            let mut ports = free.flatten().map(|address| address.port());
+            local.port = ports.find(|port| *port < 55_535).expect("a free port");
+            local.start().await.then_some(())
+        };
+        eventually(PATIENCE, started).await;
+        local
+    }
+
     /// `false`: another process took the port meanwhile.
-    async fn start(&mut self) -> bool {
+    pub(super) async fn start(&mut self) -> bool {
         let mut server = Command::new("redis-server");
         server.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         server.args(&self.args).arg("--dir").arg(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
@@ -168,7 +177,8 @@ impl Local {
         .await
     }
 
-    fn command(&self, words: &[&str]) -> Option<String> {
+    /// Sends one command, given as words. Returns the start of the raw answer.
+    pub(super) fn command(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let mut request = format!("*{}\r\n", words.len());
@@ -181,13 +191,13 @@ impl Local {
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
     }
 
-    fn signal(&self, signal: &str) {
+    pub(super) fn signal(&self, signal: &str) {
         let server = self.server.as_ref().expect("it runs");
         let status = Command::new("kill").args([signal, &server.id().to_string()]).status().expect("kill is there");
         assert!(status.success(), "the signal was sent");
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
             let _ = server.wait();
