@@ -30,7 +30,7 @@ pub struct Fault {
 const LAPSED: &str = "the lease of another node has lapsed";
 const NOT_RENEWED: &str = "the lease could not be renewed";
 const LOST_MEMORY: &str = "the store has lost its memory";
-const SERVING: &str = "the lease is held: serving";
+const SERVING: &str = "lease is held: serving";
 const DEAF: &str = "inbox is silent";
 const DRAINING: &str = "draining";
 const RECONNECTED: &str = "the connection to redis";
@@ -242,6 +242,14 @@ pub const ALL: &[Fault] = &[
         },
     },
     Fault {
+        name: "dead-shard",
+        says: "a primary and its replica are killed and come back empty; the sessions of the others go on meanwhile",
+        stores: &[Cluster],
+        signs: &[NOT_RENEWED, BROKEN],
+        everyday: &[Cluster],
+        happen: |world| Box::pin(dead_shard(world)),
+    },
+    Fault {
         name: "slots-moved",
         says: "slots are moved from primary to primary under load",
         stores: &[Cluster],
@@ -362,6 +370,19 @@ async fn roll_and_cut(world: &mut World) {
         world.terminate(node).await;
     }
     slow(world, Duration::ZERO);
+    world.heal();
+}
+
+async fn dead_shard(world: &mut World) {
+    let shard = world.store.shard();
+    let elsewhere = world.sessions_not_on(shard[0]);
+    world.strike();
+    shard.iter().for_each(|server| world.store.server(*server).kill());
+    world.work(world.size.lapse() * 2).await;
+    world.live_on(&elsewhere).await;
+    for server in shard {
+        assert!(world.store.server(server).up().await, "the server comes back");
+    }
     world.heal();
 }
 

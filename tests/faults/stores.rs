@@ -101,8 +101,8 @@ impl Store {
     }
 
     async fn start_cluster(&mut self) {
-        let args =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-config-file", "nodes.conf"];
+        let files = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"];
+        let args = [&files[..], &["--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"]].concat();
         for _ in 0..6 {
             self.add(&args).await;
         }
@@ -157,10 +157,30 @@ impl Store {
         &mut self.servers[0]
     }
 
-    /// The fields that a primary has under this key.
-    pub fn read(&self, key: &str) -> String {
+    /// A primary and its replica.
+    pub fn shard(&self) -> [usize; 2] {
+        let is_primary = |server: &Server| server.says(&["INFO", "replication"], "role:master");
+        let primary = self.servers.iter().position(is_primary).expect("there is a primary");
+        let follows = format!("master_port:{}", self.servers[primary].port);
+        let replica = self.servers.iter().position(|server| server.says(&["INFO", "replication"], &follows));
+        [primary, replica.expect("it has a replica")]
+    }
+
+    /// One server, whether it runs or not.
+    pub fn server(&mut self, index: usize) -> &mut Server {
+        &mut self.servers[index]
+    }
+
+    /// The names of all keys that a server has.
+    pub fn keys(&self, index: usize) -> String {
+        self.servers[index].ask(&["KEYS", "*"])
+    }
+
+    /// The fields of a session's document, as a primary has them.
+    pub fn read(&self, session: &str) -> String {
         let primaries = self.servers.iter().filter(|server| server.says(&["INFO", "replication"], "role:master"));
-        primaries.map(|server| server.ask(&["HGETALL", key])).filter(|found| !found.starts_with("MOVED")).collect()
+        let key = |server: &&Server| Some(server.ask(&["KEYS", &format!("*{session}*")]).lines().next()?.to_owned());
+        primaries.filter_map(|server| Some(server.ask(&["HGETALL", &key(&server)?]))).collect()
     }
 
     /// Moves some slots of one primary to another and back, while they are in use. Runs `redis-cli` to its end.

@@ -278,6 +278,23 @@ impl World {
         judge_quiet(session, &Quiet { controller, clients, standings })
     }
 
+    /// The sessions whose documents this server does not have.
+    pub fn sessions_not_on(&self, server: usize) -> Vec<String> {
+        let keys = self.store.keys(server);
+        self.sessions.iter().filter(|session| !keys.contains(*session)).cloned().collect()
+    }
+
+    /// Asserts that every node reads these sessions and creates others.
+    pub async fn live_on(&self, sessions: &[String]) {
+        for index in self.living() {
+            for session in sessions {
+                let (status, body) = self.node(index).get_session(session).await;
+                assert_eq!(status, 200, "a session of another shard: {body}");
+            }
+            self.node(index).create_session(serde_json::json!({})).await;
+        }
+    }
+
     /// How long it took until a node that still runs wrote one of these words into its log.
     pub fn noticed(&self, signs: &[&str]) -> Option<Duration> {
         let (_, struck) = self.struck?;
@@ -297,8 +314,7 @@ impl World {
 
     /// A session's document as the store has it, for a failed run.
     pub fn document(&self, session: usize) -> String {
-        let key = format!("gitorial:{{{}}}", self.sessions[session]);
-        format!("--- session {session}\n{}\n", self.store.read(&key))
+        format!("--- session {session}\n{}\n", self.store.read(&self.sessions[session]))
     }
 
     /// The nodes' logs, for a failed run.
