@@ -16,7 +16,7 @@ REPORT ?=
 SECONDS ?= 60
 
 .PHONY: help run up test check-test-tools install-test-tools test-relay test-containers test-sdk test-examples test-helm \
-	test-cluster test-deploy faults model sim lint check-lint-tools install-lint-tools bench against
+	test-cluster test-deploy faults model sim lint check-lint-tools install-lint-tools bench bench-cluster against
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -123,6 +123,10 @@ $(LINT_TOOLS)/installed: $(LINT_TOOLS)/requirements.txt $(LINT_TOOLS)/package-lo
 bench: ## measure the hot path and the cost of an idle socket
 	$(CARGO) bench --locked --bench hot_path
 	ulimit -n 20000 && $(CARGO) bench --locked --bench idle_sockets -- 10000
+
+bench-cluster: check-test-tools ## measure what frames cost the servers of a Redis Cluster; RELAY_BINARY for another build
+	$(CARGO) build --release --locked
+	cd benches/against && npm ci --silent && node cluster.mjs
 
 against: check-test-tools ## measure the relay against other ways of passing states on
 	$(CARGO) build --release --locked
