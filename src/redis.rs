@@ -32,6 +32,7 @@ mod words;
 pub use eviction::Evicts;
 pub(crate) use eviction::check_eviction;
 pub(crate) use names::Names;
+use script::NO_SCRIPT;
 pub(crate) use script::Script;
 pub use secret::{ClusterSecret, ClusterSecretError};
 pub(crate) use servers::{Call, Server, Servers};
@@ -317,7 +318,9 @@ impl Connection {
         if answer.is_ok() {
             self.trouble.answered(began);
         }
-        self.metrics.redis_command(name, if answer.is_ok() { CommandResult::Ok } else { CommandResult::Error });
+        // A server that does not have a script yet is sent it.
+        let fine = answer.as_ref().err().is_none_or(|error| error.details().starts_with(NO_SCRIPT));
+        self.metrics.redis_command(name, if fine { CommandResult::Ok } else { CommandResult::Error });
         answer
     }
 

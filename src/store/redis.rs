@@ -131,9 +131,8 @@ impl RedisStore {
         args: Vec<Value>,
     ) -> Result<T, StoreError> {
         let (region, key) = (self.keys.regions.of(id), self.keys.document(id));
-        let timer = self.metrics.store_seconds.start_timer();
-        let answer = script.run(&self.servers, region, name, key, args).await;
-        timer.observe_duration();
+        let counted = (name, &self.metrics.store_seconds);
+        let answer = script.run(&self.servers, region, counted, key, args).await;
         let strange = |_| self.failed(Failure::Strange);
         answer.map_err(|failure| self.failed(failure))?.convert().map_err(strange)
     }
