@@ -151,7 +151,16 @@ impl Presence {
         );
         let beat = beat?;
         self.clock.set_store(beat.now);
+        let server = beat.lineage.server.clone();
         self.observe(|observer, now| observer.read_lineage(beat.lineage, now));
+        let heard = match heard {
+            Ok(()) => self.broker.follow(self.region, &server).await,
+            silent => silent,
+        };
+        // Whichever connection has moved was right to do so, and takes the others along.
+        if matches!(heard, Err(BrokerError::Apart)) {
+            self.store.reconnect(self.region);
+        }
         heard?;
         Ok(self.observe(|observer, now| observer.renewed(began.local, now)))
     }

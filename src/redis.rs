@@ -405,7 +405,7 @@ impl Keeper {
                         break;
                     }
                     () = self.silent.notified() => {
-                        tracing::warn!("redis is silent; connecting again");
+                        tracing::warn!("redis is silent, or has moved; connecting again");
                         break;
                     }
                     Ok((error, _)) = errors.recv() => self.trouble.note(error),

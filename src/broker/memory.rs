@@ -123,6 +123,10 @@ impl Broker for MemoryBroker {
     }
 
     /// Always zero: a published message is in the receiver's inbox at once.
+    async fn follow(&self, _: Region, _: &str) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     fn queued(&self) -> usize {
         0
     }

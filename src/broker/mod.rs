@@ -53,6 +53,9 @@ pub enum BrokerError {
     /// The channels can be reached, but this node's own inbox stays silent.
     #[error("this node's inbox is silent: a probe did not come back in time")]
     InboxSilent,
+    /// The channels are on another server than the store, so that nodes could be divided without a sign of it.
+    #[error("this node's connections are on different redis servers; they are made again")]
+    Apart,
 }
 
 /// Sends to the other nodes. The constructor of a broker also returns the stream of [`Delivery`] values that this node
@@ -65,6 +68,14 @@ pub trait Broker: Send + Sync + fmt::Debug {
 
     /// Sends a message to this node's own inbox for this region and waits for it, which proves that this node receives.
     async fn probe(&self, region: Region) -> Result<(), BrokerError>;
+
+    /// Checks that the channels of this region are on the server that answers for its documents, by the name of its
+    /// lineage. If one is elsewhere, they are connected again.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Apart`] if a channel was elsewhere; the others if its server did not say.
+    async fn follow(&self, region: Region, server: &str) -> Result<(), BrokerError>;
 
     /// How many messages wait to be sent.
     fn queued(&self) -> usize;

@@ -170,6 +170,10 @@ impl Broker for RedisBroker {
         self.post(region).probe().await
     }
 
+    async fn follow(&self, region: Region, server: &str) -> Result<(), BrokerError> {
+        self.post(region).follow(server).await
+    }
+
     fn queued(&self) -> usize {
         self.posts.iter().map(|post| post.exchange().queued()).sum()
     }
@@ -246,13 +250,47 @@ impl Post {
         match answer {
             Ok(Some(outcome)) => outcome,
             _ if waiting.is_some_and(|probe| probe.sent) => {
-                tracing::warn!("this node's inbox is silent; subscribing again");
                 self.subscribed.send_replace(0);
+                // What is published on one server is not heard on another.
+                let [publishing, listening] = self.primaries().await;
+                if let (Ok(publishing), Ok(listening)) = (publishing, listening)
+                    && publishing != listening
+                {
+                    return self.move_together();
+                }
+                tracing::warn!("this node's inbox is silent; subscribing again");
                 self.subscribe_again();
                 Err(BrokerError::InboxSilent)
             }
             _ => Err(BrokerError::Unavailable("redis did not take a probe in time".to_owned())),
         }
+    }
+
+    /// Takes both connections to the server of the store. On a Cluster every server sends a command to the one that has
+    /// the slot; a single address may lead to another server than before while the one before lives on.
+    async fn follow(&self, server: &str) -> Result<(), BrokerError> {
+        for found in self.primaries().await {
+            if found.map_err(unproven)?.is_some_and(|found| found != server) {
+                return self.move_together();
+            }
+        }
+        Ok(())
+    }
+
+    /// The lineages of the servers that publish and that listen: empty for a replica, `None` on a Cluster.
+    async fn primaries(&self) -> [Result<Option<String>, Failure>; 2] {
+        if self.publishing.is_cluster() {
+            return [Ok(None), Ok(None)];
+        }
+        let of = async |servers: &Servers| servers.primary(self.region).await.map(Some);
+        let (publishing, listening) = tokio::join!(of(&self.publishing), of(&self.listening));
+        [publishing, listening]
+    }
+
+    fn move_together(&self) -> Result<(), BrokerError> {
+        self.publishing.reconnect(self.region);
+        self.listening.reconnect(self.region);
+        Err(BrokerError::Apart)
     }
 
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
@@ -271,10 +309,7 @@ impl Post {
                 }
                 Err(failure) => {
                     if let Some(probe) = probes.remove(token) {
-                        let _ = probe.tell.send(Err(match failure.clone() {
-                            Failure::Unanswered(why) => BrokerError::Unavailable(why),
-                            refused => BrokerError::Refused(words_of(refused)),
-                        }));
+                        let _ = probe.tell.send(Err(unproven(failure.clone())));
                     }
                 }
             }
@@ -390,6 +425,14 @@ impl Post {
         if !self.told[why as usize].swap(true, Ordering::Relaxed) {
             tracing::warn!(reason = why.label(), remedy, "a message from another node is ignored; this is told once");
         }
+    }
+}
+
+/// Why the channels could not be shown to work.
+fn unproven(failure: Failure) -> BrokerError {
+    match failure {
+        Failure::Unanswered(why) => BrokerError::Unavailable(why),
+        refused => BrokerError::Refused(words_of(refused)),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) async fn check_eviction(connection: &Connection) -> Result<(), Evicts
 }
 
 /// The value of this line in an answer to INFO.
-fn info_line(info: &str, name: &str) -> Option<String> {
+pub(super) fn info_line(info: &str, name: &str) -> Option<String> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned());
     info.lines().find_map(value)
 }

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::eviction::info_line;
 use super::names::slot;
 use super::slots::{Address, Redirect, View};
 use super::{Connection, Failure, NOT_CONNECTED, RedisSettings, RedisSettingsError};
@@ -144,6 +145,26 @@ impl Servers {
         all.sort_by(|one, other| one.address.cmp(&other.address));
         all.dedup_by(|one, other| one.address == other.address);
         all
+    }
+
+    /// The lineage of the server that has this region, by name; empty if it is a replica.
+    ///
+    /// # Errors
+    ///
+    /// If the server did not say.
+    pub(crate) async fn primary(&self, region: Region) -> Result<String, Failure> {
+        let info = Call::new("INFO", ["replication".into()]);
+        let answer = self.ask(region, "info", vec![info]).await?.pop().and_then(|answer| answer.as_string());
+        let info = answer.ok_or(Failure::Strange)?;
+        let primary = info_line(&info, "role").is_some_and(|role| role == "master");
+        Ok(info_line(&info, "master_replid").filter(|_| primary).unwrap_or_default())
+    }
+
+    /// Connects again to the server that has this region.
+    pub(crate) fn reconnect(&self, region: Region) {
+        if let Some(server) = self.of(region) {
+            server.connection.reconnect();
+        }
     }
 
     /// Waits until a server that has a region is connected. Returns `false` if that takes longer than `deadline`.

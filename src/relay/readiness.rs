@@ -48,6 +48,7 @@ impl Trouble {
             RenewError::Store(StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Full)
             | RenewError::Broker(BrokerError::Refused(_)) => Readiness::StoreRefuses,
             RenewError::Store(StoreError::Unavailable(_)) => Readiness::StoreUnavailable,
+            RenewError::Broker(BrokerError::Apart) => Readiness::StoreUnavailable,
             RenewError::Broker(BrokerError::InboxSilent | BrokerError::Unavailable(_)) => Readiness::InboxSilent,
         };
         Self { kind, text: error.to_string(), serving, told: BTreeSet::new() }

@@ -88,6 +88,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         keep: Duration,
     ) -> Result<Beat, StoreError>;
 
+    /// Connects again to the region's server, because the channels between the nodes are on another one.
+    fn reconnect(&self, _: Region) {}
+
     /// The lineage of the region's data.
     async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError>;
 

@@ -260,6 +260,13 @@ impl Store for RedisStore {
         Ok(Beat { now, lineage })
     }
 
+    fn reconnect(&self, region: Region) {
+        self.servers.reconnect(region);
+        if !Arc::ptr_eq(&self.servers, &self.beats) {
+            self.beats.reconnect(region);
+        }
+    }
+
     async fn lineage(&self, region: Region) -> Result<StoreLineage, StoreError> {
         let others = self.primaries.lock().others_as_before();
         let call = self.lineage_call(region, &others);

@@ -25,6 +25,7 @@ mod load;
 mod log;
 mod nodes;
 mod old_goodbyes;
+mod one_world;
 mod operator;
 mod racing;
 mod redis_away;

@@ -157,8 +157,8 @@ impl Post {
             self.publishing.look_again();
             self.listening.look_again();
             self.doubted.notify_one();
-        } else if let Some(server) = self.listening.of(self.region) {
-            server.connection.reconnect();
+        } else {
+            self.listening.reconnect(self.region);
         }
     }
 }
