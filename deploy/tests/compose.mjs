@@ -67,7 +67,13 @@ async function sendsStep(pair) {
 }
 
 await checks.check('a missing setting is an error that names .env.example', () => {
-  for (const name of ['REDIS_PASSWORD', 'REDIS_ADMIN_PASSWORD', 'RELAY_CLUSTER_SECRET', 'GRAFANA_PASSWORD', 'RELAY_ALLOWED_ORIGINS']) {
+  for (const name of [
+    'REDIS_PASSWORD',
+    'REDIS_ADMIN_PASSWORD',
+    'RELAY_CLUSTER_SECRET',
+    'GRAFANA_PASSWORD',
+    'RELAY_ALLOWED_ORIGINS',
+  ]) {
     const { status, stderr } = composeWith({ ...environment, [name]: '' }, 'config');
     equal([status === 0, stderr.includes('.env.example')], [false, true], `${name}: ${stderr}`);
   }
