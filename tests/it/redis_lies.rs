@@ -98,7 +98,8 @@ async fn survives(begin: Vec<u8>, forever: &[u8], words: &str) {
     }
     let log = node.log();
     let told = log.lines().filter(|line| line.contains(words)).count();
-    assert!((1..=6).contains(&told), "it is not said for each attempt: {told} in\n{log}");
+    // Of each lie the three connections and the lease say it once in each of their ways, not for each of many attempts.
+    assert!((1..=12).contains(&told), "it is not said for each attempt: {told} in\n{log}");
     node.create_session(json!({})).await;
 }
 
