@@ -43,7 +43,7 @@ await checks.check('the configuration of Prometheus is valid', () => {
 
 await checks.check('.env.example has every setting that compose.yaml needs', () => {
   const needed = new Set([...text('deploy/compose.yaml').matchAll(/\$\{(\w+):\?/g)].map(([, name]) => name));
-  equal(needed.size, 4, 'the number of settings');
+  equal(needed.size, 5, 'the number of settings');
   for (const name of needed)
     equal(new RegExp(`^${name}=$`, 'm').test(text('deploy/.env.example')), true, `${name} in .env.example`);
 });
