@@ -18,14 +18,11 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             return self.count(Counted::Dropped);
         }
         let spoke = member.spoke;
-        let dropped = member.view.legacy().is_some_and(|legacy| legacy.drops(frame.kind, now));
+        let dropped = member.drops(frame.kind, now);
         // Acknowledgements that a client owes from before its grant, perhaps on a dead socket, do not count against a
         // controller.
         if dropped && self.room.local_controller_at(connection).is_none() {
-            if let Some(member) = self.room.member_mut(connection) {
-                member.note_sent(&frame);
-            }
-            return self.count(Counted::Dropped);
+            return self.drop_frame(connection, &frame);
         }
         match frame.kind {
             FrameType::StateUpdate if spoke => self.state(connection, frame),
@@ -56,6 +53,14 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             | FrameType::RoleChanged
             | FrameType::Unknown => self.role_frame(connection, frame),
         }
+    }
+
+    /// Drops a frame that its sender has sent before it could know that it lost control.
+    pub(super) fn drop_frame(&mut self, connection: ConnectionId, frame: &Frame) {
+        if let Some(member) = self.room.member_mut(connection) {
+            member.note_sent(frame);
+        }
+        self.count(Counted::Dropped);
     }
 
     /// Handles an old client's acknowledgement of its loss of control. It can also be the client's first frame.

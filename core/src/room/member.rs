@@ -7,7 +7,7 @@ use super::output::{Item, Output, Outputs};
 use super::parcel::Parcel;
 use super::recent::RecentStates;
 use crate::dialect::ClientView;
-use crate::ids::{ClientId, ConnectionId, Seq};
+use crate::ids::{ClientId, ConnectionId, Millis, Seq};
 use crate::protocol::{Frame, FrameType};
 use crate::session::Client;
 
@@ -79,6 +79,11 @@ impl<S> Member<S> {
     /// have taken control by its first state.
     pub(super) fn doubts_answer(&mut self, answer: &Frame, passed: &RecentStates) -> bool {
         self.states.is_unsure(answer, passed) && self.view.doubts_answer()
+    }
+
+    /// Whether this frame is dropped, because the client may have sent it before it knew that it lost control.
+    pub(super) fn drops(&self, kind: FrameType, now: Millis) -> bool {
+        self.view.legacy().is_some_and(|legacy| legacy.drops(kind, now))
     }
 
     /// Notes a frame that did not pass at once: if it is a state, its sender takes it for the present one.

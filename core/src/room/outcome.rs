@@ -41,7 +41,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
             self.perform(&session, &jobs[index], effect);
         }
         self.release_leavers(&jobs);
-        self.miss_places(&session);
+        self.notice_missing_places(&session);
         for job in jobs {
             self.reply(job, &session);
         }
@@ -81,7 +81,7 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     }
 
     /// Notices a socket whose place is missing in the document: the place is claimed with the next tick.
-    fn miss_places(&mut self, session: &Session) {
+    fn notice_missing_places(&mut self, session: &Session) {
         let roster = session.rosters.get(self.env.here);
         let places: HashSet<ConnectionId> =
             roster.into_iter().flat_map(|roster| &roster.clients).map(|client| client.connection).collect();

@@ -7,12 +7,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use super::decide::Decision;
-use super::output::{Counted, Output, Outputs, Reply, Request};
+use super::output::{Output, Outputs, Reply, Request};
 use super::{Room, Step};
 use crate::control::{Event, Stamp};
 use crate::dialect::Belief;
 use crate::ids::{ConnectionId, NodeId, ResumeToken};
-use crate::protocol::{CloseReason, ErrorCode, Frame, FrameType};
+use crate::protocol::{CloseReason, ErrorCode, Frame};
 use crate::session::{Session, Status};
 use crate::stored::{Committed, Loaded, Stored};
 
@@ -294,18 +294,15 @@ impl<S, T, O: Outputs<S, T>> Step<'_, '_, S, T, O> {
     fn drop_late_frames(&mut self, session: &Session) {
         let now = self.env.now.local;
         let members = &self.room.members;
-        let gated = |connection: ConnectionId, kind: FrameType| {
-            let member = members.iter().find(|member| member.connection == connection);
-            let legacy = member.and_then(|member| member.view.legacy());
-            legacy.is_some_and(|legacy| legacy.drops(kind, now)) && !session.controls(connection)
+        let late = |job: &Job<S, T>| {
+            job.frame().is_some_and(|(connection, frame)| {
+                let member = members.iter().find(|member| member.connection == connection);
+                member.is_some_and(|member| member.drops(frame.kind, now)) && !session.controls(connection)
+            })
         };
-        let late = |job: &Job<S, T>| job.frame().is_some_and(|(connection, frame)| gated(connection, frame.kind));
         for job in self.room.work.remove(late) {
             let Some((connection, frame)) = job.frame() else { continue };
-            if let Some(member) = self.room.member_mut(connection) {
-                member.note_sent(frame);
-            }
-            self.count(Counted::Dropped);
+            self.drop_frame(connection, frame);
             self.decided(connection);
         }
     }
