@@ -14,6 +14,7 @@ use super::support::client::RawClient;
 use super::support::cluster::{Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::redis::RedisFixture;
+use super::support::stage::reaches;
 
 /// A primary and its replica behind one address, as a load balancer with a health check has them: new connections go
 /// to the one that is the primary, and those that are open stay where they are.
@@ -93,16 +94,6 @@ enum Before {
 
 fn address(redis: &RedisFixture) -> String {
     redis.url().trim_start_matches("redis://").to_owned()
-}
-
-/// A state of the controller reaches a follower; if need be it is sent again, or the controller is asked for it.
-async fn reaches(controller: &RawClient, follower: &RawClient, step: u64) {
-    eventually(PATIENCE, async || {
-        controller.say("state_update", json!({ "step": step })).await;
-        let got = follower.quiet(Duration::from_millis(200)).await;
-        got.iter().any(|frame| frame["data"]["step"] == step).then_some(())
-    })
-    .await;
 }
 
 /// A session is driven over both nodes and over one that starts afterwards, and control moves to that.

@@ -11,6 +11,7 @@ use super::support::client::RawClient;
 use super::support::cluster::{Node, Options, PATIENCE};
 use super::support::eventually;
 use super::support::redis_cluster::RedisCluster;
+use super::support::stage::reaches;
 
 /// The lease of [`Options::short_leases`].
 const LEASE: Duration = Duration::from_secs(2);
@@ -68,13 +69,7 @@ impl Pair {
     /// The session goes on, if need be after its controller has been asked for its state.
     async fn recovers(&mut self) {
         self.step += 1;
-        let step = self.step;
-        eventually(PATIENCE, async || {
-            self.clients[self.controller].say("state_update", json!({ "step": step })).await;
-            let got = self.follower().quiet(Duration::from_millis(200)).await;
-            got.iter().any(|frame| frame["data"]["step"] == step).then_some(())
-        })
-        .await;
+        reaches(&self.clients[self.controller], self.follower(), self.step).await;
     }
 }
 

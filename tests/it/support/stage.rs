@@ -1,5 +1,7 @@
 //! A session on a cluster, and clients in it on both its ends.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::RawClient;
@@ -116,6 +118,16 @@ impl Stage {
         assert_eq!(status, 200, "{session}");
         session["activeClientId"].clone()
     }
+}
+
+/// A state of the controller reaches a follower; if need be it is sent again, or the controller is asked for it.
+pub async fn reaches(controller: &RawClient, follower: &RawClient, step: u64) {
+    eventually(PATIENCE, async || {
+        controller.say("state_update", json!({ "step": step })).await;
+        let got = follower.quiet(Duration::from_millis(200)).await;
+        got.iter().any(|frame| frame["data"]["step"] == step).then_some(())
+    })
+    .await;
 }
 
 /// Waits until all know of the new client, and it of them.
