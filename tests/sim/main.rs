@@ -101,19 +101,17 @@ impl Plan {
         let arguments: Vec<String> = std::env::args().collect();
         let value = |name: &str| {
             let at = arguments.iter().position(|argument| argument == name)?;
-            arguments.get(at + 1)?.parse().ok()
+            arguments.get(at + 1)
         };
+        let number = |name: &str| value(name)?.parse().ok();
         Self {
-            seed: value("--seed"),
-            from: value("--from").unwrap_or(0),
-            worlds: value("--worlds").unwrap_or(USUAL),
-            seconds: value("--seconds").unwrap_or(0),
-            jobs: value("--jobs").unwrap_or(2),
+            seed: number("--seed"),
+            from: number("--from").unwrap_or(0),
+            worlds: number("--worlds").unwrap_or(USUAL),
+            seconds: number("--seconds").unwrap_or(0),
+            jobs: number("--jobs").unwrap_or(2),
             mutations: arguments.iter().any(|argument| argument == "--mutations"),
-            only: arguments
-                .iter()
-                .position(|argument| argument == "--only")
-                .and_then(|at| arguments.get(at + 1).cloned()),
+            only: value("--only").cloned(),
         }
     }
 }
